@@ -1,0 +1,239 @@
+// The control protocol: packets between manager, workers and backends of one cluster.
+//
+// Sockets: PGDATA/pgpool/manager.sock and PGDATA/pgpool/worker.N.sock, AF_UNIX SOCK_SEQPACKET, in a
+// directory of mode 0700. One packet is one message: a Head and the struct of its type, both plain bytes;
+// sender and receiver are always of the same build (Head.version says so, else the packet is refused).
+// Strings are NUL-terminated within their arrays.
+//
+// Who speaks to whom:
+//   worker -> manager.sock    Hello once, then AuthLookup; gets Settings, UnixListeners, AuthAnswer, Poke
+//   backend -> worker.N.sock  ListClients, ListServers, TerminateClient, CancelClient, DrainDatabase; gets
+//                             ClientRows/ServerRows ..., End or Ack
+//   worker -> worker.N.sock   CancelKey, YieldServer, PlaceFree; no answer
+//
+// Must not know PostgreSQL, sockets or libuv.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "region/layout.hpp"
+
+namespace pgpool::control
+{
+
+using region::kNameLen;
+using region::kTextLen;
+
+constexpr uint32_t kMagic = 0x70677063; // "pgpc"
+constexpr uint32_t kMaxPacket = 65536;
+
+inline constexpr const char kDirectory[] = "pgpool"; // below PGDATA, every process's working directory
+inline constexpr const char kManagerSocket[] = "pgpool/manager.sock";
+inline constexpr const char kWorkerSocketFormat[] = "pgpool/worker.%u.sock";
+
+enum class Type : uint32_t {
+	Hello = 1,
+	Settings,
+	UnixListeners,
+	Poke,
+	AuthLookup,
+	AuthAnswer,
+	ListClients,
+	ListServers,
+	ClientRows,
+	ServerRows,
+	End,
+	TerminateClient,
+	CancelClient,
+	DrainDatabase,
+	Ack,
+	CancelKey,
+	YieldServer,
+	PlaceFree,
+};
+
+struct Head {
+	uint32_t magic;
+	uint32_t version; // region::kVersion
+	Type type;
+	uint32_t size; // of the whole packet
+	uint64_t id;   // of a question, repeated in its answer
+};
+
+struct Hello {
+	Head head;
+	uint32_t worker;
+	int32_t pid;
+};
+
+struct SettingsMessage {
+	Head head;
+	region::Settings settings;
+};
+
+// Carries listening Unix sockets as SCM_RIGHTS: the transaction port's first, then the session port's.
+// They replace all that were sent before.
+struct UnixListeners {
+	Head head;
+	uint32_t transaction_fds;
+	uint32_t session_fds;
+};
+
+// Limits, bans, names or epochs in the region changed, or Phase did: look again.
+struct Poke {
+	Head head;
+};
+
+// ---- authentication -------------------------------------------------------------------------------
+
+struct AuthLookup {
+	Head head;
+	uint32_t address_length; // of `address`, a sockaddr; 0 = Unix socket
+	uint8_t address[128];
+	uint8_t tls;               // the client speaks TLS
+	uint8_t certificate_valid; // it showed a certificate that was verified
+	uint8_t session_port;
+	uint8_t spare;
+	char user[256]; // as in the startup packet
+	char database[256];
+	char tenant[kNameLen]; // from pgpool.tenant or reference, "" = not given
+	char sni[256];         // "" = none
+	char certificate_cn[256];
+	char certificate_dn[1024];
+};
+
+enum class AuthMethod : uint32_t {
+	Refuse = 0, // no exchange: send `error` as FATAL
+	Trust,
+	Password, // clear text, compared with `verifier`
+	Md5,
+	Scram,
+	Certificate, // the worker already verified it, the manager matched the name: nothing to exchange
+};
+
+struct ErrorText {
+	char sqlstate[8]; // "" = no error
+	char message[kTextLen];
+	char detail[kTextLen];
+	char hint[kTextLen];
+};
+
+enum class ServerRoute : uint32_t { None = 0, Unix, Tcp };
+// What the server will ask of the worker on that route.
+enum class ServerMethod : uint32_t { Trust = 0, Password, Md5, Scram, Peer };
+
+struct AuthAnswer {
+	Head head;
+	AuthMethod method;
+	// The exchange goes on (with a mock verifier where there is no real one) and is then refused
+	// whatever the proof was: unknown role, tenant or database must look like a wrong password.
+	uint32_t doomed;
+	// Refuse: sent at once. Otherwise: sent after the exchange succeeded (NOLOGIN, no such database,
+	// no CONNECT privilege, connection limit, ban ...). sqlstate "" = welcome.
+	ErrorText error;
+	char log_detail[kTextLen]; // why it is doomed, for the server log only
+	char verifier[512];        // as in pg_authid.rolpassword, or a mock of the same form
+	uint32_t tenant_slot, tenant_generation;
+	uint32_t pool_slot, pool_generation;
+	uint32_t role_oid, database_oid;
+	char role[kNameLen]; // without the tenant's suffix
+	char database[kNameLen];
+	ServerRoute route;
+	ServerMethod route_method;
+	char server_password[256]; // stored for the tenant's role, "" = none
+	ErrorText route_error;     // why route is None
+};
+
+// ---- lists for the views --------------------------------------------------------------------------
+
+enum class ClientState : uint32_t { Login = 0, Idle, Waiting, Active, IdleInTransaction, Closing };
+enum class ServerState : uint32_t { Connecting = 0, Login, Idle, Active, Cleaning, Closing };
+
+struct ClientRow {
+	uint64_t id; // worker number * 2^48 + serial number
+	int32_t server_pid; // backend that serves it, 0 = none
+	ClientState state;
+	uint32_t pool_slot; // UINT32_MAX before login
+	uint32_t address_length; // 0 = Unix socket
+	uint8_t address[28];     // sockaddr_in or sockaddr_in6
+	uint8_t tls;
+	uint8_t session_mode;
+	uint8_t protocol_minor;
+	uint8_t spare;
+	int32_t key_pid; // the pid that the client was told
+	int64_t connected_at, state_since; // microseconds since 1970
+	uint64_t transactions, queries;
+	char tls_version[16], tls_cipher[48];
+	char tenant[kNameLen], database[kNameLen], role[kNameLen];
+	char application_name[kNameLen];
+	char pinned[kNameLen]; // reasons, "" = none
+};
+
+struct ServerRow {
+	int32_t pid;
+	ServerState state;
+	uint32_t pool_slot;
+	uint8_t by_tcp;
+	uint8_t spare[3];
+	uint64_t client_id; // whom it serves, 0 = nobody
+	int64_t connected_at, state_since;
+	uint64_t transactions, queries;
+	char tenant[kNameLen], database[kNameLen], role[kNameLen];
+	char application_name[kNameLen];
+};
+
+struct Rows { // followed by `count` ClientRow or ServerRow
+	Head head;
+	uint32_t count;
+	uint32_t spare;
+};
+
+struct ClientVerb { // TerminateClient, CancelClient
+	Head head;
+	uint64_t client_id;
+};
+
+// Closes idle servers of a database and opens none for 5 seconds: DROP DATABASE and the like are coming.
+struct DrainDatabase {
+	Head head;
+	uint32_t database_oid;
+};
+
+struct Ack {
+	Head head;
+	uint32_t done; // number of objects it was done to
+};
+
+// ---- among workers --------------------------------------------------------------------------------
+
+struct CancelKey {
+	Head head;
+	int32_t pid;
+	uint32_t key_length;
+	uint8_t key[256];
+};
+
+struct YieldServer { // a client of worker `from` waits at the pool's limit
+	Head head;
+	uint32_t from;
+	uint32_t pool_slot;
+	uint32_t pool_generation;
+	uint32_t waited_ms;
+};
+
+struct PlaceFree { // answer to YieldServer, once the backend is gone
+	Head head;
+	uint32_t pool_slot;
+	uint32_t pool_generation;
+};
+
+template <class T> T make(Type type, uint64_t id = 0)
+{
+	static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= kMaxPacket);
+	T m{};
+	m.head = Head{kMagic, region::kVersion, type, sizeof(T), id};
+	return m;
+}
+
+} // namespace pgpool::control

@@ -1,0 +1,215 @@
+// The region: memory that the postmaster maps before it forks, shared by manager, workers and backends.
+//
+// Owns the layout (offsets, never pointers) and who writes what. It is not PostgreSQL's shared memory:
+// a wild write of a worker can hurt statistics and limits, never data.
+//
+// Writers. A field named in a per-worker struct (WorkerSlot, PoolCounters, TenantCounters) is written by
+// that worker alone. TenantSlot and PoolSlot are allocated, filled and freed by the manager alone; `epoch`
+// and `baseline` are the exceptions: any backend may raise an epoch, reset_stats() copies into a baseline.
+// Counters only grow; sums over workers are made by the reader.
+//
+// Limits over all workers are kept without a lock: add to the own counter, sum over all workers, take back
+// if the sum is over the limit (seq_cst). Two workers may both fail at the last place and try again;
+// never do both succeed. A worker that starts zeroes its own gauges, so a crash cannot leak a place.
+//
+// Must not know PostgreSQL, sockets or libuv.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "region/settings.hpp"
+
+namespace pgpool::region
+{
+
+constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
+constexpr uint32_t kVersion = 1;
+constexpr int kMaxWorkers = 64;
+constexpr int kNameLen = 64;
+constexpr int kTextLen = 256;
+
+template <class T> using Atomic = std::atomic<T>;
+static_assert(Atomic<uint64_t>::is_always_lock_free && Atomic<int32_t>::is_always_lock_free,
+              "memory shared by processes needs address-free atomics");
+
+enum class WorkerState : uint32_t { Down = 0, Starting, Running, Draining };
+
+struct WorkerTotals { // a plain copy of the counters, for sums and baselines
+	uint64_t accepted, logins, login_failures, refused, cancels, cancels_delivered;
+};
+
+struct alignas(64) WorkerSlot {
+	Atomic<int32_t> pid;
+	Atomic<WorkerState> state;
+	Atomic<int64_t> started_at; // microseconds since 1970, 0 = never
+	Atomic<uint64_t> starts;    // more than one: it was restarted
+	Atomic<int32_t> clients;    // connected now, those that log in included
+	Atomic<int32_t> servers;    // open now, those that log in included
+	Atomic<int32_t> listening;  // bits kListen*
+	Atomic<int32_t> file_limit;
+	Atomic<uint64_t> accepted, logins, login_failures, refused, cancels, cancels_delivered;
+	WorkerTotals baseline;  // reset_stats() copies here
+	char problem[kTextLen]; // why it does not do all it should, "" = nothing
+};
+
+constexpr int32_t kListenTcp = 1;
+constexpr int32_t kListenSession = 2;
+constexpr int32_t kListenUnix = 4;
+
+enum class PoolMode : int32_t { Transaction = 0, Session = 1 };
+
+// Limits of a pool as they hold now: role within tenant, else tenant, else pgpool.default_*. The manager
+// resolves them; workers only read. Times in milliseconds, 0 = off.
+struct PoolSettings {
+	Atomic<int32_t> pool_size;
+	Atomic<PoolMode> pool_mode;
+	Atomic<int32_t> max_clients; // of this role in this tenant, 0 = only the tenant's limit
+	Atomic<int32_t> query_wait_timeout;
+	Atomic<int32_t> client_idle_timeout;
+	Atomic<int32_t> idle_in_transaction_timeout;
+	Atomic<int32_t> server_idle_timeout;
+	Atomic<int32_t> server_lifetime;
+};
+
+struct PoolTotals {
+	uint64_t transactions, queries, bytes_received, bytes_sent; // received from, sent to clients
+	uint64_t waits, wait_us, query_us, transaction_us;          // microseconds, summed
+	uint64_t errors, wait_timeouts, server_logins, server_login_failures;
+};
+
+struct alignas(64) PoolCounters { // one per worker and pool
+	Atomic<int32_t> clients; // sessions of this pool, waiting ones included
+	Atomic<int32_t> open;    // servers, those that log in or close included
+	Atomic<int32_t> active;  // servers that serve a client
+	Atomic<int32_t> idle;
+	Atomic<int32_t> waiting;          // clients in the queue
+	Atomic<int64_t> waiting_since_us; // CLOCK_MONOTONIC of the first in the queue, 0 = none
+	Atomic<uint64_t> transactions, queries, bytes_received, bytes_sent;
+	Atomic<uint64_t> waits, wait_us, query_us, transaction_us;
+	Atomic<uint64_t> errors, wait_timeouts, server_logins, server_login_failures;
+};
+
+enum class SlotState : uint32_t { Free = 0, Used, Dead }; // Dead: role, database or tenant is gone
+
+struct alignas(64) PoolSlot {
+	Atomic<SlotState> state;
+	Atomic<uint32_t> generation; // raised when the slot is given to another pool
+	Atomic<uint32_t> epoch;      // raised when idle servers are stale (ALTER ROLE ... SET and the like)
+	uint32_t tenant_slot;
+	uint32_t database_oid;
+	uint32_t role_oid;
+	int32_t target; // 0 = the primary
+	int32_t spare;
+	Atomic<uint32_t> name_sequence; // odd while names are written
+	char tenant[kNameLen];
+	char database[kNameLen]; // present names of the OIDs
+	char role[kNameLen];
+	PoolSettings settings;
+	PoolTotals baseline;
+};
+
+struct TenantTotals {
+	uint64_t logins, login_failures, refused;
+};
+
+struct alignas(64) TenantCounters { // one per worker and tenant
+	Atomic<int32_t> clients;
+	Atomic<uint64_t> logins, login_failures, refused;
+};
+
+struct alignas(64) TenantSlot {
+	Atomic<SlotState> state;
+	Atomic<uint32_t> generation;
+	Atomic<int32_t> max_clients; // over all workers, 0 = only pgpool.max_client_connections
+	Atomic<int32_t> banned;      // bool: clients in it are told to leave, too
+	int64_t id;
+	char name[kNameLen];
+	TenantTotals baseline;
+};
+
+enum class Phase : uint32_t { Starting = 0, Running, Stopping }; // Stopping: smart shutdown seen
+
+struct alignas(64) Header {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t workers;
+	uint64_t size;
+	uint32_t max_tenants;
+	uint32_t max_pools;
+	uint64_t tenants_offset, tenant_counters_offset, pools_offset, pool_counters_offset;
+	Atomic<Phase> phase;
+	Atomic<int32_t> manager_pid;
+	Atomic<int32_t> extension_exists; // bool: CREATE EXTENSION was run in pgpool.database
+	Atomic<int32_t> port_taken;       // bool: another cluster on this machine holds pgpool.port
+	Atomic<int64_t> stats_reset_at;   // microseconds since 1970
+	Settings settings;                // of the postmaster, for workers at their start
+	char manager_problem[kTextLen];
+	WorkerSlot worker[kMaxWorkers];
+};
+
+// All parts of the region, found by offset from its header.
+class View
+{
+public:
+	View() = default;
+	explicit View(Header *header) : header_(header) {}
+
+	Header *header() const { return header_; }
+	WorkerSlot &worker(uint32_t i) const { return header_->worker[i]; }
+	TenantSlot &tenant(uint32_t i) const { return at<TenantSlot>(header_->tenants_offset)[i]; }
+	TenantCounters &tenant_counters(uint32_t i, uint32_t worker) const
+	{
+		return at<TenantCounters>(header_->tenant_counters_offset)[uint64_t{i} * header_->workers + worker];
+	}
+	PoolSlot &pool(uint32_t i) const { return at<PoolSlot>(header_->pools_offset)[i]; }
+	PoolCounters &pool_counters(uint32_t i, uint32_t worker) const
+	{
+		return at<PoolCounters>(header_->pool_counters_offset)[uint64_t{i} * header_->workers + worker];
+	}
+
+	// Bytes needed; the same arithmetic as format().
+	static uint64_t size(uint32_t workers, uint32_t max_tenants, uint32_t max_pools)
+	{
+		return sizeof(Header) + sizeof(TenantSlot) * uint64_t{max_tenants} +
+		       sizeof(TenantCounters) * uint64_t{max_tenants} * workers + sizeof(PoolSlot) * uint64_t{max_pools} +
+		       sizeof(PoolCounters) * uint64_t{max_pools} * workers;
+	}
+
+	// Writes offsets, capacities, magic and version into zeroed memory of size() bytes.
+	static void format(Header *h, uint32_t workers, uint32_t max_tenants, uint32_t max_pools)
+	{
+		h->workers = workers;
+		h->max_tenants = max_tenants;
+		h->max_pools = max_pools;
+		h->tenants_offset = sizeof(Header);
+		h->tenant_counters_offset = h->tenants_offset + sizeof(TenantSlot) * uint64_t{max_tenants};
+		h->pools_offset = h->tenant_counters_offset + sizeof(TenantCounters) * uint64_t{max_tenants} * workers;
+		h->pool_counters_offset = h->pools_offset + sizeof(PoolSlot) * uint64_t{max_pools};
+		h->size = size(workers, max_tenants, max_pools);
+		h->version = kVersion;
+		h->magic = kMagic;
+	}
+
+private:
+	template <class T> T *at(uint64_t offset) const
+	{
+		return reinterpret_cast<T *>(reinterpret_cast<char *>(header_) + offset);
+	}
+
+	Header *header_ = nullptr;
+};
+
+static_assert(std::is_standard_layout_v<PoolSlot> && std::is_standard_layout_v<TenantSlot>);
+static_assert(std::is_standard_layout_v<Header> && std::is_standard_layout_v<PoolCounters>);
+
+// What pgpool.so hands to pgpool_worker.so through the rendezvous variable "pgpool".
+struct Rendezvous {
+	uint64_t magic;
+	uint32_t version;
+	Header *header;
+};
+
+} // namespace pgpool::region
