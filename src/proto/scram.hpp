@@ -49,6 +49,9 @@ struct ScramVerifier {
 	// PostgreSQL's (SHA-256 of name and cluster nonce, GetMockAuthenticationNonce()). Use it doomed.
 	[[nodiscard]] static bool mock(std::string_view role, std::string_view nonce, uint32_t iterations,
 	                               ScramVerifier &out);
+
+	// The form parse() reads.
+	std::string text() const;
 };
 
 // The ClientKey from a clear-text password; true when it is the verifier's password. Time grows with the
@@ -65,7 +68,7 @@ enum class ScramStep {
 
 // For an ErrorResponse, in PostgreSQL's words. Bytes of the peer are in it only when printable ASCII.
 struct ScramProblem {
-	const char *sqlstate = ""; // 08P01, 28000, 0A000, XX000
+	const char *sqlstate = ""; // 08P01, 28000, 28P01 (client side: salt changed), 0A000, XX000
 	std::string message;
 	std::string detail; // may be empty
 };
@@ -86,8 +89,8 @@ public:
 	// constructor's was not empty.
 	static std::string mechanisms(bool binding);
 
-	// SASLInitialResponse. Continue, or Malformed. A response without data (length -1) is the caller's: send an
-	// empty AuthenticationSASLContinue and give the next message as `client_first`.
+	// SASLInitialResponse. Continue, or Malformed. A response without data (length -1) is the caller's: send
+	// an empty AuthenticationSASLContinue and give the next message as `client_first`.
 	[[nodiscard]] ScramStep first(std::string_view mechanism, std::string_view client_first,
 	                              std::string &server_first);
 
