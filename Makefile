@@ -12,6 +12,8 @@
 
 BUILD      ?= build
 PG_CONFIG  ?= pg_config
+# one spelling of the place, or the dependency files of two runs would not match
+override BUILD := $(patsubst $(CURDIR)/%,%,$(abspath $(BUILD)))
 export BUILD PG_CONFIG
 
 EXTENSION   = pgpool

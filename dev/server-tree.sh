@@ -2,7 +2,7 @@
 # dev/server-tree.sh [directory] - a private copy of a PostgreSQL server, with pgpool installed in it.
 #
 # Owns: the directory (default $BUILD/pg, that is build/pg). It holds copies of the server's programs, libraries and
-# share files (50 MB), in the same places relative to each other, so that the copied pg_config and postgres find
+# share files (25 MB), in the same places relative to each other, so that the copied pg_config and postgres find
 # everything below the copy; headers are a link to the system's. Nothing of the system is changed.
 # Needs: pg_config (PG_CONFIG), a server, and `make all` able to run; no network, no root.
 # Leaves: the directory. The path of its pg_config is the last line of standard output:
