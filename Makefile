@@ -204,7 +204,7 @@ setup:
 # pgxs.mk has a `check` of its own, which only says that there is none
 ifeq ($(and $(PGXS),$(if $(filter check,$(MAKECMDGOALS)),,yes)),)
 check:
-	@dev/check.sh
+	@dev/check.sh 2>&1
 endif
 # one suite alone: REGRESS="a b"  PGTAP_TESTS=...  PROVE_TESTS=...  choose files
 installcheck:

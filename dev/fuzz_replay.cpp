@@ -2,8 +2,8 @@
 //
 // Owns nothing. Needs one object file with LLVMFuzzerTestOneInput. Usage: <target> [corpus directory or file]...
 // Leaves nothing behind; a crash or a sanitizer report is the failure, and the input that caused it is then
-// printed as hexadecimal (the last line before the report), so that it can become a corpus file. The mutations come from a fixed seed:
-// two runs of one tree do the same.
+// printed as hexadecimal (the last line before the report), so that it can become a corpus file. The mutations come
+// from a fixed seed: two runs of one tree do the same.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -20,7 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 extern "C" int LLVMFuzzerInitialize(int *argc, char ***argv) __attribute__((weak));
 extern "C" void __sanitizer_set_death_callback(void (*)()) __attribute__((weak));
 
-namespace {
+namespace
+{
 
 using Input = std::vector<uint8_t>;
 const Input *g_current = nullptr;

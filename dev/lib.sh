@@ -239,8 +239,7 @@ cluster_create() {
     local name=$1 port=$2 pool_port=$3
     shift 3
     as_user "$BINDIR/initdb" -D "$RUN/$name" -U postgres --auth-local=peer --auth-host=scram-sha-256 \
-        --encoding=UTF8 --locale=C.UTF-8 --no-sync --pwfile=<(head -c 24 /dev/urandom | base64) \
-        >"$RUN/$name.initdb.log" 2>&1 ||
+        --encoding=UTF8 --locale=C.UTF-8 --no-sync >"$RUN/$name.initdb.log" 2>&1 ||
         fail "initdb failed: $(tail -n 3 "$RUN/$name.initdb.log")"
     cluster_files "$name" "$port" "$pool_port" "$@"
 }

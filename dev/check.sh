@@ -1,0 +1,315 @@
+#!/bin/bash
+# dev/check.sh [suite]... - runs the test suites and counts: build layers unit format fuzz regress pgtap tap.
+#
+# Owns: a run directory with a private server tree and clusters (dev/lib.sh), and $BUILD/check, which keeps the output of
+#       each suite and, when something failed, the server logs.
+# Needs: what dev/setup.sh installs (it is called first). Root or an ordinary user; no server, no free port in particular.
+# Leaves: $BUILD and missing Debian packages, no process, nothing in /tmp.
+#
+# The last line is `N passed, N failed`, with `, N skipped` if any, summed over the suites; the status is 0 if none failed.
+# A suite that has files and runs no test counts as failed; every suite has a time limit.
+# shellcheck source=dev/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+shopt -s nullglob
+
+ALL=(build layers unit format fuzz regress pgtap tap)
+suites=("$@")
+[ ${#suites[@]} -gt 0 ] || suites=("${ALL[@]}")
+LOGS=$OUT/check
+JOBS=${JOBS:-$(nproc)}
+passed=0 failed=0 skipped=0 ran_suite='' failures=()
+
+# ---------------------------------------------------------------- counting
+begin() { # suite, what it does
+    suite=$1 log=$LOGS/$1.log suite_start=$SECONDS
+    printf '%-8s %s ... ' "$suite" "$2"
+    [ -t 1 ] || echo
+}
+# end PASSED FAILED SKIPPED [note]
+end() {
+    local note=${4:-}
+    passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3))
+    printf '%-8s %d passed, %d failed%s  (%d s)%s\n' "$([ -t 1 ] || echo "$suite")" "$1" "$2" \
+        "$([ "$3" = 0 ] || echo ", $3 skipped")" $((SECONDS - suite_start)) "${note:+  $note}"
+    if [ "$2" -gt 0 ]; then failures+=("$suite"); fi
+}
+show() { # the part of a log that tells what is wrong
+    if [ -s "$1" ]; then sed 's/^/    | /' "$1" | tail -n "${2:-40}"; fi
+    echo "    the whole output: ${3:-$1}"
+}
+one_test() { # seconds command...: a suite that either passes or not
+    local seconds=$1
+    shift
+    if bounded "$seconds" "$log" "$@"; then end 1 0 0; else
+        end 0 1 0
+        show "$log"
+    fi
+}
+has_files() { # pattern description: or the suite ends here
+    if [ "$1" -gt 0 ]; then return 0; fi
+    end 0 0 0 "there are no $2"
+    return 1
+}
+
+# ---------------------------------------------------------------- suites without a server
+run_build() {
+    begin build "both libraries and the test tools, warnings are errors"
+    one_test 1500 make -j"$JOBS" --no-print-directory PG_CONFIG="$PG_CONFIG" all tools
+    [ "$failed" = 0 ] || fail "the build failed, so there is nothing to test"
+}
+run_layers() {
+    begin layers "includes never point up"
+    one_test 300 dev/layercheck.sh
+}
+run_unit() {
+    begin unit "unit tests under ASan and UBSan"
+    local files=(test/unit/*.cpp)
+    has_files ${#files[@]} test/unit/*.cpp || return 0
+    if ! bounded 1500 "$log" make -j"$JOBS" --no-print-directory unit-build; then
+        end 0 1 0
+        show "$log"
+        return
+    fi
+    rm -f "$LOGS/unit.json"
+    local code=0
+    bounded 900 "$log" "$OUT/unit/run" --gtest_filter="${UNIT_FILTER:-*}" "--gtest_output=json:$LOGS/unit.json" || code=$?
+    local counts
+    counts=$(python3 - "$LOGS/unit.json" "$code" <<'PY'
+import json, sys
+try:
+    tests = [t for s in json.load(open(sys.argv[1]))["testsuites"] for t in s["testsuite"]]
+    bad = sum(1 for t in tests if t.get("failures"))
+    skip = sum(1 for t in tests if t["result"] in ("SKIPPED", "SUPPRESSED") or t["status"] == "NOTRUN")
+    good = len(tests) - bad - skip
+    if (sys.argv[2] != "0" and bad == 0) or good + bad == 0:
+        bad += 1
+except (OSError, ValueError, KeyError): # it died before the end
+    good, bad, skip = 0, 1, 0
+print(good, bad, skip)
+PY
+    )
+    # shellcheck disable=SC2086 # three numbers
+    end $counts
+    case $counts in *' 0 '*) ;; *)
+        grep -vE '^\[( RUN|       OK|-----|=====)' "$log" >"$log.short" || true
+        show "$log.short" 60 "$log"
+        rm -f "$log.short"
+        ;;
+    esac
+}
+run_format() {
+    begin format "clang-format"
+    local code=0
+    bounded 300 "$log" dev/format.sh check || code=$?
+    case $code in
+    0) end 1 0 0 ;;
+    3) end 0 0 1 "$(sed 's/^format: //' "$log" | head -n 1)" ;;
+    *)
+        end 0 1 0
+        show "$log" 20
+        ;;
+    esac
+}
+run_fuzz() {
+    begin fuzz "the fuzz corpora and mutations of them, once"
+    local files=(test/fuzz/*.cpp) target good=0 bad=0
+    has_files ${#files[@]} test/fuzz/*.cpp || return 0
+    if ! bounded 900 "$log" make -j"$JOBS" --no-print-directory replay-build; then
+        end 0 1 0
+        show "$log"
+        return
+    fi
+    for target in "${files[@]}"; do
+        target=$(basename "$target" .cpp)
+        if bounded 120 "$log.$target" "$OUT/replay/$target" "test/fuzz/corpus/$target"; then
+            good=$((good + 1))
+            rm -f "$log.$target"
+        else
+            bad=$((bad + 1))
+            show "$log.$target"
+        fi
+    done
+    end $good $bad 0
+}
+
+# ---------------------------------------------------------------- suites with a server
+# Where the tests are read from: the checkout, or a copy of what they need if the servers' user cannot look there.
+prepare_servers() {
+    [ -z "$RUN" ] || return 0
+    open_run check
+    server_tree
+    STAGE=$ROOT
+    local needed=("$ROOT/test" "$ROOT/sql")
+    [ ! -d "$OUT/tools" ] || needed+=("$OUT/tools")
+    if ! user_can_read "${needed[@]}"; then
+        STAGE=$RUN/tree
+        mkdir -p "$STAGE/build"
+        cp -R "$ROOT/test" "$ROOT/sql" "$ROOT/pgpool.control" "$ROOT/Makefile" "$STAGE/"
+        [ ! -d "$OUT/tools" ] || cp -R "$OUT/tools" "$STAGE/build/"
+        TOOLS=$STAGE/build/tools
+    else
+        TOOLS=$OUT/tools
+    fi
+}
+# After the suites: server logs of a failed run stay in $BUILD/check
+before_cleanup() {
+    [ ${#failures[@]} -gt 0 ] || [ "$1" != 0 ] || return 0
+    mkdir -p "$LOGS/servers"
+    (cd "$RUN" && find . -path ./pg -prune -o -path ./tree -prune -o -path '*/pgdata' -prune -o \( -name '*.log' -o -name '*.diffs' -o -name '*.out' -o -name 'regress_log_*' \) -print0 |
+        tar --null -T - -cf -) 2>/dev/null | tar -C "$LOGS/servers" -xf - 2>/dev/null || true
+    echo "server logs: $LOGS/servers"
+}
+
+run_regress() {
+    begin regress "pg_regress"
+    local files=(test/regress/sql/*.sql) names=() file port pool_port pg_regress dir code=0 good bad
+    has_files ${#files[@]} test/regress/sql/*.sql || return 0
+    prepare_servers
+    for file in "${files[@]}"; do names+=("$(basename "$file" .sql)"); done
+    # shellcheck disable=SC2206 # a list of names
+    [ -z "${REGRESS:-}" ] || names=($REGRESS)
+    read -r port pool_port < <(free_ports 2)
+    dir=$RUN/regress
+    as_user mkdir "$dir"
+    regress_conf "$port" "$pool_port" | as_user tee "$dir/pgpool.conf" >/dev/null
+    pg_regress=$(dirname "$("$TREE_CONFIG" --pgxs)")/../test/regress/pg_regress
+    bounded 900 "$log" as_user -C "$dir" env PATH="$BINDIR:$PATH" PGPOOL_PORT="$pool_port" PG_REGRESS_SOCK_DIR="$SOCK" \
+        "$pg_regress" --bindir="$BINDIR" --inputdir="$STAGE/test/regress" --outputdir="$dir" --temp-instance="$dir/instance" --temp-config="$dir/pgpool.conf" \
+        --port="$port" --dbname=regression --encoding=UTF8 --no-locale --load-extension=pgpool "${names[@]}" || code=$?
+    # `ok` or `FAILED` at the end before 16, TAP since then
+    good=$(grep -cE '^(test .*\.\.\. ok|ok [0-9]+ )' "$log" || true)
+    bad=$(grep -cE '^(test .*\.\.\. FAILED|not ok [0-9]+ )' "$log" || true)
+    if [ $((good + bad)) = 0 ] || { [ "$code" != 0 ] && [ "$bad" = 0 ]; }; then bad=$((bad + 1)); fi
+    end "$good" "$bad" 0
+    if [ "$bad" -gt 0 ]; then
+        if [ -s "$dir/regression.diffs" ]; then cp "$dir/regression.diffs" "$LOGS/" && show "$LOGS/regression.diffs" 80; fi
+        show "$log" 15
+    fi
+}
+# pg_regress makes the instance (superuser by trust inside a private socket directory); the rest is ours
+regress_conf() { # port pool-port
+    cat <<-CONF
+	shared_preload_libraries = 'pgpool'
+	pgpool.port = $2
+	pgpool.database = 'regression'
+	max_connections = 50
+	CONF
+    cat "$STAGE"/test/regress/*.conf 2>/dev/null || true
+}
+
+# counts of prove(1)'s output: passed failed skipped
+prove_counts() { # log status files
+    python3 - "$@" <<'PY'
+import re, sys
+text = open(sys.argv[1], errors="replace").read()
+status, files = int(sys.argv[2]), int(sys.argv[3])
+total = re.findall(r"^Files=(\d+), Tests=(\d+)", text, re.M)
+tests = sum(int(t) for f, t in total)
+failed = 0
+for name, stat in re.findall(r"^(\S+)\s+\((Wstat: .*)\)$", text, re.M):
+    n = int((re.findall(r"Failed: (\d+)", stat) or ["0"])[0])
+    tests_here = int((re.findall(r"Tests: (\d+)", stat) or ["0"])[0])
+    bad_exit = not stat.startswith("Wstat: 0 ")
+    if n:
+        failed += n
+    elif bad_exit or "Parse errors" in text: # died, or ran another number of tests than planned
+        failed += 1
+        tests += 1
+skipped = sum(int(n) for n in re.findall(r"less (\d+) skipped subtests?", text))
+tests -= skipped
+skipped += len(re.findall(r"\.\. skipped: ", text)) 
+if not total or (tests == 0 and skipped == 0) or (status and not failed):
+    failed += 1
+    tests += 1
+print(max(tests - failed, 0), failed, skipped)
+PY
+}
+report_prove() { # log status files
+    local counts
+    counts=$(prove_counts "$1" "$2" "$3")
+    # shellcheck disable=SC2086 # three numbers
+    end $counts
+    case $counts in *' 0 '*) ;; *)
+        grep -vE ' \.\. ok( |$)|^ok [0-9]' "$1" >"$1.short" || true
+        show "$1.short" 80 "$1"
+        rm -f "$1.short"
+        ;;
+    esac
+}
+run_pgtap() {
+    begin pgtap "pgTAP"
+    local files=(test/pgtap/*.sql) port pool_port code=0
+    # shellcheck disable=SC2206 # a list of files
+    [ -z "${PGTAP_TESTS:-}" ] || files=($PGTAP_TESTS)
+    has_files ${#files[@]} test/pgtap/*.sql || return 0
+    prepare_servers
+    read -r port pool_port < <(free_ports 2)
+    cluster_create pgtap "$port" "$pool_port" "pgpool.database = 'pgtap'" 'max_connections = 50'
+    cluster_start pgtap
+    superuser "$port" postgres -c 'CREATE DATABASE pgtap'
+    superuser "$port" pgtap -c 'CREATE EXTENSION pgtap' -c 'CREATE EXTENSION pgpool'
+    local runner=(--ext .sql --failures --comments --exec "psql -X -q -At -v ON_ERROR_STOP=1 -v pool_port=$pool_port -f")
+    bounded 900 "$log" as_user -C "$STAGE" env PATH="$BINDIR:$PATH" PGHOST="$SOCK" PGPORT="$port" PGUSER=postgres PGDATABASE=pgtap \
+        PGPOOL_PORT="$pool_port" PGOPTIONS='-c client_min_messages=warning' prove "${runner[@]}" "${files[@]}" || code=$?
+    cluster_stop pgtap
+    report_prove "$log" "$code" ${#files[@]}
+}
+run_tap() {
+    begin tap "TAP: drivers, replicas, TLS, crash, restart"
+    local files=(test/tap/*.pl) perl_lib code=0 dir pgxs
+    # shellcheck disable=SC2206 # a list of files
+    [ -z "${PROVE_TESTS:-}" ] || files=($PROVE_TESTS)
+    has_files ${#files[@]} test/tap/*.pl || return 0
+    prepare_servers
+    dir=$RUN/tap
+    as_user mkdir -p "$dir/tmp_check/log"
+    pgxs=$(dirname "$("$TREE_CONFIG" --pgxs)")
+    perl_lib=$pgxs/../test/perl
+    [ -f "$perl_lib/PostgreSQL/Test/Cluster.pm" ] || perl_lib=$pgxs/../../src/test/perl
+    # TESTDIR until 15, TESTDATADIR and TESTLOGDIR since 16
+    bounded "${TAP_SECONDS:-2400}" "$log" as_user -C "$STAGE" env PATH="$BINDIR:$PATH" TMPDIR="$SOCK" PG_CONFIG="$TREE_CONFIG" \
+        TESTDIR="$dir" TESTDATADIR="$dir/tmp_check" TESTLOGDIR="$dir/tmp_check/log" \
+        PG_REGRESS="$pgxs/../test/regress/pg_regress" PGPOOL_TOOLS="$TOOLS" PG_TEST_TIMEOUT_DEFAULT=120 \
+        prove -I "$perl_lib" -I test/tap --failures --comments --timer "-j${TAP_JOBS:-2}" "${files[@]}" || code=$?
+    report_prove "$log" "$code" ${#files[@]}
+}
+
+# ---------------------------------------------------------------- main
+case " ${suites[*]} " in *' regress '* | *' pgtap '* | *' tap '* | *' unit '*) dev/setup.sh check ;; *) dev/setup.sh build ;; esac
+PG_CONFIG=$(choose_pg_config)
+# WERROR is one of the flags whose change builds everything anew, so every make below must have it
+export PG_CONFIG WERROR=1
+mkdir -p "$LOGS"
+rm -rf "$LOGS/servers"
+say "pgpool with $("$PG_CONFIG" --version), $(${CXX:-g++} --version | head -n 1), $(id -un)${RUN_USER:+, servers as $RUN_USER}"
+for suite_name in "${suites[@]}"; do
+    case $suite_name in
+    build) run_build ;;
+    layers) run_layers ;;
+    unit) run_unit ;;
+    format) run_format ;;
+    fuzz) run_fuzz ;;
+    regress) run_regress ;;
+    pgtap) run_pgtap ;;
+    tap) run_tap ;;
+    *) fail "there is no suite $suite_name; there are: ${ALL[*]}" ;;
+    esac
+    ran_suite=$suite_name
+done
+[ -n "$ran_suite" ] || fail "no suite ran"
+[ ${#failures[@]} = 0 ] || say "failed: ${failures[*]}"
+code=0
+[ $failed = 0 ] || code=1
+# the clean-up comes first, so that the counts are the last line
+if [ -n "$RUN" ]; then
+    before_cleanup $code
+    stop_run "$RUN"
+    remove_run "$RUN" "$SOCK"
+    rmdir "$OUT/run" 2>/dev/null || true
+    RUN=''
+fi
+summary="$passed passed, $failed failed"
+[ $skipped = 0 ] || summary+=", $skipped skipped"
+say "$summary"
+exit $code
