@@ -138,7 +138,7 @@ run_fuzz() {
 prepare_servers() {
     [ -z "$RUN" ] || return 0
     open_run check
-    server_tree
+    server_tree "$OUT/pg"
     STAGE=$ROOT
     local needed=("$ROOT/test" "$ROOT/sql")
     [ ! -d "$OUT/tools" ] || needed+=("$OUT/tools")
@@ -207,13 +207,11 @@ status, files = int(sys.argv[2]), int(sys.argv[3])
 total = re.findall(r"^Files=(\d+), Tests=(\d+)", text, re.M)
 tests = sum(int(t) for f, t in total)
 failed = 0
-for name, stat in re.findall(r"^(\S+)\s+\((Wstat: .*)\)$", text, re.M):
+summary = text.partition("Test Summary Report")[2]
+for stat, details in re.findall(r"^\S+\s+\((Wstat: .*)\)\n((?:  .*\n)*)", summary, re.M):
     n = int((re.findall(r"Failed: (\d+)", stat) or ["0"])[0])
-    tests_here = int((re.findall(r"Tests: (\d+)", stat) or ["0"])[0])
-    bad_exit = not stat.startswith("Wstat: 0 ")
-    if n:
-        failed += n
-    elif bad_exit or "Parse errors" in text: # died, or ran another number of tests than planned
+    failed += n
+    if not n and re.search("Non-zero|Parse errors", details): # died, or ran another number of tests than planned
         failed += 1
         tests += 1
 skipped = sum(int(n) for n in re.findall(r"less (\d+) skipped subtests?", text))

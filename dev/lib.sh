@@ -165,9 +165,9 @@ end_child() {
 }
 
 # ---------------------------------------------------------------- servers
-# The private tree (dev/server-tree.sh), where RUN_USER can read it. Sets BINDIR and TREE_CONFIG.
+# server_tree directory: the private tree (dev/server-tree.sh), there if RUN_USER can read it, else in the run directory. Sets BINDIR and TREE_CONFIG.
 server_tree() {
-    local where=$OUT/pg
+    local where=$1
     PG_CONFIG=$(choose_pg_config)
     export PG_CONFIG
     TREE_CONFIG=$("$ROOT/dev/server-tree.sh" "$where")
