@@ -175,11 +175,13 @@ replay-build: $(addprefix $(BUILD)/replay/,$(FUZZ))
 fuzz-replay: replay-build
 	@for t in $(FUZZ); do $(BUILD)/replay/$$t test/fuzz/corpus/$$t || exit 1; done
 
-# Test programs that speak the protocol themselves; each is one file, and may use src/proto and libpq.
-TOOLS        = $(patsubst test/tools/%.cpp,$(BUILD)/tools/%,$(sort $(wildcard test/tools/*.cpp)))
+# Test programs that speak the protocol themselves: a source file with a main() is a program; the others are linked into
+# each, as is src/proto.
+TOOL_MAINS   = $(sort $(shell grep -lE '^int main' test/tools/*.cpp 2>/dev/null))
+TOOLS        = $(patsubst test/tools/%.cpp,$(BUILD)/tools/%,$(TOOL_MAINS))
 PQ_CFLAGS    = $(shell $(PKG_CONFIG) --cflags libpq 2>/dev/null || echo -isystem $$($(PG_CONFIG) --includedir))
 PQ_LIBS      = $(shell $(PKG_CONFIG) --libs libpq 2>/dev/null || echo -L$$($(PG_CONFIG) --libdir) -lpq)
-TOOL_OBJS    = $(patsubst src/%.cpp,$(BUILD)/toolobj/src/%.o,$(sort $(wildcard src/proto/*.cpp)))
+TOOL_OBJS    = $(patsubst %.cpp,$(BUILD)/toolobj/%.o,$(filter-out $(TOOL_MAINS),$(sort $(wildcard test/tools/*.cpp src/proto/*.cpp))))
 $(BUILD)/toolobj/%.o: %.cpp $(BUILD)/flags
 	$(call compile,$(COMMON) $(PQ_CFLAGS) -Itest/tools)
 $(BUILD)/tools/%: $(BUILD)/toolobj/test/tools/%.o $(TOOL_OBJS)
