@@ -996,6 +996,7 @@ static void make_clients()
 			                    {"DateStyle", dates[c->rng.below(5)]},
 			                    {"TimeZone", zones[c->rng.below(5)]},
 			                    {"IntervalStyle", c->rng.chance(50) ? "postgres" : "iso_8601"}};
+			c->self.latin1 = i % 2 != 0;
 			for (const auto &setting : c->self.settings)
 				c->target.params.emplace_back(setting);
 		}

@@ -66,7 +66,7 @@ struct Self {
 	uint64_t seq = 0;
 	std::string user, database;
 	std::map<std::string, std::string> settings; // canonical values of its startup parameters
-	bool utf8_server = true;
+	bool utf8_server = true, latin1 = false;
 };
 
 inline std::string next_id(Self &self)
@@ -267,7 +267,7 @@ inline Author::Select Author::select(size_t largest)
 	std::string accent;
 	if (self_.utf8_server && rng_.chance(30)) {
 		accent = ", chr(228)";
-		q.row.more.push_back(self_.settings["client_encoding"] == "LATIN1" ? "\xe4" : "\xc3\xa4");
+		q.row.more.push_back(self_.latin1 ? "\xe4" : "\xc3\xa4");
 	}
 	std::string payload = "repeat('" + q.row.pattern + "', " + std::to_string(times) + ")";
 	if (rows == 1)
