@@ -91,18 +91,19 @@ open_run() {
 }
 keep_run() { KEEP_RUN=yes; }
 
-# Processes of servers that live in this run: a postmaster's and a backend's working directory is its data directory.
+# Servers of this run. A postmaster and its backends have their data directory as working directory, a PgBouncer the run.
 run_pids() {
     local dir where comm
     for dir in /proc/[0-9]*; do
         { read -r comm <"$dir/comm"; } 2>/dev/null || continue
-        [ "$comm" = postgres ] || continue
+        case $comm in postgres | pgbouncer) ;; *) continue ;; esac
         where=$(readlink "$dir/cwd" 2>/dev/null || true)
-        case $where in "$1"/*) echo "${dir#/proc/}" ;; esac
+        case $where in "$1" | "$1"/*) echo "${dir#/proc/}" ;; esac
     done
 }
 stop_run() {
     local run=$1 signal pids
+    # fast shutdown, immediate shutdown (PgBouncer: the same two), the end
     for signal in INT QUIT KILL; do
         pids=$(run_pids "$run")
         [ -n "$pids" ] || return 0
