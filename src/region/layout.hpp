@@ -35,6 +35,12 @@ template <class T> using Atomic = std::atomic<T>;
 static_assert(Atomic<uint64_t>::is_always_lock_free && Atomic<int32_t>::is_always_lock_free,
               "memory shared by processes needs address-free atomics");
 
+// For counters with one writer: no locked instruction is needed.
+template <class T> inline void bump(Atomic<T> &counter, T n = 1)
+{
+	counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+}
+
 enum class WorkerState : uint32_t { Down = 0, Starting, Running, Draining };
 
 struct WorkerTotals { // a plain copy of the counters, for sums and baselines

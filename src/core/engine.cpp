@@ -1,0 +1,397 @@
+// See engine.hpp.
+#include "core/engine.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/login.hpp"
+#include "core/server.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+using region::bump;
+namespace sqlstate = proto::sqlstate;
+
+namespace
+{
+
+constexpr uint32_t kTicksPerSecond = 10;
+constexpr int64_t kDrainDatabase = 6000000; // DROP DATABASE waits 5 seconds for others to leave
+
+proto::Error shutdown_error()
+{
+	return {sqlstate::kAdminShutdown, "terminating connection due to administrator command", "", ""};
+}
+
+} // namespace
+
+Engine::Engine(Outside &outside, region::View region, uint32_t worker)
+    : outside_(outside), region_(region), worker_(worker), settings_(region.header()->settings)
+{
+	// What an earlier life of this worker had is gone with it.
+	for (uint32_t i = 0; i < region_.header()->max_pools; i++) {
+		region::PoolCounters &c = region_.pool_counters(i, worker_);
+		if (region_.pool(i).state.load() == region::SlotState::Free)
+			continue;
+		for (auto *gauge : {&c.clients, &c.open, &c.active, &c.idle, &c.waiting})
+			gauge->store(0);
+		c.waiting_since_us.store(0);
+	}
+	for (uint32_t i = 0; i < region_.header()->max_tenants; i++) {
+		if (region_.tenant(i).state.load() != region::SlotState::Free)
+			region_.tenant_counters(i, worker_).clients.store(0);
+	}
+	slot().clients.store(0);
+	slot().servers.store(0);
+	on_poke();
+}
+
+Engine::~Engine() = default;
+
+void Engine::on_settings(const region::Settings &settings)
+{
+	settings_ = settings;
+}
+
+// ---- clients
+
+void Engine::accept(Stream *stream, bool session_port, bool fd_reserve_reached)
+{
+	bump(slot().accepted);
+	auto *session = new Session(*this, stream, next_session_++, session_port);
+	sessions_.push_back(session);
+	count_client(1);
+	session->start_login(fd_reserve_reached);
+}
+
+void Engine::session_ended(Session *session)
+{
+	if (session->key_pid() != 0)
+		remove_key(session);
+	sessions_.remove(session);
+	logins_.remove(session);
+	count_client(-1);
+	bury(std::unique_ptr<StreamOwner>(session));
+}
+
+void Engine::count_client(int delta)
+{
+	region::Atomic<int32_t> &clients = slot().clients;
+	clients.store(clients.load() + delta);
+}
+
+bool Engine::too_many_clients()
+{
+	int64_t sum = 0;
+	for (uint32_t w = 0; w < region_.header()->workers; w++)
+		sum += region_.worker(w).clients.load();
+	return sum > settings_.max_client_connections;
+}
+
+bool Engine::refuses(proto::Error &why)
+{
+	if (draining_)
+		why = shutdown_error();
+	else if (stopping_)
+		why = {sqlstate::kCannotConnectNow, "the database system is shutting down", "", ""};
+	return draining();
+}
+
+bool Engine::evicts(uint32_t tenant_slot, proto::Error &why) const
+{
+	const region::TenantSlot &tenant = region_.tenant(tenant_slot);
+	const bool dropped = tenant.state.load(std::memory_order_relaxed) != region::SlotState::Used;
+	if (!dropped && tenant.banned.load(std::memory_order_relaxed) == 0)
+		return false;
+	why = {sqlstate::kAdminShutdown,
+	       std::string("tenant \"") + tenant.name + (dropped ? "\" was dropped" : "\" is banned"), "", ""};
+	return true;
+}
+
+bool Engine::reserve_server()
+{
+	slot().servers.store(slot().servers.load() + 1);
+	int64_t sum = 0;
+	for (uint32_t w = 0; w < region_.header()->workers; w++)
+		sum += region_.worker(w).servers.load();
+	if (sum <= settings_.max_server_connections) {
+		servers_++;
+		return true;
+	}
+	slot().servers.store(slot().servers.load() - 1);
+	// A pool that needs its servers less may have one to spare.
+	for (auto &entry : pools_) {
+		if (!entry.second->has_waiters() && entry.second->close_one_idle())
+			break;
+	}
+	return false;
+}
+
+void Engine::release_server()
+{
+	servers_--;
+	slot().servers.store(slot().servers.load() - 1);
+}
+
+// ---- the manager
+
+uint64_t Engine::lookup(Session *session, control::AuthLookup &question)
+{
+	question.head.id = next_lookup_++;
+	lookups_[question.head.id] = session;
+	outside_.ask_manager(question);
+	return question.head.id;
+}
+
+void Engine::on_answer(const control::AuthAnswer &answer)
+{
+	auto it = lookups_.find(answer.head.id);
+	if (it == lookups_.end())
+		return;
+	Session *session = it->second;
+	lookups_.erase(it);
+	if (session->login())
+		session->login()->on_answer(answer);
+}
+
+void Engine::on_manager()
+{
+	List<Session, &Session::login_hook> &waiting = logins_;
+	for (Session *s = waiting.front(); s;) {
+		Session *next = List<Session, &Session::login_hook>::next(s);
+		s->login()->on_manager();
+		s = next;
+	}
+}
+
+Pool *Engine::pool(uint32_t index, uint32_t generation)
+{
+	if (index >= region_.header()->max_pools)
+		return nullptr;
+	const region::PoolSlot &shared = region_.pool(index);
+	if (shared.state.load() != region::SlotState::Used || shared.generation.load() != generation)
+		return nullptr;
+	std::unique_ptr<Pool> &p = pools_[index];
+	if (!p || p->generation() != generation)
+		p = std::make_unique<Pool>(*this, index, generation);
+	return p.get();
+}
+
+void Engine::on_poke()
+{
+	stopping_ = region_.header()->phase.load() == region::Phase::Stopping;
+	for (auto &entry : pools_)
+		entry.second->refresh();
+	for (Session *s = sessions_.front(); s;) {
+		Session *next = List<Session, &Session::all_hook>::next(s);
+		proto::Error why;
+		if (!s->login() && !s->server() && evicts(s->tenant_slot(), why))
+			s->fatal(why);
+		s = next;
+	}
+	if (stopping_)
+		send_away_idle(shutdown_error());
+}
+
+void Engine::on_drain_database(uint32_t oid, uint32_t &done)
+{
+	for (auto &entry : pools_) {
+		if (entry.second->shared().database_oid == oid)
+			done += entry.second->drain(now() + kDrainDatabase);
+	}
+}
+
+// ---- other workers
+
+void Engine::on_yield(const control::YieldServer &yield)
+{
+	auto it = pools_.find(yield.pool_slot);
+	if (it != pools_.end() && it->second->generation() == yield.pool_generation && yield.from < region_.header()->workers)
+		it->second->yield(yield.from, yield.waited_ms);
+}
+
+void Engine::on_place_free(uint32_t pool_slot, uint32_t generation)
+{
+	auto it = pools_.find(pool_slot);
+	if (it != pools_.end() && it->second->generation() == generation)
+		it->second->grow();
+}
+
+// ---- cancel
+
+void Engine::add_key(Session *session)
+{
+	keys_[session->key_pid()] = session;
+}
+
+void Engine::remove_key(Session *session)
+{
+	auto it = keys_.find(session->key_pid());
+	if (it != keys_.end() && it->second == session)
+		keys_.erase(it);
+}
+
+bool Engine::cancel_here(int32_t pid, std::string_view key)
+{
+	auto it = keys_.find(pid);
+	if (it == keys_.end() || !it->second->matches_key(key))
+		return false;
+	bump(slot().cancels_delivered);
+	it->second->cancel();
+	return true;
+}
+
+void Engine::cancel(int32_t pid, std::string_view key)
+{
+	if (cancel_here(pid, key))
+		return;
+	auto m = control::make<control::CancelKey>(control::Type::CancelKey);
+	m.pid = pid;
+	m.key_length = static_cast<uint32_t>(std::min(key.size(), sizeof(m.key)));
+	memcpy(m.key, key.data(), m.key_length);
+	for (uint32_t w = 0; w < region_.header()->workers; w++) {
+		if (w != worker_)
+			outside_.tell_worker(w, &m, sizeof(m));
+	}
+}
+
+void Engine::on_cancel_key(int32_t pid, std::string_view key)
+{
+	cancel_here(pid, key);
+}
+
+// ---- time
+
+void Engine::tick_logins(int64_t now)
+{
+	while (Session *s = logins_.front()) {
+		if (settings_.login_timeout <= 0 || now < s->login()->deadline())
+			break;
+		s->fatal({sqlstate::kQueryCanceled, "canceling authentication due to timeout",
+		          "The login was not complete after " + std::to_string(settings_.login_timeout) + " ms.",
+		          "The limit is pgpool.login_timeout."});
+	}
+}
+
+void Engine::tick_clients(int64_t now)
+{
+	for (Session *s = sessions_.front(); s;) {
+		Session *next = List<Session, &Session::all_hook>::next(s);
+		if (!s->server())
+			s->check_timeouts(now);
+		s = next;
+	}
+}
+
+void Engine::tick()
+{
+	const int64_t t = now();
+	tick_logins(t);
+	for (auto it = pools_.begin(); it != pools_.end();) {
+		it->second->tick(t);
+		if (it->second->unused() && it->second->dead())
+			it = pools_.erase(it);
+		else
+			++it;
+	}
+	if (++ticks_ % kTicksPerSecond == 0) {
+		tick_clients(t);
+		if (draining())
+			send_away_idle(shutdown_error());
+	}
+}
+
+void Engine::end_event()
+{
+	if (retry_pools_) {
+		retry_pools_ = false;
+		for (auto &entry : pools_) {
+			if (entry.second->has_waiters())
+				entry.second->grow();
+		}
+	}
+	graveyard_.clear();
+}
+
+// ---- the end
+
+void Engine::send_away_idle(const proto::Error &why)
+{
+	for (Session *s = sessions_.front(); s;) {
+		Session *next = List<Session, &Session::all_hook>::next(s);
+		ServerConn *server = s->server();
+		const bool in_work = server && !(server->replies().empty() && server->replies().status() == 'I');
+		if (!in_work || (s->session_mode() && server->replies().empty() && server->replies().status() == 'I'))
+			s->fatal(why);
+		s = next;
+	}
+	for (auto &entry : pools_)
+		entry.second->close_idle();
+}
+
+void Engine::drain()
+{
+	draining_ = true;
+	send_away_idle(shutdown_error());
+}
+
+void Engine::abandon()
+{
+	while (Session *s = sessions_.front())
+		s->fatal(shutdown_error());
+}
+
+// ---- lists
+
+Session *Engine::find(uint64_t id)
+{
+	for (Session *s = sessions_.front(); s; s = List<Session, &Session::all_hook>::next(s)) {
+		if (s->id() == id)
+			return s;
+	}
+	return nullptr;
+}
+
+std::vector<control::ClientRow> Engine::client_rows()
+{
+	std::vector<control::ClientRow> rows;
+	rows.reserve(sessions_.size());
+	for (Session *s = sessions_.front(); s; s = List<Session, &Session::all_hook>::next(s)) {
+		rows.emplace_back();
+		s->fill(rows.back());
+	}
+	return rows;
+}
+
+std::vector<control::ServerRow> Engine::server_rows()
+{
+	std::vector<control::ServerRow> rows;
+	for (auto &entry : pools_) {
+		entry.second->each_server([&](ServerConn *s) {
+			rows.emplace_back();
+			s->fill(rows.back());
+		});
+	}
+	return rows;
+}
+
+bool Engine::terminate_client(uint64_t id)
+{
+	Session *s = find(id);
+	if (s)
+		s->fatal(shutdown_error());
+	return s != nullptr;
+}
+
+bool Engine::cancel_client(uint64_t id)
+{
+	Session *s = find(id);
+	if (s)
+		s->cancel();
+	return s != nullptr;
+}
+
+} // namespace pgpool::core

@@ -1,0 +1,115 @@
+// The engine of one worker: all its sessions and pools, its clock ticks and its verbs.
+//
+// Owns sessions, pools and the index of cancel keys; passes events of the control socket on to them.
+// Objects that end are buried and freed at the end of the event, so that no method returns into freed
+// memory. Knows neither sockets nor libuv: see ports.hpp.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/list.hpp"
+#include "core/params.hpp"
+#include "core/pool.hpp"
+#include "core/ports.hpp"
+#include "core/session.hpp"
+#include "region/control.hpp"
+
+namespace pgpool::core
+{
+
+class Engine
+{
+public:
+	Engine(Outside &outside, region::View region, uint32_t worker);
+	~Engine();
+	Engine(const Engine &) = delete;
+	Engine &operator=(const Engine &) = delete;
+
+	// ---- events from outside
+	void accept(Stream *stream, bool session_port, bool fd_reserve_reached);
+	void on_settings(const region::Settings &settings);
+	void on_answer(const control::AuthAnswer &answer);
+	void on_manager(); // it is there (again): ask what could not be asked
+	void on_poke();
+	void on_drain_database(uint32_t oid, uint32_t &done);
+	void on_yield(const control::YieldServer &yield);
+	void on_place_free(uint32_t pool_slot, uint32_t generation);
+	void on_cancel_key(int32_t pid, std::string_view key);
+	void tick();
+	// Takes no more clients, ends idle ones, lets transactions finish.
+	void drain();
+	bool drained() const { return sessions_.empty() && servers_ == 0; }
+	// What is still there is told to leave, whatever it does.
+	void abandon();
+	void end_event(); // frees what was buried
+
+	// ---- for the control socket
+	std::vector<control::ClientRow> client_rows();
+	std::vector<control::ServerRow> server_rows();
+	bool terminate_client(uint64_t id);
+	bool cancel_client(uint64_t id);
+
+	// ---- for sessions, pools and servers
+	Outside &outside() { return outside_; }
+	const region::Settings &settings() const { return settings_; }
+	const region::View &region() const { return region_; }
+	uint32_t worker() const { return worker_; }
+	region::WorkerSlot &slot() { return region_.worker(worker_); }
+	ParamStore &params() { return params_; }
+	int64_t now() { return outside_.now_us(); }
+	bool draining() const { return draining_ || stopping_; }
+	// Whose fault it is that no one is let in: SQLSTATE and text for a client that comes now.
+	bool refuses(proto::Error &why);
+	// The tenant was banned or dropped: its clients must go.
+	bool evicts(uint32_t tenant_slot, proto::Error &why) const;
+
+	Pool *pool(uint32_t slot, uint32_t generation);
+	uint64_t lookup(Session *session, control::AuthLookup &question); // number of the question
+	void forget_lookup(uint64_t id) { lookups_.erase(id); }
+	void cancel(int32_t pid, std::string_view key); // here, else at the other workers
+	void add_key(Session *session);
+	void remove_key(Session *session);
+	bool key_taken(int32_t pid) const { return keys_.count(pid) != 0; }
+	void count_client(int delta);
+	bool too_many_clients();
+	bool reserve_server();
+	void release_server();
+	void bury(std::unique_ptr<StreamOwner> corpse) { graveyard_.push_back(std::move(corpse)); }
+	void session_ended(Session *session);
+	List<Session, &Session::all_hook> &sessions() { return sessions_; }
+	List<Session, &Session::login_hook> &logins() { return logins_; }
+	void want_servers() { retry_pools_ = true; }
+
+private:
+	bool cancel_here(int32_t pid, std::string_view key);
+	Session *find(uint64_t id);
+	void send_away_idle(const proto::Error &why);
+	void tick_logins(int64_t now);
+	void tick_clients(int64_t now);
+
+	Outside &outside_;
+	region::View region_;
+	uint32_t worker_;
+	region::Settings settings_;
+	ParamStore params_;
+	List<Session, &Session::all_hook> sessions_;
+	List<Session, &Session::login_hook> logins_; // oldest first
+	std::unordered_map<uint32_t, std::unique_ptr<Pool>> pools_;
+	std::unordered_map<uint64_t, Session *> lookups_;
+	std::unordered_map<int32_t, Session *> keys_;
+	std::vector<std::unique_ptr<StreamOwner>> graveyard_;
+	uint64_t next_lookup_ = 1;
+	uint64_t next_session_ = 1;
+	uint32_t servers_ = 0;
+	uint32_t ticks_ = 0;
+	bool draining_ = false;
+	bool stopping_ = false; // smart shutdown
+	bool retry_pools_ = false;
+};
+
+} // namespace pgpool::core

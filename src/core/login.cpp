@@ -1,0 +1,566 @@
+// See login.hpp.
+#include "core/login.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/engine.hpp"
+#include "core/pool.hpp"
+#include "core/server.hpp"
+#include "core/session.hpp"
+#include "proto/md5.hpp"
+#include "proto/wire.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+using control::AuthMethod;
+using region::bump;
+namespace sqlstate = proto::sqlstate;
+
+namespace
+{
+
+template <size_t n> void put(char (&field)[n], std::string_view text)
+{
+	memcpy(field, text.data(), std::min(text.size(), n - 1));
+}
+
+proto::Error to_error(const control::ErrorText &e)
+{
+	return {e.sqlstate, e.message, e.detail, e.hint};
+}
+
+} // namespace
+
+Login::Login(Session &session, bool refused_by_files)
+    : session_(session), deadline_(session.engine().now() + int64_t{session.engine().settings().login_timeout} * 1000),
+      refused_by_files_(refused_by_files)
+{
+}
+
+Login::~Login()
+{
+	if (asked_)
+		session_.engine().forget_lookup(question_);
+	proto::wipe(&client_key_, sizeof(client_key_));
+	proto::wipe(password_.data(), password_.size());
+	if (answer_)
+		proto::wipe(answer_.get(), sizeof(*answer_));
+}
+
+void Login::fail(const char *state, std::string message, std::string detail, std::string hint)
+{
+	on_failed({state, std::move(message), std::move(detail), std::move(hint)});
+}
+
+void Login::on_failed(const proto::Error &why)
+{
+	stage_ = Stage::Over;
+	bump(session_.engine().slot().login_failures);
+	if (answer_ && answer_->tenant_slot != UINT32_MAX)
+		bump(session_.engine().region().tenant_counters(answer_->tenant_slot, session_.engine().worker()).login_failures);
+	session_.fatal(why);
+}
+
+void Login::on_data(const char *data, size_t size)
+{
+	in_.append(data, size);
+	while (!session_.dead()) {
+		if (stage_ == Stage::Startup) {
+			if (!startup_packet())
+				return;
+		} else if (stage_ == Stage::Exchange) {
+			if (in_.size() < proto::kHeaderSize)
+				return;
+			const uint32_t length = proto::load32(in_.data() + 1);
+			if (in_[0] != 'p') {
+				fail(sqlstate::kProtocolViolation, std::string("expected password response, got message type ") +
+				                                       std::to_string(static_cast<unsigned char>(in_[0])));
+				return;
+			}
+			if (length < 4 || length - 4 > proto::kMaxAuthMessage) {
+				fail(sqlstate::kProtocolViolation, "invalid length of a password or SASL message: " + std::to_string(length));
+				return;
+			}
+			if (in_.size() <= length)
+				return;
+			const std::string body = in_.substr(proto::kHeaderSize, length - 4);
+			in_.erase(0, size_t{length} + 1);
+			exchange_message(body);
+		} else {
+			// Nothing is due from the client; what a hasty one sends waits, within bounds.
+			if (in_.size() > kChunk)
+				fail(sqlstate::kProtocolViolation, "too much data before the login was answered");
+			return;
+		}
+	}
+}
+
+// ---- the first packets
+
+// True: a packet was taken, look again.
+bool Login::startup_packet()
+{
+	uint32_t size;
+	switch (proto::classify_startup(in_, size)) {
+	case proto::StartupKind::Incomplete: return false;
+	case proto::StartupKind::Invalid: session_.close(false); return false; // as the server: no answer
+	case proto::StartupKind::Ssl: return encryption_request(true);
+	case proto::StartupKind::Gss: return encryption_request(false);
+	case proto::StartupKind::Cancel: cancel_request(size); return false;
+	case proto::StartupKind::Startup: begin(size); return false;
+	}
+	return false;
+}
+
+bool Login::encryption_request(bool tls)
+{
+	bool &asked = tls ? ssl_asked_ : gss_asked_;
+	Stream *stream = session_.stream();
+	if (asked || stream->tls()) {
+		fail(sqlstate::kProtocolViolation, tls ? "a second SSLRequest, or one within TLS" : "a second GSSENCRequest, or one within TLS");
+		return false;
+	}
+	asked = true;
+	const bool yes = tls && stream->can_tls();
+	if (in_.size() > 8) {
+		// Somebody may have put bytes of his own before the encrypted ones.
+		fail(sqlstate::kProtocolViolation,
+		     tls ? "received unencrypted data after SSL request" : "received unencrypted data after GSSAPI encryption request",
+		     "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.");
+		return false;
+	}
+	in_.clear();
+	stream->queue(yes ? "S" : "N", 1);
+	stream->flush();
+	if (yes)
+		stream->start_tls();
+	return true;
+}
+
+void Login::cancel_request(uint32_t size)
+{
+	proto::CancelRequest request;
+	if (proto::read_cancel({in_.data(), size}, request)) {
+		bump(session_.engine().slot().cancels);
+		session_.engine().cancel(request.pid, request.key);
+	}
+	session_.close(false); // never an answer, right key or wrong
+}
+
+void Login::begin(uint32_t size)
+{
+	proto::Error error;
+	const std::string packet = in_.substr(0, size);
+	in_.erase(0, size);
+	if (!proto::read_startup(packet, startup_, error)) {
+		on_failed(error);
+		return;
+	}
+	session_.minor = static_cast<uint8_t>(std::min<uint16_t>(startup_.minor == 1 ? 0 : startup_.minor, proto::kNewestMinor));
+	if (!startup_.replication.empty() && !proto::equal_names(startup_.replication, "false") &&
+	    startup_.replication != "0" && !proto::equal_names(startup_.replication, "off")) {
+		fail(sqlstate::kFeatureNotSupported, "replication connections are not pooled", "",
+		     "Connect to the server's own port, " + std::to_string(session_.engine().settings().server_port) + ".");
+		return;
+	}
+	if (startup_.user.size() > 255 || startup_.database.size() > 255 || startup_.tenant.size() >= region::kNameLen) {
+		fail(sqlstate::kInvalidAuthorization, "user, database or tenant name is too long", "",
+		     "Names have at most 63 bytes.");
+		return;
+	}
+	proto::Error why;
+	Engine &engine = session_.engine();
+	if (engine.refuses(why)) {
+		on_failed(why);
+		return;
+	}
+	if (refused_by_files_ || engine.too_many_clients()) {
+		bump(engine.slot().refused);
+		fail(sqlstate::kTooManyConnections, "sorry, too many clients already",
+		     refused_by_files_ ? "This worker's limit of open files is " +
+		                             std::to_string(engine.slot().file_limit.load()) + "."
+		                       : "pgpool.max_client_connections is " +
+		                             std::to_string(engine.settings().max_client_connections) + ".",
+		     refused_by_files_ ? "Raise the limit of open files of the database server, or pgpool.workers."
+		                       : "Raise pgpool.max_client_connections and reload.");
+		return;
+	}
+	ask();
+}
+
+// ---- the manager's word
+
+void Login::ask()
+{
+	auto q = control::make<control::AuthLookup>(control::Type::AuthLookup);
+	const std::string_view address = session_.stream()->address();
+	q.address_length = static_cast<uint32_t>(std::min(address.size(), sizeof(q.address)));
+	memcpy(q.address, address.data(), q.address_length);
+	if (const TlsInfo *tls = session_.stream()->tls()) {
+		q.tls = 1;
+		q.certificate_valid = tls->certificate_valid;
+		put(q.sni, tls->sni);
+		put(q.certificate_cn, tls->certificate_cn);
+		put(q.certificate_dn, tls->certificate_dn);
+	}
+	q.session_port = session_.session_port();
+	put(q.user, startup_.user);
+	put(q.database, startup_.database.empty() ? startup_.user : startup_.database);
+	put(q.tenant, startup_.tenant);
+	stage_ = Stage::Asking;
+	question_ = session_.engine().lookup(&session_, q);
+	asked_ = true;
+}
+
+void Login::on_manager()
+{
+	if (stage_ == Stage::Asking) {
+		session_.engine().forget_lookup(question_);
+		ask();
+	}
+}
+
+void Login::on_answer(const control::AuthAnswer &answer)
+{
+	if (stage_ != Stage::Asking)
+		return;
+	asked_ = false;
+	answer_ = std::make_unique<control::AuthAnswer>(answer);
+	start_exchange();
+	// The client may have sent its part already.
+	if (!session_.dead() && stage_ == Stage::Exchange && !in_.empty())
+		on_data("", 0);
+}
+
+// ---- the exchange of proofs
+
+void Login::start_exchange()
+{
+	std::string out;
+	stage_ = Stage::Exchange;
+	proto::append_negotiation(out, startup_);
+	switch (answer_->method) {
+	case AuthMethod::Refuse: on_failed(to_error(answer_->error)); return;
+	case AuthMethod::Trust:
+	case AuthMethod::Certificate:
+		if (!out.empty())
+			session_.stream()->queue(out.data(), out.size());
+		authenticated();
+		return;
+	case AuthMethod::Password:
+		expect_ = Expect::Password;
+		proto::append_authentication(out, proto::kAuthCleartext);
+		break;
+	case AuthMethod::Md5: {
+		expect_ = Expect::Md5;
+		session_.engine().outside().random(md5_salt_, sizeof(md5_salt_));
+		proto::append_authentication(out, proto::kAuthMd5, {md5_salt_, sizeof(md5_salt_)});
+		break;
+	}
+	case AuthMethod::Scram: {
+		proto::ScramVerifier verifier;
+		if (!proto::ScramVerifier::parse(answer_->verifier, verifier)) {
+			fail(sqlstate::kInternal, "the manager sent a verifier that cannot be read");
+			return;
+		}
+		const TlsInfo *tls = session_.stream()->tls();
+		const std::string binding = tls ? tls->binding : std::string();
+		scram_ = std::make_unique<proto::ScramServer>(verifier, answer_->doomed != 0, binding);
+		expect_ = Expect::SaslInitial;
+		proto::append_authentication(out, proto::kAuthSasl, proto::ScramServer::mechanisms(!binding.empty()));
+		break;
+	}
+	}
+	session_.stream()->queue(out.data(), out.size());
+	session_.stream()->flush();
+}
+
+void Login::exchange_message(std::string_view body)
+{
+	std::string out;
+	switch (expect_) {
+	case Expect::Password:
+	case Expect::Md5: {
+		proto::Reader r(body);
+		const std::string_view text = r.string();
+		if (!r.ok() || r.left() != 0) {
+			fail(sqlstate::kProtocolViolation, "invalid password packet size");
+			return;
+		}
+		if (expect_ == Expect::Md5)
+			check_md5(text);
+		else
+			check_password(text);
+		return;
+	}
+	case Expect::SaslInitial: sasl_initial(body); return;
+	case Expect::SaslLateInitial: {
+		const proto::ScramStep step = scram_->first(late_mechanism_, body, out);
+		expect_ = Expect::SaslFinal;
+		sasl_step(step, out);
+		return;
+	}
+	case Expect::SaslFinal: {
+		const proto::ScramStep step = scram_->final(body, out, client_key_);
+		has_key_ = step == proto::ScramStep::Done;
+		sasl_step(step, out);
+		return;
+	}
+	}
+}
+
+void Login::sasl_initial(std::string_view body)
+{
+	proto::Reader r(body);
+	const std::string mechanism(r.string());
+	const uint32_t length = r.u32();
+	std::string out;
+	if (!r.ok()) {
+		fail(sqlstate::kProtocolViolation, "malformed SASLInitialResponse");
+		return;
+	}
+	if (length == UINT32_MAX) {
+		// No initial response: an empty challenge asks for it.
+		late_mechanism_ = mechanism;
+		expect_ = Expect::SaslLateInitial;
+		proto::append_authentication(out, proto::kAuthSaslContinue);
+		session_.stream()->queue(out.data(), out.size());
+		session_.stream()->flush();
+		return;
+	}
+	if (length != r.left()) {
+		fail(sqlstate::kProtocolViolation, "malformed SASLInitialResponse: its length is not that of its data");
+		return;
+	}
+	const proto::ScramStep step = scram_->first(mechanism, r.bytes(length), out);
+	expect_ = Expect::SaslFinal;
+	sasl_step(step, out);
+}
+
+void Login::sasl_step(proto::ScramStep step, const std::string &message)
+{
+	std::string out;
+	switch (step) {
+	case proto::ScramStep::Continue:
+		proto::append_authentication(out, proto::kAuthSaslContinue, message);
+		session_.stream()->queue(out.data(), out.size());
+		session_.stream()->flush();
+		return;
+	case proto::ScramStep::Done:
+		proto::append_authentication(out, proto::kAuthSaslFinal, message);
+		session_.stream()->queue(out.data(), out.size());
+		session_.stream()->flush();
+		authenticated();
+		return;
+	case proto::ScramStep::WrongProof: wrong_password(); return;
+	case proto::ScramStep::Malformed: {
+		const proto::ScramProblem &p = scram_->problem();
+		fail(p.sqlstate, p.message, p.detail);
+		return;
+	}
+	}
+}
+
+void Login::check_password(std::string_view password)
+{
+	const std::string_view verifier(answer_->verifier);
+	bool right;
+	if (proto::is_md5_verifier(verifier)) {
+		right = proto::md5_password_matches(verifier, answer_->role, password);
+	} else {
+		proto::ScramVerifier scram;
+		right = proto::ScramVerifier::parse(verifier, scram) &&
+		        proto::scram_keys_from_password(password, scram, client_key_);
+		has_key_ = right;
+	}
+	if (!right || password.empty() || answer_->doomed) {
+		wrong_password();
+		return;
+	}
+	password_ = password;
+	authenticated();
+}
+
+void Login::check_md5(std::string_view response)
+{
+	uint8_t salt[proto::kMd5SaltLength];
+	memcpy(salt, md5_salt_, sizeof(salt));
+	if (answer_->doomed || !proto::md5_response_matches(answer_->verifier, salt, response))
+		wrong_password();
+	else
+		authenticated();
+}
+
+void Login::wrong_password()
+{
+	const std::string user = answer_->role;
+	session_.engine().outside().log("password authentication failed for user \"" + user + "\"" +
+	                                (answer_->log_detail[0] ? std::string(": ") + answer_->log_detail : ""));
+	fail(sqlstate::kInvalidPassword, "password authentication failed for user \"" + user + "\"");
+}
+
+// ---- after the proof
+
+void Login::authenticated()
+{
+	if (answer_->error.sqlstate[0] != '\0') {
+		on_failed(to_error(answer_->error));
+		return;
+	}
+	Engine &engine = session_.engine();
+	Pool *pool = engine.pool(answer_->pool_slot, answer_->pool_generation);
+	if (!pool) {
+		fail(sqlstate::kCannotConnectNow, "the pool was given to another role meanwhile", "", "Try again.");
+		return;
+	}
+	session_.set_pool(pool, session_.session_port() ||
+	                            pool->settings().pool_mode.load(std::memory_order_relaxed) == region::PoolMode::Session);
+	if (!within_limits())
+		return;
+	learn_credential();
+	std::string out;
+	proto::append_authentication(out, proto::kAuthOk);
+	session_.stream()->queue(out.data(), out.size());
+	session_.stream()->flush();
+	prepare();
+}
+
+// max_clients of the tenant and of the role, over all workers: add first, then look (layout.hpp).
+bool Login::within_limits()
+{
+	Engine &engine = session_.engine();
+	const region::View &region = engine.region();
+	const region::TenantSlot &tenant = region.tenant(answer_->tenant_slot);
+	session_.count_in_tenant(answer_->tenant_slot);
+	int64_t in_tenant = 0, in_pool = 0;
+	for (uint32_t w = 0; w < region.header()->workers; w++) {
+		in_tenant += region.tenant_counters(answer_->tenant_slot, w).clients.load();
+		in_pool += region.pool_counters(answer_->pool_slot, w).clients.load();
+	}
+	const int32_t tenant_limit = tenant.max_clients.load();
+	const int32_t role_limit = session_.pool()->settings().max_clients.load();
+	const bool by_role = role_limit > 0 && in_pool > role_limit;
+	if (!by_role && (tenant_limit <= 0 || in_tenant <= tenant_limit))
+		return true;
+	bump(engine.slot().refused);
+	bump(region.tenant_counters(answer_->tenant_slot, engine.worker()).refused);
+	fail(sqlstate::kTooManyConnections,
+	     std::string("too many clients ") + (by_role ? "of role \"" + session_.pool()->role() + "\" " : "") +
+	         "in tenant \"" + tenant.name + "\"",
+	     std::string("max_clients of the ") + (by_role ? "role" : "tenant") + " is " +
+	         std::to_string(by_role ? role_limit : tenant_limit) + ".",
+	     by_role ? "Raise it with pgpool.set_user(..., max_clients => ...)."
+	             : "Raise it with pgpool.alter_tenant(..., max_clients => ...).");
+	return false;
+}
+
+void Login::learn_credential()
+{
+	auto c = std::make_unique<Credential>();
+	c->route = answer_->route;
+	c->method = answer_->route_method;
+	c->route_error = to_error(answer_->route_error);
+	c->password = answer_->server_password[0] ? std::string(answer_->server_password) : password_;
+	const std::string_view verifier(answer_->verifier);
+	if (proto::is_md5_verifier(verifier))
+		c->md5 = verifier;
+	else if (proto::ScramVerifier::parse(verifier, c->verifier) && has_key_) {
+		c->has_key = true;
+		c->client_key = client_key_;
+	} else if (!c->password.empty()) {
+		c->has_key = proto::scram_keys_from_password(c->password, c->verifier, c->client_key);
+	}
+	// One who proved nothing must not take away what another one proved.
+	const Credential *have = session_.pool()->credential();
+	if (!have || c->has_key || !c->password.empty() || !c->md5.empty() || !have->has_key)
+		session_.pool()->learn(std::move(c));
+}
+
+std::string Login::startup_key() const
+{
+	std::string key;
+	for (const proto::Setting &s : startup_.settings)
+		key += s.first + '=' + s.second + '\0';
+	return key;
+}
+
+// What the client's settings become, and how to greet it, a server says; once for all clients that start
+// with the same settings. A client in session mode keeps that server.
+void Login::prepare()
+{
+	stage_ = Stage::Preparing;
+	Pool *pool = session_.pool();
+	if (pool->base && !session_.session_mode()) {
+		auto known = pool->known_startups.find(startup_key());
+		if (known != pool->known_startups.end()) {
+			session_.params() = known->second.with("application_name", startup_.application_name, true);
+			greet();
+			return;
+		}
+	}
+	if (pool->dead()) {
+		on_failed(pool->death());
+		return;
+	}
+	// Whoever waits for a server at login hears on_assigned() also when there is one at once.
+	if (pool->acquire(&session_))
+		session_.on_assigned(session_.server());
+}
+
+const Params &Login::wanted()
+{
+	if (!wanted_) {
+		wanted_ = session_.pool()->base;
+		for (const proto::Setting &s : startup_.settings)
+			wanted_ = wanted_.with(s.first, s.second, false);
+		wanted_ = wanted_.with("application_name", startup_.application_name, true);
+	}
+	return wanted_;
+}
+
+void Login::on_prepared()
+{
+	Pool *pool = session_.pool();
+	session_.params() = session_.server()->params();
+	constexpr size_t kMostKnown = 1000; // a client that starts with random settings must not fill the memory
+	if (pool->known_startups.size() >= kMostKnown)
+		pool->known_startups.clear();
+	pool->known_startups[startup_key()] = session_.params();
+	greet();
+}
+
+void Login::greet()
+{
+	Engine &engine = session_.engine();
+	Pool *pool = session_.pool();
+	session_.choose_key(session_.session_mode() ? session_.server()->pid() : 0);
+	std::string out;
+	for (const auto &f : pool->fixed)
+		proto::append_parameter(out, f.first, f.second);
+	for (const Param &p : session_.params()->items) {
+		if (p.reported)
+			proto::append_parameter(out, p.name, p.value);
+	}
+	proto::Writer(out).begin('K').u32(static_cast<uint32_t>(session_.key_pid())).bytes(session_.key()).end();
+	proto::append_ready(out, 'I');
+	session_.stream()->queue(out.data(), out.size());
+	session_.stream()->flush();
+	stage_ = Stage::Over;
+	bump(engine.slot().logins);
+	bump(engine.region().tenant_counters(answer_->tenant_slot, engine.worker()).logins);
+	if (engine.settings().log_connections)
+		engine.outside().log("client of role \"" + pool->role() + "\" logged in to database \"" + pool->database() +
+		                     "\" of tenant \"" + pool->tenant() + "\"");
+	// Queries that came early are served now; this object ends here.
+	const std::string early = std::move(in_);
+	Session &session = session_;
+	session.login_done();
+	if (!early.empty())
+		session.on_data(early.data(), early.size());
+}
+
+} // namespace pgpool::core

@@ -1,0 +1,88 @@
+// The login of one client, from the first byte to the greeting.
+//
+// Owns the negotiation of TLS, the startup packet, the question to the manager, the exchange of proofs,
+// and the first contact with a server when the pool does not know yet how to greet such a client. It ends
+// with Session::login_done() or with a FATAL error; one deadline (pgpool.login_timeout) covers it all.
+// Until the exchange is over, an unknown role, tenant or database looks like a wrong password.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/params.hpp"
+#include "core/ports.hpp"
+#include "proto/message.hpp"
+#include "proto/scram.hpp"
+#include "proto/startup.hpp"
+
+namespace pgpool::core
+{
+
+class Session;
+struct Credential;
+
+class Login
+{
+public:
+	Login(Session &session, bool refused_by_files);
+	~Login();
+
+	void on_data(const char *data, size_t size);
+	void on_answer(const control::AuthAnswer &answer);
+	void on_manager(); // it is there again
+	// A server was found whose settings are now the client's.
+	void on_prepared();
+	// The pool has no server and will not have one.
+	void on_failed(const proto::Error &why);
+	bool preparing() const { return stage_ == Stage::Preparing; }
+	// The settings that the client asked for, raw.
+	const Params &wanted();
+	int64_t deadline() const { return deadline_; }
+
+private:
+	enum class Stage { Startup, Asking, Exchange, Preparing, Over };
+	enum class Expect { Password, Md5, SaslInitial, SaslLateInitial, SaslFinal };
+
+	bool startup_packet();
+	bool encryption_request(bool tls);
+	void cancel_request(uint32_t size);
+	void begin(uint32_t size);
+	void ask();
+	void start_exchange();
+	void exchange_message(std::string_view body);
+	void sasl_initial(std::string_view body);
+	void sasl_step(proto::ScramStep step, const std::string &out);
+	void check_password(std::string_view password);
+	void check_md5(std::string_view response);
+	void wrong_password();
+	void authenticated();
+	bool within_limits();
+	void learn_credential();
+	void prepare();
+	std::string startup_key() const;
+	void greet();
+	void fail(const char *sqlstate, std::string message, std::string detail = {}, std::string hint = {});
+
+	Session &session_;
+	Stage stage_ = Stage::Startup;
+	Expect expect_ = Expect::Password;
+	std::string in_;
+	proto::Startup startup_;
+	std::unique_ptr<control::AuthAnswer> answer_;
+	std::unique_ptr<proto::ScramServer> scram_;
+	proto::ScramKey client_key_{};
+	bool has_key_ = false;
+	std::string late_mechanism_;
+	std::string password_; // clear text, of the method password; wiped
+	Params wanted_;
+	uint64_t question_ = 0;
+	int64_t deadline_;
+	char md5_salt_[4];
+	bool ssl_asked_ = false, gss_asked_ = false;
+	bool refused_by_files_;
+	bool asked_ = false;
+};
+
+} // namespace pgpool::core

@@ -1,0 +1,443 @@
+// See pool.hpp.
+#include "core/pool.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/engine.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+using control::ServerState;
+using region::bump;
+
+namespace
+{
+
+constexpr int64_t kRetryAfter = 500000;    // after a server could not log in, microseconds
+constexpr int64_t kAskAgain = 50000;       // between two requests for a place of another worker
+constexpr int64_t kYieldPause = 20000;     // a yielded place is not taken back at once
+constexpr int kLookAt = 16;                // idle servers that are compared for their settings
+
+void set(region::Atomic<int32_t> &gauge, size_t n)
+{
+	gauge.store(static_cast<int32_t>(n), std::memory_order_relaxed);
+}
+
+// Failures that pass by themselves: clients go on waiting.
+bool is_passing(const std::string &sqlstate)
+{
+	return sqlstate == proto::sqlstate::kCannotConnectNow || sqlstate == proto::sqlstate::kTooManyConnections ||
+	       sqlstate == proto::sqlstate::kConnectionFailure || sqlstate == proto::sqlstate::kAdminShutdown ||
+	       sqlstate == proto::sqlstate::kProtocolViolation || sqlstate == "57P02";
+}
+
+} // namespace
+
+Credential::~Credential()
+{
+	proto::wipe(&client_key, sizeof(client_key));
+	proto::wipe(password.data(), password.size());
+	proto::wipe(md5.data(), md5.size());
+}
+
+Pool::Pool(Engine &engine, uint32_t slot, uint32_t generation)
+    : engine_(engine), slot_(slot), generation_(generation), shared_(engine.region().pool(slot)),
+      mine_(engine.region().pool_counters(slot, engine.worker()))
+{
+	read_names();
+	tenant_ = shared_.tenant;
+}
+
+Pool::~Pool() = default;
+
+// The manager writes names under an odd sequence number.
+void Pool::read_names()
+{
+	for (;;) {
+		const uint32_t before = shared_.name_sequence.load(std::memory_order_acquire);
+		char database[region::kNameLen], role[region::kNameLen];
+		memcpy(database, shared_.database, sizeof(database));
+		memcpy(role, shared_.role, sizeof(role));
+		std::atomic_thread_fence(std::memory_order_acquire);
+		if ((before & 1) == 0 && before == shared_.name_sequence.load(std::memory_order_relaxed)) {
+			database_.assign(database, strnlen(database, sizeof(database)));
+			role_.assign(role, strnlen(role, sizeof(role)));
+			names_sequence_ = before;
+			return;
+		}
+	}
+}
+
+void Pool::refresh()
+{
+	if (shared_.name_sequence.load(std::memory_order_relaxed) != names_sequence_)
+		read_names();
+	const auto limit = static_cast<uint32_t>(settings().pool_size.load(std::memory_order_relaxed));
+	while (open_everywhere() > limit && close_one_idle())
+		;
+	each_server([](ServerConn *s) {
+		if (s->state() == ServerState::Idle && s->stale())
+			s->close();
+	});
+	if (dead())
+		fail_waiters(death());
+	serve();
+	grow();
+}
+
+proto::Error Pool::death() const
+{
+	return {proto::sqlstate::kInvalidAuthorization,
+	        "role \"" + role_ + "\", database \"" + database_ + "\" or tenant \"" + tenant_ + "\" was dropped",
+	        "The connection cannot be used any more.", ""};
+}
+
+void Pool::attach(Session *)
+{
+	mine_.clients.store(static_cast<int32_t>(++clients_)); // then limits are looked at: layout.hpp
+}
+
+void Pool::detach(Session *)
+{
+	mine_.clients.store(static_cast<int32_t>(--clients_));
+}
+
+void Pool::learn(std::unique_ptr<Credential> credential)
+{
+	credential_ = std::move(credential);
+	retry_at_ = 0; // a new proof may succeed where the last one failed
+}
+
+// ---- the lists
+
+Pool::ServerList &Pool::list_of(ServerState state)
+{
+	return state == ServerState::Idle ? idle_ : state == ServerState::Active ? active_ : other_;
+}
+
+// The only place where a server's state and list change.
+void Pool::change_state(ServerConn *server, ServerState to)
+{
+	const bool was_connecting = server->state_ == ServerState::Connecting || server->state_ == ServerState::Login;
+	const bool is_connecting = to == ServerState::Connecting || to == ServerState::Login;
+	if (server->pool_hook.linked) {
+		list_of(server->state_).remove(server);
+		connecting_ -= was_connecting ? 1 : 0;
+	}
+	server->state_ = to;
+	connecting_ += is_connecting ? 1 : 0;
+	if (to == ServerState::Idle)
+		idle_.push_front(server);
+	else
+		list_of(to).push_back(server);
+	count();
+}
+
+void Pool::count()
+{
+	set(mine_.idle, idle_.size());
+	set(mine_.active, active_.size());
+	set(mine_.waiting, waiters_.size());
+	mine_.waiting_since_us.store(waiters_.empty() ? 0 : waiters_.front()->since(), std::memory_order_relaxed);
+}
+
+// ---- getting a server
+
+ServerConn *Pool::pick(const Session *session)
+{
+	ServerConn *s = idle_.front();
+	for (int i = 0; s && i < kLookAt; i++, s = ServerList::next(s)) {
+		if (s->params() == const_cast<Session *>(session)->params())
+			return s;
+	}
+	return idle_.front();
+}
+
+bool Pool::acquire(Session *session, bool first)
+{
+	bump(mine_.waits);
+	while (waiters_.empty() && !idle_.empty()) {
+		ServerConn *server = pick(session);
+		if (server->stale()) {
+			server->close();
+			continue;
+		}
+		server->assign(session);
+		session->server_ = server;
+		return true;
+	}
+	session->since_ = engine_.now();
+	if (first)
+		waiters_.push_front(session);
+	else
+		waiters_.push_back(session);
+	count();
+	grow();
+	return false;
+}
+
+void Pool::stop_waiting(Session *session)
+{
+	waiters_.remove(session);
+	count();
+}
+
+// Gives idle servers to those who wait. A session may release its server at once (a login does), so this
+// is a loop and not a recursion.
+void Pool::serve()
+{
+	if (serving_)
+		return;
+	serving_ = true;
+	while (!waiters_.empty() && !idle_.empty()) {
+		Session *session = waiters_.front();
+		ServerConn *server = pick(session);
+		if (server->stale()) {
+			server->close();
+			continue;
+		}
+		waiters_.remove(session);
+		bump(mine_.wait_us, static_cast<uint64_t>(std::max<int64_t>(0, engine_.now() - session->since())));
+		server->assign(session);
+		session->on_assigned(server);
+	}
+	serving_ = false;
+	count();
+}
+
+void Pool::on_server_ready(ServerConn *server)
+{
+	if (server->state() == ServerState::Login) {
+		bump(mine_.server_logins);
+		last_failure_ = {};
+		if (!base)
+			base = server->params();
+	}
+	if (owed_ > 0 || engine_.draining() || engine_.now() < drain_until_) {
+		owed_ -= owed_ > 0 ? 1 : 0;
+		server->close();
+		return;
+	}
+	server->set_state(ServerState::Idle);
+	serve();
+}
+
+void Pool::grow()
+{
+	const int64_t now = engine_.now();
+	while (waiters_.size() > connecting_ && idle_.empty()) {
+		if (now < retry_at_ || now < hold_until_ || now < drain_until_)
+			return;
+		if (!credential_ || credential_->route == control::ServerRoute::None) {
+			fail_waiters(credential_ ? credential_->route_error
+			                         : proto::Error{proto::sqlstate::kInternal, "no credential for the server", "", ""});
+			return;
+		}
+		if (!reserve()) {
+			ask_others(now);
+			return;
+		}
+		open_server();
+	}
+}
+
+uint32_t Pool::open_everywhere() const
+{
+	int64_t sum = 0;
+	for (uint32_t w = 0; w < engine_.region().header()->workers; w++)
+		sum += engine_.region().pool_counters(slot_, w).open.load();
+	return static_cast<uint32_t>(std::max<int64_t>(0, sum));
+}
+
+// A place in the pool and one under pgpool.max_server_connections. Add first, then look (layout.hpp).
+bool Pool::reserve()
+{
+	mine_.open.store(mine_.open.load() + 1);
+	if (open_everywhere() <= static_cast<uint32_t>(std::max(0, settings().pool_size.load())) && engine_.reserve_server())
+		return true;
+	mine_.open.store(mine_.open.load() - 1);
+	return false;
+}
+
+void Pool::open_server()
+{
+	auto *server = new ServerConn(*this);
+	change_state(server, ServerState::Connecting);
+	if (!server->dial())
+		on_server_failed(server, {proto::sqlstate::kConnectionFailure, "could not create a socket for a server", "",
+		                          "Raise the limit of open files."}),
+		    on_server_gone(server);
+}
+
+void Pool::on_server_failed(ServerConn *, const proto::Error &why)
+{
+	bump(mine_.server_login_failures);
+	const int64_t now = engine_.now();
+	if (now >= logged_at_ + 1000000) {
+		logged_at_ = now;
+		engine_.outside().log("pool of role \"" + role_ + "\" in database \"" + database_ + "\" of tenant \"" + tenant_ +
+		                      "\": a server could not be opened: " + why.message);
+	}
+	last_failure_ = why;
+	retry_at_ = now + kRetryAfter;
+	if (!is_passing(why.sqlstate))
+		fail_waiters(why);
+}
+
+void Pool::on_server_gone(ServerConn *server)
+{
+	list_of(server->state()).remove(server);
+	if (server->state() == ServerState::Connecting || server->state() == ServerState::Login)
+		connecting_--;
+	count();
+	mine_.open.store(mine_.open.load() - 1);
+	engine_.release_server();
+	engine_.bury(std::unique_ptr<StreamOwner>(server));
+	if (yielded_ > 0) {
+		yielded_--;
+		hold_until_ = engine_.now() + kYieldPause;
+		auto free = control::make<control::PlaceFree>(control::Type::PlaceFree);
+		free.pool_slot = slot_;
+		free.pool_generation = generation_;
+		engine_.outside().tell_worker(yielded_to_, &free, sizeof(free));
+	}
+	engine_.want_servers();
+}
+
+// ---- limits over all workers
+
+// At the limit: a worker with an idle server, else the one that has most, is asked for a place.
+void Pool::ask_others(int64_t now)
+{
+	if (now < asked_at_ + kAskAgain || engine_.region().header()->workers < 2)
+		return;
+	asked_at_ = now;
+	const int32_t mine = mine_.open.load(std::memory_order_relaxed);
+	uint32_t best = engine_.worker();
+	int64_t most = 0;
+	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
+		const region::PoolCounters &c = engine_.region().pool_counters(slot_, w);
+		const int32_t open = c.open.load(std::memory_order_relaxed);
+		const int32_t idle = c.idle.load(std::memory_order_relaxed);
+		if (w == engine_.worker() || open == 0 || (idle == 0 && open <= mine + 1))
+			continue;
+		const int64_t score = idle > 0 ? 1000000 + idle : open;
+		if (score > most) {
+			most = score;
+			best = w;
+		}
+	}
+	if (best == engine_.worker())
+		return;
+	auto ask = control::make<control::YieldServer>(control::Type::YieldServer);
+	ask.from = engine_.worker();
+	ask.pool_slot = slot_;
+	ask.pool_generation = generation_;
+	ask.waited_ms = waiters_.empty() ? 0 : static_cast<uint32_t>((now - waiters_.front()->since()) / 1000);
+	engine_.outside().tell_worker(best, &ask, sizeof(ask));
+}
+
+// Another worker's client waits. An idle server goes at once; a busy one when it is released, and only
+// if that client waited clearly longer than ours and we have more servers than it.
+void Pool::yield(uint32_t worker, uint32_t waited_ms)
+{
+	if (waiters_.empty() && close_one_idle()) {
+		yielded_++;
+		yielded_to_ = worker;
+		return;
+	}
+	const int64_t ours_ms = waiters_.empty() ? 0 : (engine_.now() - waiters_.front()->since()) / 1000;
+	const int32_t theirs = engine_.region().pool_counters(slot_, worker).open.load(std::memory_order_relaxed);
+	if (owed_ == 0 && waited_ms > 2 * ours_ms + 20 && mine_.open.load(std::memory_order_relaxed) > theirs + 1) {
+		owed_ = 1;
+		yielded_++;
+		yielded_to_ = worker;
+	}
+}
+
+bool Pool::close_one_idle()
+{
+	ServerConn *s = idle_.back(); // least recently used
+	if (s)
+		s->close();
+	return s != nullptr;
+}
+
+uint32_t Pool::close_idle()
+{
+	uint32_t n = 0;
+	while (close_one_idle())
+		n++;
+	return n;
+}
+
+// ---- failures and time
+
+void Pool::fail_waiters(const proto::Error &why)
+{
+	// A session that is told may queue again at once: only those who wait now are told.
+	for (size_t n = waiters_.size(); n > 0 && !waiters_.empty(); n--) {
+		Session *session = waiters_.front();
+		waiters_.remove(session);
+		session->on_wait_failed(why, true);
+	}
+	count();
+}
+
+proto::Error Pool::wait_timeout_error() const
+{
+	const int32_t limit = settings().query_wait_timeout.load(std::memory_order_relaxed);
+	if (!last_failure_.sqlstate.empty())
+		return {last_failure_.sqlstate, last_failure_.message,
+		        "The pool could not open a server connection within " + std::to_string(limit) + " ms.",
+		        last_failure_.hint};
+	return {proto::sqlstate::kTooManyConnections,
+	        "no server connection became free within " + std::to_string(limit) + " ms",
+	        "The pool of role \"" + role_ + "\" in database \"" + database_ + "\" of tenant \"" + tenant_ + "\" has " +
+	            std::to_string(settings().pool_size.load()) + " server connections, and all are in use.",
+	        "Raise pool_size of the tenant (pgpool.default_pool_size) or query_wait_timeout "
+	        "(pgpool.query_wait_timeout), or shorten transactions."};
+}
+
+void Pool::fail_late_waiters(int64_t now)
+{
+	const int32_t limit = settings().query_wait_timeout.load(std::memory_order_relaxed);
+	while (limit > 0 && !waiters_.empty() && (now - waiters_.front()->since()) / 1000 >= limit) {
+		Session *session = waiters_.front();
+		waiters_.remove(session);
+		bump(mine_.wait_timeouts);
+		count();
+		session->on_wait_failed(wait_timeout_error(), false);
+	}
+}
+
+void Pool::tick(int64_t now)
+{
+	fail_late_waiters(now);
+	each_server([now](ServerConn *s) {
+		Session *session = s->session();
+		s->tick(now);
+		if (session && s->session() == session)
+			session->check_timeouts(now);
+	});
+	if (engine_.draining())
+		close_idle();
+	grow();
+}
+
+void Pool::set_fixed(std::string_view name, std::string_view value)
+{
+	for (auto &f : fixed) {
+		if (f.first == name) {
+			f.second = value;
+			return;
+		}
+	}
+	fixed.emplace_back(name, value);
+}
+
+} // namespace pgpool::core

@@ -1,0 +1,158 @@
+// One pool in one worker: its servers, its queue of waiting clients, its share of the limit.
+//
+// The pool of a (tenant, database OID, role OID, target) is spread over all workers; the region holds the
+// limit and how many servers each worker has (layout.hpp says how the limit is kept exactly). A client
+// gets an idle server of this worker, the most recently used first, one with its own settings before any;
+// else a new one if the limit allows; else it waits, first come first served. When another worker holds
+// the places, it is asked to yield one.
+// Owns servers and credentials (wiped when replaced). Must not know the protocol.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "core/list.hpp"
+#include "core/params.hpp"
+#include "core/server.hpp"
+#include "core/session.hpp"
+#include "proto/message.hpp"
+#include "proto/scram.hpp"
+#include "region/layout.hpp"
+
+namespace pgpool::core
+{
+
+class Engine;
+
+// What proves a role's identity to the server. Secrets: never logged, never in the region.
+struct Credential {
+	control::ServerRoute route = control::ServerRoute::None;
+	control::ServerMethod method = control::ServerMethod::Trust;
+	bool has_key = false;
+	proto::ScramKey client_key{};
+	proto::ScramVerifier verifier{};
+	std::string md5;      // stored hash, "md5..."
+	std::string password; // clear text
+	proto::Error route_error;
+
+	~Credential();
+};
+
+class Pool
+{
+public:
+	Pool(Engine &engine, uint32_t slot, uint32_t generation);
+	~Pool();
+	Pool(const Pool &) = delete;
+	Pool &operator=(const Pool &) = delete;
+
+	// ---- for sessions
+	void attach(Session *session);
+	void detach(Session *session);
+	// True: session->server() is set. False: it waits and hears on_assigned() or on_wait_failed().
+	bool acquire(Session *session, bool first = false);
+	void stop_waiting(Session *session);
+	void learn(std::unique_ptr<Credential> credential); // of a client that has just proved itself
+	const Credential *credential() const { return credential_.get(); }
+
+	// ---- for servers
+	void on_server_ready(ServerConn *server); // logged in, or released
+	void on_server_failed(ServerConn *server, const proto::Error &why); // it could not log in
+	void on_server_gone(ServerConn *server);
+	void change_state(ServerConn *server, control::ServerState to);
+	void set_fixed(std::string_view name, std::string_view value);
+
+	// ---- for the engine
+	void tick(int64_t now);
+	void refresh(); // the region was changed by the manager
+	void grow();
+	uint32_t close_idle();
+	// No server until then: somebody wants the database for himself.
+	uint32_t drain(int64_t until)
+	{
+		drain_until_ = until;
+		return close_idle();
+	}
+	void yield(uint32_t worker, uint32_t waited_ms);
+	bool close_one_idle();
+	bool unused() const { return clients_ == 0 && servers() == 0; }
+	template <class F> void each_server(F f)
+	{
+		for (auto *list : {&idle_, &active_, &other_}) {
+			for (ServerConn *s = list->front(); s;) {
+				ServerConn *next = List<ServerConn, &ServerConn::pool_hook>::next(s);
+				f(s);
+				s = next;
+			}
+		}
+	}
+
+	// ---- what it is
+	Engine &engine() { return engine_; }
+	uint32_t slot() const { return slot_; }
+	uint32_t generation() const { return generation_; }
+	const region::PoolSlot &shared() const { return shared_; }
+	const region::PoolSettings &settings() const { return shared_.settings; }
+	region::PoolCounters &counters() { return mine_; }
+	const std::string &tenant() const { return tenant_; }
+	const std::string &database() const { return database_; }
+	const std::string &role() const { return role_; }
+	bool dead() const { return shared_.state.load(std::memory_order_relaxed) != region::SlotState::Used; }
+	uint32_t epoch() const { return shared_.epoch.load(std::memory_order_relaxed); }
+	bool has_waiters() const { return !waiters_.empty(); }
+	// Why a dead pool's clients must go.
+	proto::Error death() const;
+
+	// What the server reported at its login, and the settings that clients started with, as the server
+	// understood them.
+	Params base;
+	std::vector<std::pair<std::string, std::string>> fixed;
+	std::unordered_map<std::string, Params> known_startups;
+
+private:
+	bool reserve();
+	void open_server();
+	void serve();
+	ServerConn *pick(const Session *session);
+	void count();
+	void fail_waiters(const proto::Error &why);
+	void fail_late_waiters(int64_t now);
+	proto::Error wait_timeout_error() const;
+	void ask_others(int64_t now);
+	size_t servers() const { return idle_.size() + active_.size() + other_.size(); }
+	uint32_t open_everywhere() const;
+	void read_names();
+
+	using ServerList = List<ServerConn, &ServerConn::pool_hook>;
+	ServerList &list_of(control::ServerState state);
+
+	Engine &engine_;
+	const uint32_t slot_;
+	const uint32_t generation_;
+	region::PoolSlot &shared_;
+	region::PoolCounters &mine_;
+	std::string tenant_, database_, role_;
+	uint32_t names_sequence_ = 0;
+	std::unique_ptr<Credential> credential_;
+	ServerList idle_; // most recently used first
+	ServerList active_, other_;
+	List<Session, &Session::wait_hook> waiters_;
+	uint32_t clients_ = 0;
+	uint32_t connecting_ = 0;
+	uint32_t owed_ = 0;    // busy servers that were promised to another worker
+	uint32_t yielded_ = 0; // servers whose place goes to yielded_to_ when the backend is gone
+	uint32_t yielded_to_ = 0;
+	int64_t hold_until_ = 0;  // no new server before: the place was promised
+	int64_t drain_until_ = 0; // no server at all before: the database is about to be dropped
+	int64_t logged_at_ = 0;
+	bool serving_ = false;
+	int64_t retry_at_ = 0;    // after a failed login
+	int64_t asked_at_ = 0;
+	proto::Error last_failure_;
+};
+
+} // namespace pgpool::core

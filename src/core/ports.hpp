@@ -1,0 +1,85 @@
+// What the core needs from outside: byte streams, time, randomness, the manager and the other workers.
+//
+// Owns the interfaces only. src/net implements them on sockets and libuv, the tests with fakes and a clock
+// of their own. An event (on_...) is never called from within a call to the same stream, so no method
+// below can delete its caller.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "region/control.hpp"
+
+namespace pgpool::core
+{
+
+// Most that is kept for a peer that does not read, per direction; also the size of one read.
+constexpr size_t kChunk = 65536;
+
+struct TlsInfo {
+	std::string version, cipher;
+	std::string sni;
+	std::string certificate_cn, certificate_dn;
+	bool certificate_valid = false;
+	std::string binding; // tls-server-end-point hash of our certificate
+};
+
+// Who hears of a stream. The bytes of on_data are the caller's: valid until it returns.
+class StreamOwner
+{
+public:
+	virtual ~StreamOwner() = default;
+	virtual void on_connected() {} // a dialled stream is open
+	virtual void on_data(const char *data, size_t size) = 0;
+	virtual void on_writable() = 0;             // what was unsent has gone
+	virtual void on_closed(const char *why) = 0; // end of file or an error; close() is still to be called
+	virtual void on_half_closed() {}            // the peer will send no more, seen while reading is off
+};
+
+class Stream
+{
+public:
+	virtual ~Stream() = default;
+	// Puts bytes behind what is queued; they must stay valid until flush(), which sends them in one call
+	// and copies what the socket does not take.
+	virtual void queue(const char *data, size_t size) = 0;
+	virtual void flush() = 0;
+	virtual size_t unsent() const = 0;
+	virtual int64_t blocked_since() const = 0; // monotonic microseconds, 0 = not blocked
+	virtual bool broken() const = 0;           // writing failed; on_closed() will follow
+	virtual uint64_t sent() const = 0;         // bytes the socket took, ever
+	virtual void read(bool on) = 0;
+	virtual void shutdown_write() = 0;
+	virtual void set_owner(StreamOwner *owner) = 0;
+	// No event any more. Unsent bytes are lost, or go out within the write timeout when `flush` is true.
+	virtual void close(bool flush) = 0;
+
+	virtual bool can_tls() const = 0;
+	virtual void start_tls() = 0;
+	virtual const TlsInfo *tls() const = 0; // nullptr: clear text
+	// sockaddr, empty for a Unix socket
+	virtual std::string_view address() const = 0;
+};
+
+struct ServerAddress {
+	control::ServerRoute route;
+};
+
+class Outside
+{
+public:
+	virtual ~Outside() = default;
+	virtual int64_t now_us() = 0;  // CLOCK_MONOTONIC
+	virtual int64_t wall_us() = 0; // since 1970
+	virtual void random(void *out, size_t size) = 0;
+	virtual void log(std::string_view line) = 0;
+	// False: there is no manager now; ask again when on_manager() says so.
+	virtual bool ask_manager(const control::AuthLookup &lookup) = 0;
+	virtual Stream *dial(const ServerAddress &address, StreamOwner *owner) = 0; // nullptr: no socket to be had
+	virtual void interrupt_backend(int32_t pid) = 0;                           // SIGINT
+	virtual void tell_worker(uint32_t worker, const void *packet, size_t size) = 0;
+};
+
+} // namespace pgpool::core

@@ -1,0 +1,214 @@
+// See replies.hpp.
+#include "core/replies.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+namespace
+{
+
+// Stands in the queue for CopyDone and CopyFail, which have no reply: it bounds the Syncs that a copy eats.
+constexpr char kCopyEnd = 'c';
+
+bool ends_in_ready(char type)
+{
+	return type == 'Q' || type == 'F' || type == 'S';
+}
+
+} // namespace
+
+void Replies::push(char type, Owner owner)
+{
+	if (head_ > 64 && head_ * 2 > entries_.size()) {
+		entries_.erase(entries_.begin(), entries_.begin() + static_cast<ptrdiff_t>(head_));
+		head_ = 0;
+	}
+	entries_.push_back(static_cast<uint8_t>(type) | (owner == Owner::Skip ? kSkipBit : 0));
+}
+
+void Replies::pop()
+{
+	if (++head_ == entries_.size()) {
+		entries_.clear();
+		head_ = 0;
+	}
+}
+
+void Replies::drop_markers()
+{
+	while (front() == kCopyEnd)
+		pop();
+}
+
+bool Replies::sent(char type, Owner owner)
+{
+	switch (type) {
+	case 'S':
+		unsynced_ = false;
+		if (copy_in_ && !copy_ending_) {
+			dropped_sync_ = true;
+			return false;
+		}
+		skipping_ = false;
+		break;
+	case 'Q':
+	case 'F':
+		break;
+	case 'P':
+	case 'B':
+	case 'D':
+	case 'E':
+	case 'C':
+	case kNamedParse:
+	case kNamedClose:
+		unsynced_ = true;
+		break;
+	case 'c':
+	case 'f':
+		// Only a copy that runs, or may begin with what is outstanding, has an end.
+		if (!copy_in_ && empty())
+			return false;
+		if (copy_in_)
+			copy_ending_ = true;
+		type = kCopyEnd;
+		break;
+	case 'H':
+		unsynced_ = true;
+		return false;
+	default: // CopyData, Terminate: no reply
+		return false;
+	}
+	if (skipping_)
+		return false;
+	// Any other message ends a copy with an error, at a place in the stream that we cannot know.
+	if (copy_in_ && !copy_ending_)
+		doubtful_ = true;
+	push(type, owner);
+	return true;
+}
+
+Replies::Verdict Replies::answer(char wanted, char or_else)
+{
+	Verdict v;
+	if (front() == or_else && or_else != 0)
+		wanted = or_else;
+	if (front() != wanted) {
+		v.violation = true;
+		return v;
+	}
+	v.forward = owner(entries_[head_]) == Owner::Forward;
+	v.answered = wanted;
+	v.statement = v.forward && wanted == 'E';
+	pop();
+	drop_markers();
+	return v;
+}
+
+Replies::Verdict Replies::error()
+{
+	Verdict v;
+	if (empty())
+		return v; // asynchronous: the server is about to close the connection
+	v.forward = owner(entries_[head_]) == Owner::Forward;
+	if (copy_in_)
+		end_copy(true);
+	v.answered = front();
+	if (ends_in_ready(front())) {
+		v.answered = 0;
+		return v;
+	}
+	while (!empty() && front() != 'S') {
+		v.unnamed += front() == kNamedParse || front() == kNamedClose;
+		pop();
+	}
+	skipping_ = empty();
+	return v;
+}
+
+void Replies::start_copy()
+{
+	copy_in_ = true;
+	copy_ending_ = false;
+	dropped_sync_ = false;
+	// Syncs that were sent behind the statement, up to the end of its data, are eaten by the copy.
+	for (size_t i = head_ + 1; i < entries_.size(); i++) {
+		const char t = type(entries_[i]);
+		if (t == kCopyEnd) {
+			copy_ending_ = true;
+			break;
+		}
+		if (t == 'S') {
+			dropped_sync_ = true;
+			entries_.erase(entries_.begin() + static_cast<ptrdiff_t>(i--));
+		} else {
+			doubtful_ = true;
+		}
+	}
+}
+
+void Replies::end_copy(bool failed)
+{
+	if (failed && dropped_sync_)
+		doubtful_ = true;
+	copy_in_ = false;
+	copy_ending_ = false;
+}
+
+Replies::Verdict Replies::received(char type, char status)
+{
+	drop_markers();
+	Verdict v;
+	switch (type) {
+	case '1': return answer('P', kNamedParse);
+	case '2': return answer('B');
+	case '3': return answer('C', kNamedClose);
+	case 'n': return answer('D');
+	case 'T':
+		if (front() == 'D')
+			return answer('D');
+		break;
+	case 's': return answer('E');
+	case 'I':
+	case 'C':
+		if (copy_in_)
+			end_copy(false);
+		if (front() == 'E')
+			return answer('E');
+		v.statement = front() == 'Q' && !front_is_ours();
+		break;
+	case 'G': start_copy(); break;
+	case 'E': return error();
+	case 'Z':
+		status_ = status;
+		if (!ends_in_ready(front())) {
+			// In doubt, a further ReadyForQuery is one that a copy did not eat.
+			v.violation = !doubtful_;
+			return v;
+		}
+		v = answer(front());
+		v.finished = true;
+		v.statement = false;
+		return v;
+	case 'A':
+	case 'N':
+	case 'S':
+		// Asynchronous ones belong to whomever the server works for, else to the client.
+		break;
+	default: break; // DataRow, CopyData and the like: part of the front's reply
+	}
+	if (empty())
+		v.violation = type != 'A' && type != 'N' && type != 'S' && type != 'E' && !doubtful_;
+	else
+		v.forward = owner(entries_[head_]) == Owner::Forward;
+	return v;
+}
+
+void Replies::disown()
+{
+	for (size_t i = head_; i < entries_.size(); i++)
+		entries_[i] |= kSkipBit;
+}
+
+} // namespace pgpool::core

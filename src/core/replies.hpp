@@ -1,0 +1,89 @@
+// Outstanding replies of one server connection: which replies are to come, and whose they are.
+//
+// Owns the accounting behind the release rule. Every message that was sent and will be answered is one
+// entry of a FIFO, Forward (the client's) or Skip (ours: swallow it). The rules, from the protocol
+// documentation ("Message Flow") and the server's own main loop (postgres.c, PostgresMain):
+//
+//   - Query, FunctionCall and Sync are answered up to and including a ReadyForQuery; Parse, Bind,
+//     Describe, Execute and Close by one message of theirs.
+//   - After an error in Parse .. Close the server discards everything up to the next Sync, Query and
+//     FunctionCall included. An error under a Query, FunctionCall or Sync discards nothing.
+//   - In copy-in mode the server discards Sync and Flush up to CopyDone or CopyFail; after a failed copy
+//     CopyData, CopyDone and CopyFail are discarded. Syncs that went before the failure may or may not
+//     have been discarded, which nobody can tell from here: then doubtful() is true for good, and such a
+//     server must stay with its client and be closed after it.
+//
+// A transaction's state comes from the ReadyForQuery's byte alone. Knows no socket, no session.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace pgpool::core
+{
+
+enum class Owner : uint8_t { Forward, Skip };
+
+class Replies
+{
+public:
+	// A message of this type went (or is about to go) to the server; kNamedParse and kNamedClose are Parse
+	// and Close of a statement with a name, which the session keeps count of. False: it has no reply.
+	static constexpr char kNamedParse = 'p';
+	static constexpr char kNamedClose = 'k';
+	bool sent(char type, Owner owner = Owner::Forward);
+
+	struct Verdict {
+		bool forward = true;    // the client's (or asynchronous); else ours
+		bool finished = false;  // a ReadyForQuery that was waited for
+		bool statement = false; // a statement of the client came to its end
+		char answered = 0;      // type of the message that this reply completes, 0 = none
+		uint32_t unnamed = 0;   // named Parse and Close messages that an error made void
+		bool violation = false; // no message can have this reply: the stream is out of step
+	};
+	// A message of this type came from the server. `status` is ReadyForQuery's byte.
+	Verdict received(char type, char status = 0);
+
+	// Everything outstanding was answered; nothing but asynchronous messages may come.
+	bool empty() const { return head_ == entries_.size(); }
+	size_t size() const { return entries_.size() - head_; }
+	bool copy_in() const { return copy_in_; }
+	bool doubtful() const { return doubtful_; }
+	// The last message of the extended protocol has no Sync behind it yet.
+	bool unsynced() const { return unsynced_; }
+	char status() const { return status_; } // of the last ReadyForQuery: I, T or E
+	// The server discards all up to Sync.
+	bool skipping() const { return skipping_; }
+	// The front entry is ours: the server works for us.
+	bool front_is_ours() const { return !empty() && owner(entries_[head_]) == Owner::Skip; }
+
+	// The client is gone: what it still waits for becomes ours.
+	void disown();
+
+private:
+	static constexpr uint8_t kSkipBit = 0x80;
+	static Owner owner(uint8_t e) { return e & kSkipBit ? Owner::Skip : Owner::Forward; }
+	static char type(uint8_t e) { return static_cast<char>(e & 0x7f); }
+
+	char front() const { return empty() ? '\0' : type(entries_[head_]); }
+	void push(char type, Owner owner);
+	void pop();
+	void drop_markers();
+	Verdict answer(char wanted, char or_else = 0);
+	Verdict error();
+	void start_copy();
+	void end_copy(bool failed);
+
+	std::vector<uint8_t> entries_; // a queue: entries before head_ are gone
+	size_t head_ = 0;
+	bool skipping_ = false;
+	bool unsynced_ = false;
+	bool copy_in_ = false;
+	bool copy_ending_ = false;  // CopyDone or CopyFail went since the copy began
+	bool dropped_sync_ = false; // a Sync went into the copy
+	bool doubtful_ = false;
+	char status_ = 'I';
+};
+
+} // namespace pgpool::core

@@ -1,0 +1,599 @@
+// See server.hpp. The login at the backend is in server_login.cpp.
+#include "core/server.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/engine.hpp"
+#include "core/pool.hpp"
+#include "core/session.hpp"
+#include "proto/scram.hpp"
+#include "proto/wire.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+using control::ServerState;
+using region::bump;
+
+namespace
+{
+
+constexpr int64_t kConnectTime = 15000000;  // for connecting and logging in at a backend, microseconds
+constexpr int64_t kCleaningTime = 1000000;  // to end what a vanished client left behind
+constexpr int64_t kClosingTime = 1000000;   // until a place is given up although the backend is still there
+
+// Messages of which more than the header is needed, and which are never long.
+bool is_needed_whole(char type)
+{
+	return type == 'Z' || type == 'S' || type == 'C' || type == 'K';
+}
+
+} // namespace
+
+ServerConn::ServerConn(Pool &pool)
+    : pool_(pool), connected_at_(pool.engine().outside().wall_us()), opened_(pool.engine().now()), since_(opened_),
+      deadline_(opened_ + kConnectTime), epoch_(pool.epoch())
+{
+}
+
+ServerConn::~ServerConn() = default;
+
+void ServerConn::set_state(ServerState to)
+{
+	since_ = pool_.engine().now();
+	pool_.change_state(this, to);
+}
+
+bool ServerConn::stale() const
+{
+	return epoch_ != pool_.epoch() || pool_.dead();
+}
+
+bool ServerConn::expired(int64_t now) const
+{
+	const int32_t lifetime = pool_.settings().server_lifetime.load(std::memory_order_relaxed);
+	return lifetime > 0 && (now - opened_) / 1000 >= lifetime;
+}
+
+// ---- serving a client
+
+void ServerConn::assign(Session *session)
+{
+	session_ = session;
+	sent_at_assign_ = stream_->sent();
+	said_fatal_ = false;
+	transaction_began_ = query_began_ = 0;
+	set_state(ServerState::Active);
+}
+
+bool ServerConn::apply(const Params &want, bool must_wait)
+{
+	bool only_reported = true;
+	if (want == params_)
+		return true;
+	const std::string sql = sql_between(*params_.get(), *want.get(), only_reported);
+	target_ = want;
+	if (sql.empty()) {
+		params_ = want;
+		return true;
+	}
+	std::string message;
+	proto::append_query(message, sql);
+	// queue() borrows; the text must live until flush(), so it goes out alone when nobody waits for it.
+	replies_.sent('Q', Owner::Skip);
+	applying_ = true;
+	stash_out_ = std::move(message);
+	stream_->queue(stash_out_.data(), stash_out_.size());
+	holding_ = must_wait || !only_reported;
+	if (!holding_)
+		params_ = want;
+	return !holding_;
+}
+
+void ServerConn::applied()
+{
+	applying_ = false;
+	if (!apply_error_.sqlstate.empty()) {
+		proto::Error why = std::move(apply_error_);
+		apply_error_ = {};
+		lost(&why);
+		return;
+	}
+	// What the server reports it has told; the rest is as we set it.
+	Params now = params_.reported_only();
+	for (const Param &p : target_->items) {
+		if (!p.reported)
+			now = now.with(p.name, p.value, false);
+	}
+	params_ = now;
+	if (holding_) {
+		holding_ = false;
+		if (session_)
+			session_->on_applied();
+	}
+}
+
+void ServerConn::flush()
+{
+	if (query_began_ == 0 && !replies_.empty())
+		query_began_ = pool_.engine().now();
+	stream_->flush();
+	if (stream_->unsent() > 0 && session_)
+		session_->stream()->read(false);
+}
+
+void ServerConn::on_writable()
+{
+	if (session_)
+		session_->on_server_writable();
+	else if (state_ == ServerState::Closing)
+		stream_->shutdown_write();
+}
+
+void ServerConn::client_writable()
+{
+	stream_->read(true);
+	try_release();
+}
+
+void ServerConn::on_data(const char *data, size_t size)
+{
+	switch (state_) {
+	case ServerState::Connecting:
+	case ServerState::Login: login_data(data, size); break;
+	case ServerState::Closing: break;
+	default: service_data(data, size); break;
+	}
+}
+
+// Splits what the backend sent, keeps the account, and forwards all that is the client's as few runs.
+void ServerConn::service_data(const char *data, size_t size)
+{
+	std::string joined;
+	if (!stash_.empty()) {
+		joined = std::move(stash_);
+		stash_.clear();
+		joined.append(data, size);
+		data = joined.data();
+		size = joined.size();
+	}
+	const char *p = data;
+	const char *run = data;
+	const char *end = data + size;
+	uint64_t forwarded = 0;
+	auto put_run = [&](const char *upto) {
+		if (session_ && upto > run) {
+			session_->stream()->queue(run, static_cast<size_t>(upto - run));
+			forwarded += static_cast<uint64_t>(upto - run);
+		}
+		run = upto;
+	};
+	while (p < end) {
+		const auto have = static_cast<size_t>(end - p);
+		if (body_left_ > 0) {
+			const auto n = static_cast<uint32_t>(std::min<size_t>(body_left_, have));
+			p += n;
+			body_left_ -= n;
+			if (!body_forward_)
+				run = p;
+			continue;
+		}
+		if (have < proto::kHeaderSize)
+			break;
+		const char type = *p;
+		const uint32_t length = proto::load32(p + 1);
+		if (length < 4 || length > proto::kMaxMessage + 1) {
+			out_of_step("a message with an impossible length");
+			return;
+		}
+		const size_t total = size_t{length} + 1;
+		const bool whole = is_needed_whole(type) || (type == 'E' && (session_ == nullptr || replies_.front_is_ours()));
+		if (whole && have < total) {
+			if (total > kChunk) {
+				out_of_step("a message that is longer than any of its type");
+				return;
+			}
+			break;
+		}
+		const size_t n = std::min(total, have);
+		bool forward = true;
+		if (!message(type, {p + proto::kHeaderSize, n - proto::kHeaderSize}, forward))
+			return;
+		if (!forward)
+			put_run(p);
+		p += n;
+		if (!forward)
+			run = p;
+		body_left_ = static_cast<uint32_t>(total - n);
+		body_forward_ = forward;
+	}
+	put_run(p);
+	if (p < end)
+		stash_.assign(p, static_cast<size_t>(end - p));
+	if (forwarded > 0) {
+		bump(pool_.counters().bytes_sent, forwarded);
+		session_->stream()->flush();
+		if (session_->stream()->unsent() > 0)
+			stream_->read(false);
+	}
+	if (state_ == ServerState::Cleaning)
+		clean();
+	else if (session_)
+		try_release();
+}
+
+// One message of the backend. False: this connection is over, the caller must touch nothing.
+bool ServerConn::message(char type, std::string_view body, bool &forward)
+{
+	const bool idle_before = replies_.empty() && replies_.status() == 'I';
+	const Replies::Verdict v = replies_.received(type, type == 'Z' && !body.empty() ? body[0] : 0);
+	forward = v.forward && session_ != nullptr;
+	if (v.violation || type == 'K' || type == 'R') {
+		out_of_step("a message that answers nothing");
+		return false;
+	}
+	switch (type) {
+	case 'S': parameter(body); break;
+	case 'C':
+		if (v.forward)
+			command_complete(body);
+		break;
+	case '1':
+	case '3':
+		if (session_ && (v.answered == Replies::kNamedParse || v.answered == Replies::kNamedClose))
+			session_->on_statement(v.answered);
+		break;
+	case 'E':
+		if (session_ && v.unnamed > 0)
+			session_->on_void(v.unnamed);
+		if (session_ && v.forward && !idle_before)
+			bump(pool_.counters().errors);
+		if (!v.forward && applying_)
+			apply_error_ = proto::read_error(body);
+		if (discarding_)
+			discard_failed_ = true;
+		if (idle_before) {
+			// Last words of a backend that serves no transaction: its client need not know.
+			forward = false;
+			said_fatal_ = true;
+		}
+		break;
+	case 'A':
+	case 'N':
+		forward = session_ != nullptr && v.forward;
+		break;
+	case 'Z': finished(replies_.status(), v.forward); return !gone_ && state_ != ServerState::Closing;
+	default: break;
+	}
+	return true;
+}
+
+void ServerConn::parameter(std::string_view body)
+{
+	proto::Reader r(body);
+	const std::string_view name = r.string();
+	const std::string_view value = r.string();
+	if (!r.ok())
+		return;
+	if (!is_fixed_parameter(name)) {
+		params_ = params_.with(name, value, true);
+	} else if (name == "session_authorization") {
+		foreign_identity_ = value != pool_.role();
+	} else if (name != "is_superuser") {
+		pool_.set_fixed(name, value);
+	}
+}
+
+void ServerConn::command_complete(std::string_view tag)
+{
+	if (tag.size() > 0 && tag.back() == '\0')
+		tag.remove_suffix(1);
+	if (tag == "DISCARD ALL" || tag == "DEALLOCATE ALL") {
+		if (session_)
+			session_->on_discarded();
+		if (tag == "DISCARD ALL")
+			params_ = params_.reported_only();
+	}
+}
+
+// A ReadyForQuery that was waited for.
+void ServerConn::finished(char status, bool forward)
+{
+	if (forward) {
+		const int64_t now = pool_.engine().now();
+		region::PoolCounters &c = pool_.counters();
+		bump(c.queries);
+		queries_++;
+		if (query_began_ > 0)
+			bump(c.query_us, static_cast<uint64_t>(std::max<int64_t>(0, now - query_began_)));
+		query_began_ = replies_.empty() ? 0 : now;
+		if (transaction_began_ == 0)
+			transaction_began_ = now;
+		since_ = now;
+		if (status == 'I') {
+			bump(c.transactions);
+			transactions_++;
+			if (session_)
+				session_->transactions_++;
+			transaction_began_ = 0;
+		}
+		if (session_ && replies_.empty())
+			session_->on_replies_done();
+		return;
+	}
+	if (state_ == ServerState::Cleaning && !replies_.empty())
+		interrupt(); // of a pipeline, the next query runs now
+	if (applying_) {
+		applied();
+	} else if (discarding_) {
+		discarding_ = false;
+		discard_ = false;
+		if (discard_failed_)
+			out_of_step("an error in DISCARD ALL");
+		else
+			params_ = params_.reported_only();
+	}
+}
+
+// ---- release
+
+// The heart: see the design, "when a server may be released". Nothing here is ever weakened.
+bool ServerConn::may_release() const
+{
+	return replies_.empty() && replies_.status() == 'I' && !replies_.doubtful() // (a), (b)
+	       && stash_.empty() && body_left_ == 0                                  // (c) unread from the server
+	       && stream_->unsent() == 0                                            // (c) unsent to the server
+	       && session_->stream()->unsent() == 0                                 // (c) unsent to the client
+	       && !session_->mid_message()                                          // (d)
+	       && !session_->pinned() && !foreign_identity_;                        // (f); (e): kill() is synchronous
+}
+
+bool ServerConn::try_release()
+{
+	if (!session_ || holding_ || session_->login())
+		return false;
+	if (session_->leaving_ && replies_.empty() && session_->stream()->unsent() == 0) {
+		session_->close(true);
+		return true;
+	}
+	if (session_->session_mode() || !may_release())
+		return false;
+	release();
+	return true;
+}
+
+void ServerConn::release()
+{
+	Session *session = session_;
+	session_ = nullptr;
+	session->params() = params_;
+	session->on_released();
+	cleaned();
+}
+
+// The session is gone, whatever was going on.
+void ServerConn::client_gone()
+{
+	Session *session = session_;
+	if (!session)
+		return;
+	discard_ = session->session_mode() || session->used_named_statements() || foreign_identity_;
+	const bool hopeless = session->mid_message() || stream_->unsent() > 0 || replies_.copy_in() ||
+	                      replies_.doubtful() || stream_->broken() || holding_;
+	session_ = nullptr;
+	holding_ = false;
+	if (state_ != ServerState::Active) {
+		return;
+	}
+	if (hopeless) {
+		if (!replies_.empty())
+			interrupt();
+		close();
+		return;
+	}
+	deadline_ = pool_.engine().now() + kCleaningTime;
+	set_state(ServerState::Cleaning);
+	stream_->read(true);
+	if (!replies_.empty()) {
+		interrupt();
+		replies_.disown();
+	}
+	clean();
+}
+
+// One step of making the server fit for the next client: end what runs, roll back, discard.
+void ServerConn::clean()
+{
+	std::string out;
+	if (replies_.unsynced() || replies_.skipping()) {
+		proto::Writer(out).begin('S').end();
+		replies_.sent('S', Owner::Skip);
+	} else if (!replies_.empty()) {
+		return;
+	} else if (replies_.status() != 'I') {
+		proto::append_query(out, "ROLLBACK");
+		replies_.sent('Q', Owner::Skip);
+	} else if (discard_ && !discarding_) {
+		proto::append_query(out, "DISCARD ALL");
+		replies_.sent('Q', Owner::Skip);
+		discarding_ = true;
+	}
+	if (!out.empty()) {
+		stream_->queue(out.data(), out.size());
+		stream_->flush();
+		return;
+	}
+	if (stash_.empty() && body_left_ == 0 && stream_->unsent() == 0)
+		cleaned();
+}
+
+// Nothing of the last client is left.
+void ServerConn::cleaned()
+{
+	if (gone_ || state_ == ServerState::Closing)
+		return;
+	if (stale() || said_fatal_ || foreign_identity_ || stream_->broken() || expired(pool_.engine().now())) {
+		close();
+		return;
+	}
+	pool_.on_server_ready(this);
+}
+
+void ServerConn::interrupt()
+{
+	// While the server is this client's, so that no other client's query can be hit: kill() is
+	// synchronous, and the next client's bytes are written after it.
+	if (pid_ > 0 && !gone_ && state_ != ServerState::Closing && !stream_->broken())
+		pool_.engine().outside().interrupt_backend(pid_);
+}
+
+// ---- the end
+
+void ServerConn::abandon()
+{
+	session_ = nullptr;
+	replies_ = Replies();
+	close();
+}
+
+void ServerConn::close()
+{
+	if (gone_ || state_ == ServerState::Closing)
+		return;
+	deadline_ = pool_.engine().now() + kClosingTime;
+	const bool can_say_goodbye = state_ == ServerState::Idle || state_ == ServerState::Cleaning;
+	set_state(ServerState::Closing);
+	stash_.clear();
+	if (can_say_goodbye && replies_.empty() && stream_->unsent() == 0) {
+		std::string out;
+		proto::Writer(out).begin('X').end();
+		stream_->queue(out.data(), out.size());
+		stream_->flush();
+	} else {
+		stream_->shutdown_write();
+	}
+	stream_->read(true);
+}
+
+void ServerConn::out_of_step(const char *what)
+{
+	pool_.engine().outside().log(std::string("server connection out of step: the backend with pid ") +
+	                             std::to_string(pid_) + " sent " + what + "; the connection is closed");
+	const proto::Error why{proto::sqlstate::kProtocolViolation,
+	                       std::string("the server sent ") + what, "The connection to it was closed.", ""};
+	lost(&why);
+}
+
+// The connection is of no use any more, nor is its client's transaction.
+void ServerConn::lost(const proto::Error *why)
+{
+	Session *session = session_;
+	session_ = nullptr;
+	close();
+	if (session)
+		session->on_server_lost(why);
+}
+
+void ServerConn::on_closed(const char *why)
+{
+	if (gone_)
+		return;
+	if (state_ == ServerState::Connecting || state_ == ServerState::Login) {
+		login_failed({proto::sqlstate::kConnectionFailure,
+		              std::string("could not connect to the server: ") + why, "", ""});
+		return;
+	}
+	Session *session = session_;
+	session_ = nullptr;
+	const bool in_transaction = !replies_.empty() || replies_.status() != 'I';
+	end();
+	if (!session)
+		return;
+	if (!in_transaction && !session->session_mode() && !session->pinned()) {
+		// It died between two transactions: the client keeps its connection.
+		session->params() = params_;
+		session->on_released();
+		return;
+	}
+	session->on_server_lost(nullptr);
+}
+
+void ServerConn::end()
+{
+	if (gone_)
+		return;
+	gone_ = true;
+	stream_->close(false);
+	stream_ = nullptr;
+	pool_.on_server_gone(this);
+}
+
+void ServerConn::tick(int64_t now)
+{
+	const region::PoolSettings &s = pool_.settings();
+	switch (state_) {
+	case ServerState::Connecting:
+	case ServerState::Login:
+		if (now > deadline_)
+			login_failed({proto::sqlstate::kConnectionFailure, "the server did not accept a login in time", "", ""});
+		break;
+	case ServerState::Cleaning:
+		if (now > deadline_)
+			close();
+		break;
+	case ServerState::Closing:
+		if (now > deadline_)
+			end();
+		break;
+	case ServerState::Idle: {
+		const int32_t limit = s.server_idle_timeout.load(std::memory_order_relaxed);
+		if (stale() || expired(now) || (limit > 0 && (now - since_) / 1000 >= limit))
+			close();
+		break;
+	}
+	case ServerState::Active: {
+		const int32_t write_limit = pool_.engine().settings().write_timeout;
+		const int64_t blocked = session_->stream()->blocked_since();
+		if (blocked > 0 && write_limit > 0 && (now - blocked) / 1000 >= write_limit) {
+			session_->close(false);
+			break;
+		}
+		const int32_t limit = s.idle_in_transaction_timeout.load(std::memory_order_relaxed);
+		if (limit > 0 && replies_.empty() && replies_.status() != 'I' && (now - since_) / 1000 >= limit)
+			session_->fatal({proto::sqlstate::kIdleInTransaction,
+			                 "terminating connection due to idle-in-transaction timeout",
+			                 "The transaction was idle for " + std::to_string((now - since_) / 1000) + " ms.",
+			                 "The limit is pgpool.idle_in_transaction_timeout or idle_in_transaction_timeout of the "
+			                 "tenant, now " + std::to_string(limit) + " ms."});
+		break;
+	}
+	}
+}
+
+void ServerConn::fill(control::ServerRow &row) const
+{
+	row.pid = pid_;
+	row.state = state_;
+	row.pool_slot = pool_.slot();
+	row.by_tcp = by_tcp_;
+	row.client_id = session_ ? session_->id() : 0;
+	row.connected_at = connected_at_;
+	row.state_since = pool_.engine().outside().wall_us() - (pool_.engine().now() - since_);
+	row.transactions = transactions_;
+	row.queries = queries_;
+	auto put = [](auto &field, std::string_view text) {
+		memcpy(field, text.data(), std::min(text.size(), sizeof(field) - 1));
+	};
+	put(row.tenant, pool_.tenant());
+	put(row.database, pool_.database());
+	put(row.role, pool_.role());
+	if (params_) {
+		if (const Param *p = params_->find("application_name"))
+			put(row.application_name, p->value);
+	}
+}
+
+} // namespace pgpool::core

@@ -1,0 +1,143 @@
+// One server: a connection of ours to a PostgreSQL backend.
+//
+// Owns the stream to the backend, the login there, the account of outstanding replies and the session
+// settings that the backend has. It belongs to one pool for its whole life and serves one client at a
+// time. The release rule lives here, in may_release(): when in doubt, the connection is closed.
+//
+// Life: Connecting -> Login (and proof of the role's and database's OIDs) -> Idle <-> Active -> Cleaning
+// -> Idle or Closing. A Closing server keeps its place in the pool until the backend has closed its end.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/list.hpp"
+#include "core/params.hpp"
+#include "core/ports.hpp"
+#include "core/replies.hpp"
+#include "proto/message.hpp"
+
+namespace pgpool::proto
+{
+class ScramClient;
+}
+
+namespace pgpool::core
+{
+
+class Pool;
+class Session;
+
+class ServerConn final : public StreamOwner
+{
+public:
+	explicit ServerConn(Pool &pool);
+	~ServerConn() override;
+
+	[[nodiscard]] bool dial(); // false: no socket to be had
+
+	// StreamOwner
+	void on_connected() override;
+	void on_data(const char *data, size_t size) override;
+	void on_writable() override;
+	void on_closed(const char *why) override;
+
+	// ---- for the pool and the session
+	void assign(Session *session);
+	// Queues what makes the settings the client's. False: the client's bytes must wait for on_applied().
+	[[nodiscard]] bool apply(const Params &want, bool must_wait);
+	void queue(const char *data, size_t size) { stream_->queue(data, size); }
+	void flush(); // and turns the client's reading off when the backend does not take it
+	// The backend was gone when the client's first bytes were written: none of them left.
+	bool refused_all() const { return stream_->broken() && stream_->sent() == sent_at_assign_; }
+	void abandon(); // after refused_all(): the client goes elsewhere
+	void client_writable();
+	void client_gone();
+	void interrupt();
+	void close(); // politely; the pool hears on_server_gone() when the backend is gone
+	bool try_release();
+	void tick(int64_t now);
+	void fill(control::ServerRow &row) const;
+
+	Replies &replies() { return replies_; }
+	const Replies &replies() const { return replies_; }
+	const Params &params() const { return params_; }
+	control::ServerState state() const { return state_; }
+	Session *session() const { return session_; }
+	Stream *stream() { return stream_; }
+	int32_t pid() const { return pid_; }
+	int64_t since() const { return since_; }
+	bool stale() const;
+	bool expired(int64_t now) const;
+
+	Hook<ServerConn> pool_hook;
+
+private:
+	friend class Pool; // state and lists move together, in Pool::change_state()
+
+	// ---- login, in server_login.cpp
+	void send_startup();
+	void login_message(char type, std::string_view body);
+	void login_authentication(std::string_view body);
+	void login_sasl(uint32_t code, std::string_view rest);
+	void login_parameter(std::string_view body);
+	void login_ready();
+	void login_proof(char type, std::string_view body);
+	void login_failed(const proto::Error &why);
+	void login_data(const char *data, size_t size);
+
+	// ---- service
+	void service_data(const char *data, size_t size);
+	bool message(char type, std::string_view body, bool &forward);
+	void parameter(std::string_view body);
+	void command_complete(std::string_view tag);
+	void finished(char status, bool forward);
+	bool may_release() const;
+	void release();
+	void clean();
+	void cleaned();
+	void applied();
+	void out_of_step(const char *what);
+	void lost(const proto::Error *why);
+	void set_state(control::ServerState to);
+	void end();
+
+	Pool &pool_;
+	Stream *stream_ = nullptr;
+	Session *session_ = nullptr;
+	Replies replies_;
+	Params params_;
+	Params target_; // settings that are being applied
+	proto::Error apply_error_;
+	std::string stash_out_; // what applies the settings, until it is flushed
+	std::string stash_; // the start of a message that is needed whole
+	std::unique_ptr<proto::ScramClient> scram_;
+	uint64_t sent_at_assign_ = 0;
+	uint64_t transactions_ = 0, queries_ = 0;
+	int64_t connected_at_ = 0;   // wall clock
+	int64_t opened_ = 0;         // monotonic
+	int64_t since_ = 0;          // monotonic: of the present state
+	int64_t transaction_began_ = 0;
+	int64_t query_began_ = 0;
+	int64_t deadline_ = 0;       // of Connecting, Login, Cleaning and Closing
+	uint32_t body_left_ = 0;
+	uint32_t epoch_ = 0;
+	int32_t pid_ = 0;
+	control::ServerState state_ = control::ServerState::Connecting;
+	bool body_forward_ = false;
+	bool by_tcp_ = false;
+	bool proving_ = false;  // the query for the OIDs is out
+	bool proved_ = false;  // it has the right role and database
+	bool applying_ = false; // settings are on their way
+	bool holding_ = false;  // and the client waits for them
+	bool discard_ = false;  // DISCARD ALL before the next client
+	bool discarding_ = false;
+	bool discard_failed_ = false;
+	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
+	bool said_fatal_ = false;
+	bool gone_ = false;
+};
+
+} // namespace pgpool::core

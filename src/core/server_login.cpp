@@ -1,0 +1,258 @@
+// The login of a server connection at its backend: see server.hpp.
+//
+// Proves the role by what a client proved (a SCRAM ClientKey, the md5 hash) or by a stored password, then
+// asks the backend which role and database it has, by OID: names may have been given to others since.
+#include "core/server.hpp"
+
+#include <cstring>
+
+#include "core/engine.hpp"
+#include "core/pool.hpp"
+#include "core/session.hpp"
+#include "proto/md5.hpp"
+#include "proto/scram.hpp"
+#include "proto/wire.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+using control::ServerMethod;
+using control::ServerState;
+
+bool ServerConn::dial()
+{
+	const Credential *credential = pool_.credential();
+	by_tcp_ = credential->route == control::ServerRoute::Tcp;
+	stream_ = pool_.engine().outside().dial({credential->route}, this);
+	return stream_ != nullptr;
+}
+
+void ServerConn::on_connected()
+{
+	set_state(ServerState::Login);
+	send_startup();
+}
+
+void ServerConn::send_startup()
+{
+	std::string out(4, '\0');
+	proto::Writer w(out);
+	w.u32(3u << 16);
+	w.string("user").string(pool_.role()).string("database").string(pool_.database());
+	w.string("application_name").string("pgpool");
+	// Idle servers are pgpool's business, not idle_session_timeout's.
+	w.string("idle_session_timeout").string("0");
+	w.u8(0);
+	proto::store32(out.data(), static_cast<uint32_t>(out.size()));
+	stream_->queue(out.data(), out.size());
+	stream_->flush();
+}
+
+void ServerConn::login_data(const char *data, size_t size)
+{
+	stash_.append(data, size);
+	size_t at = 0;
+	while (stash_.size() - at >= proto::kHeaderSize && state_ == ServerState::Login && !gone_) {
+		const uint32_t length = proto::load32(&stash_[at + 1]);
+		if (length < 4 || length > kChunk) {
+			login_failed({proto::sqlstate::kProtocolViolation,
+			              "the server sent a message with an impossible length during login", "", ""});
+			return;
+		}
+		if (stash_.size() - at <= length)
+			break;
+		const std::string body = stash_.substr(at + proto::kHeaderSize, length - 4);
+		const char type = stash_[at];
+		at += size_t{length} + 1;
+		if (proving_)
+			login_proof(type, body);
+		else
+			login_message(type, body);
+	}
+	if (gone_ || state_ == ServerState::Closing)
+		return;
+	stash_.erase(0, at);
+	if (proved_ && state_ == ServerState::Login && stash_.empty())
+		pool_.on_server_ready(this);
+}
+
+void ServerConn::login_message(char type, std::string_view body)
+{
+	switch (type) {
+	case 'R': login_authentication(body); break;
+	case 'S': login_parameter(body); break;
+	case 'K': {
+		proto::Reader r(body);
+		pid_ = static_cast<int32_t>(r.u32());
+		break;
+	}
+	case 'E': login_failed(proto::read_error(body)); break;
+	case 'Z': login_ready(); break;
+	case 'N':
+	case 'v': break;
+	default:
+		login_failed({proto::sqlstate::kProtocolViolation, "the server sent an unexpected message during login", "", ""});
+	}
+}
+
+void ServerConn::login_parameter(std::string_view body)
+{
+	proto::Reader r(body);
+	const std::string_view name = r.string();
+	const std::string_view value = r.string();
+	if (!r.ok())
+		return;
+	if (!params_)
+		params_ = pool_.engine().params().empty();
+	if (is_fixed_parameter(name))
+		pool_.set_fixed(name, value);
+	else
+		params_ = params_.with(name, value, true);
+}
+
+void ServerConn::login_authentication(std::string_view body)
+{
+	const Credential *credential = pool_.credential();
+	proto::Reader r(body);
+	const uint32_t code = r.u32();
+	std::string out;
+	std::string text;
+	switch (code) {
+	case proto::kAuthOk: return;
+	case proto::kAuthCleartext:
+		// Only to a backend of this machine, and only what the client itself sent in clear or what the
+		// tenant's administrator stored.
+		if (!credential->password.empty())
+			text = credential->password;
+		break;
+	case proto::kAuthMd5: {
+		uint8_t salt[proto::kMd5SaltLength];
+		const std::string_view bytes = r.bytes(sizeof(salt));
+		if (!r.ok())
+			break;
+		memcpy(salt, bytes.data(), sizeof(salt));
+		std::string verifier = credential->md5;
+		if (verifier.empty() && !credential->password.empty())
+			(void) proto::md5_verifier(credential->password, pool_.role(), verifier);
+		if (!verifier.empty())
+			(void) proto::md5_response(verifier, salt, text);
+		break;
+	}
+	case proto::kAuthSasl:
+	case proto::kAuthSaslContinue:
+	case proto::kAuthSaslFinal: login_sasl(code, r.bytes(r.left())); return;
+	default:
+		login_failed({proto::sqlstate::kInvalidAuthorization,
+		              "the server asks for an authentication method that pgpool does not support (code " +
+		                  std::to_string(code) + ")",
+		              "", "Change the line of pg_hba.conf that holds for pgpool's own connections to scram-sha-256."});
+		return;
+	}
+	if (text.empty()) {
+		login_failed({proto::sqlstate::kInvalidAuthorization,
+		              "the server asks for a password that pgpool does not have",
+		              "What the client proved does not fit the method that pg_hba.conf sets for pgpool's own connection.",
+		              "Use scram-sha-256 for both, or store a password with pgpool.set_user(..., server_password => ...)."});
+		return;
+	}
+	proto::Writer(out).begin('p').string(text).end();
+	stream_->queue(out.data(), out.size());
+	stream_->flush();
+	proto::wipe(out.data(), out.size());
+	proto::wipe(text.data(), text.size());
+}
+
+void ServerConn::login_sasl(uint32_t code, std::string_view rest)
+{
+	const Credential *credential = pool_.credential();
+	std::string out, text;
+	if (code == proto::kAuthSasl) {
+		if (!credential->has_key) {
+			login_failed({proto::sqlstate::kInvalidAuthorization,
+			              "the server asks for a SCRAM proof that pgpool does not have",
+			              "The client did not log in with SCRAM or a password.",
+			              "Let pg_hba.conf ask clients for scram-sha-256, or store a password with "
+			              "pgpool.set_user(..., server_password => ...)."});
+			return;
+		}
+		scram_ = std::make_unique<proto::ScramClient>(credential->client_key, credential->verifier);
+		text = scram_->first();
+		proto::Writer w(out);
+		w.begin('p').string(proto::kScramMechanism).u32(static_cast<uint32_t>(text.size())).bytes(text).end();
+	} else if (!scram_) {
+		login_failed({proto::sqlstate::kProtocolViolation, "the server sent a SCRAM message out of turn", "", ""});
+		return;
+	} else {
+		const proto::ScramStep step =
+		    code == proto::kAuthSaslContinue ? scram_->server_first(rest, text) : scram_->server_final(rest);
+		if (step == proto::ScramStep::Done) {
+			scram_.reset();
+			return;
+		}
+		if (step != proto::ScramStep::Continue) {
+			login_failed({proto::sqlstate::kInvalidPassword,
+			              "password authentication failed for user \"" + pool_.role() + "\"",
+			              scram_->salt_changed() ? "The password was changed since the client logged in."
+			                                     : scram_->problem().message,
+			              "Log in again with the present password."});
+			return;
+		}
+		proto::Writer(out).begin('p').bytes(text).end();
+	}
+	stream_->queue(out.data(), out.size());
+	stream_->flush();
+}
+
+// Logged in, under these names. Whose names they are now, only the backend can tell.
+void ServerConn::login_ready()
+{
+	if (!params_)
+		params_ = pool_.engine().params().empty();
+	proving_ = true;
+	std::string out;
+	proto::append_query(out, "SELECT d.oid, r.oid FROM pg_catalog.pg_database d, pg_catalog.pg_roles r "
+	                         "WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() "
+	                         "AND r.rolname OPERATOR(pg_catalog.=) session_user");
+	stream_->queue(out.data(), out.size());
+	stream_->flush();
+}
+
+void ServerConn::login_proof(char type, std::string_view body)
+{
+	switch (type) {
+	case 'D': {
+		proto::Reader r(body);
+		if (r.u16() != 2)
+			break;
+		const std::string database(r.bytes(r.u32()));
+		const std::string role(r.bytes(r.u32()));
+		proved_ = r.ok() && database == std::to_string(pool_.shared().database_oid) &&
+		          role == std::to_string(pool_.shared().role_oid);
+		break;
+	}
+	case 'S': login_parameter(body); break;
+	case 'E': login_failed(proto::read_error(body)); break;
+	case 'Z':
+		proving_ = false;
+		if (!proved_)
+			login_failed({proto::sqlstate::kInvalidAuthorization,
+			              "role \"" + pool_.role() + "\" or database \"" + pool_.database() +
+			                  "\" is not the one that the client logged in to",
+			              "It was dropped or renamed, and its name was given to another one.", "Connect again."});
+		break;
+	default: break;
+	}
+}
+
+void ServerConn::login_failed(const proto::Error &why)
+{
+	if (gone_ || state_ == ServerState::Closing)
+		return;
+	session_ = nullptr;
+	pool_.on_server_failed(this, why);
+	end();
+}
+
+} // namespace pgpool::core

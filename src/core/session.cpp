@@ -1,0 +1,604 @@
+// See session.hpp.
+#include "core/session.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <set>
+
+#include "core/engine.hpp"
+#include "core/login.hpp"
+#include "core/pool.hpp"
+#include "core/server.hpp"
+#include "proto/wire.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+using region::bump;
+
+namespace
+{
+
+constexpr int64_t kHalfCloseGrace = 500000; // for a reply to a client that will send no more, microseconds
+
+bool is_known_type(char type)
+{
+	return type != 0 && strchr("QPBDECSHFXdcf", type) != nullptr;
+}
+
+bool may_be_long(char type)
+{
+	return strchr("QPBFd", type) != nullptr;
+}
+
+} // namespace
+
+struct NamedStatements {
+	std::deque<std::string> pending; // whose Parse or Close is on its way, in order
+	std::set<std::string> known;
+};
+
+Session::Session(Engine &engine, Stream *stream, uint64_t serial, bool session_port)
+    : engine_(engine), stream_(stream), id_(uint64_t{engine.worker()} << 48 | serial),
+      connected_at_(engine.outside().wall_us()), since_(engine.now()), session_port_(session_port)
+{
+	stream_->set_owner(this);
+}
+
+Session::~Session() = default;
+
+// ---- events of the stream
+
+void Session::on_data(const char *data, size_t size)
+{
+	if (dead_ || leaving_)
+		return;
+	if (login_) {
+		login_->on_data(data, size);
+		return;
+	}
+	if (holding_ || wait_hook.linked) {
+		inbuf_.append(data, size);
+		return;
+	}
+	if (inbuf_.empty()) {
+		process(data, size);
+	} else {
+		std::string all = std::move(inbuf_);
+		inbuf_.clear();
+		all.append(data, size);
+		process(all.data(), all.size());
+	}
+}
+
+void Session::on_writable()
+{
+	if (server_)
+		server_->client_writable();
+}
+
+void Session::on_half_closed()
+{
+	on_closed("the client closed the connection");
+}
+
+// End of file. Replies that are still to come are delivered to a client that only closed its own half;
+// it cannot be told from one that is gone, so they have kHalfCloseGrace to arrive.
+void Session::on_closed(const char *)
+{
+	if (dead_)
+		return;
+	if (server_ && !stream_->broken() && !server_->replies().empty() && body_left_ == 0 && !leaving_ && !holding_) {
+		leaving_ = true;
+		since_ = engine_.now();
+		stream_->read(false);
+		return;
+	}
+	close(false);
+}
+
+// ---- messages
+
+void Session::process(const char *data, size_t size)
+{
+	const char *p = data;
+	const char *end = data + size;
+	if (server_) {
+		forward(p, end);
+		return;
+	}
+	switch (before_server(p, end)) {
+	case Next::More: stash(p, end); break;
+	case Next::Server: acquire(p, end); break;
+	case Next::Ended: break;
+	}
+}
+
+bool Session::check_header(char type, uint32_t length)
+{
+	if (!is_known_type(type)) {
+		fatal({proto::sqlstate::kProtocolViolation,
+		       "invalid frontend message type " + std::to_string(static_cast<unsigned char>(type)), "", ""});
+		return false;
+	}
+	if (length < 4 || length - 4 > (may_be_long(type) ? proto::kMaxMessage : proto::kMaxSmallMessage)) {
+		fatal({proto::sqlstate::kProtocolViolation,
+		       "invalid message length " + std::to_string(length) + " in message of type \"" + type + "\"", "", ""});
+		return false;
+	}
+	return true;
+}
+
+// What can be answered without a server, because nothing is outstanding: Sync, Flush, Terminate, what is
+// left of a failed copy, and everything that is skipped after an error of ours.
+Session::Next Session::before_server(const char *&p, const char *end)
+{
+	while (p < end) {
+		if (discard_left_ > 0) {
+			const auto n = static_cast<uint32_t>(std::min<size_t>(discard_left_, static_cast<size_t>(end - p)));
+			p += n;
+			discard_left_ -= n;
+			continue;
+		}
+		if (end - p < static_cast<ptrdiff_t>(proto::kHeaderSize))
+			return Next::More;
+		const char type = *p;
+		const uint32_t length = proto::load32(p + 1);
+		if (!check_header(type, length))
+			return Next::Ended;
+		if (type == 'X') {
+			close(true);
+			return Next::Ended;
+		}
+		if (type == 'S') {
+			skipping_ = false;
+			std::string ready;
+			proto::append_ready(ready, 'I');
+			reply(ready);
+			discard_left_ = length + 1;
+		} else if (skipping_ || type == 'H' || type == 'd' || type == 'c' || type == 'f') {
+			discard_left_ = length + 1;
+		} else {
+			const auto have = static_cast<size_t>(end - p);
+			return have > length || have >= kChunk ? Next::Server : Next::More;
+		}
+	}
+	return Next::More;
+}
+
+void Session::acquire(const char *p, const char *end)
+{
+	proto::Error why;
+	if (pool_->dead()) {
+		fatal(pool_->death());
+		return;
+	}
+	if (engine_.refuses(why) || engine_.evicts(tenant_slot_, why)) {
+		fatal(why);
+		return;
+	}
+	if (!pool_->acquire(this)) {
+		if (dead_)
+			return;
+		stash(p, end);
+		stream_->read(false);
+		since_ = engine_.now();
+		return;
+	}
+	if (!server_->apply(params_, false)) {
+		holding_ = true;
+		stash(p, end);
+		stream_->read(false);
+		server_->flush();
+		return;
+	}
+	since_ = engine_.now();
+	forward(p, end);
+}
+
+void Session::on_assigned(ServerConn *server)
+{
+	server_ = server;
+	since_ = engine_.now();
+	if (login_) {
+		if (!server_->apply(login_->wanted(), true)) {
+			server_->flush();
+			return;
+		}
+		login_->on_prepared();
+		if (server_)
+			server_->try_release();
+		return;
+	}
+	if (!server_->apply(params_, false)) {
+		holding_ = true;
+		server_->flush();
+		return;
+	}
+	on_applied();
+}
+
+void Session::on_applied()
+{
+	if (login_) {
+		login_->on_prepared();
+		return;
+	}
+	holding_ = false;
+	std::string all = std::move(inbuf_);
+	inbuf_.clear();
+	stream_->read(true);
+	forward(all.data(), all.data() + all.size());
+}
+
+// Splits [p, end) into messages, writes each into the account of replies and sends all as one run.
+void Session::forward(const char *p, const char *end)
+{
+	const char *start = p;
+	const char *run = p;
+	while (p < end) {
+		const auto have = static_cast<size_t>(end - p);
+		if (body_left_ > 0) {
+			const auto n = static_cast<uint32_t>(std::min<size_t>(body_left_, have));
+			p += n;
+			body_left_ -= n;
+			continue;
+		}
+		if (have < proto::kHeaderSize)
+			break;
+		const char type = *p;
+		const uint32_t length = proto::load32(p + 1);
+		if (!is_known_type(type) || length < 4 || length - 4 > proto::kMaxSmallMessage) {
+			if (!check_header(type, length))
+				return;
+		}
+		if (type == 'X') {
+			server_->queue(run, static_cast<size_t>(p - run));
+			server_->flush();
+			leave();
+			return;
+		}
+		const size_t total = size_t{length} + 1;
+		std::string_view name;
+		if ((type == 'P' || type == 'C') && !statement_name(p, have, total, name))
+			break;
+		if (name.empty())
+			server_->replies().sent(type);
+		else
+			send_named(type == 'P' ? Replies::kNamedParse : Replies::kNamedClose, name);
+		if (type == 'Q' || type == 'E' || type == 'F')
+			queries_++;
+		const size_t n = std::min(total, have);
+		p += n;
+		body_left_ = static_cast<uint32_t>(total - n);
+	}
+	server_->queue(run, static_cast<size_t>(p - run));
+	bump(pool_->counters().bytes_received, static_cast<uint64_t>(p - run));
+	if (p < end)
+		stash(p, end);
+	server_->flush();
+	if (server_->refused_all() && !session_mode_)
+		retry(start, end);
+}
+
+// The server was dead when it was assigned: no byte of the transaction left, so another one can have it.
+void Session::retry(const char *p, const char *end)
+{
+	ServerConn *dead = server_;
+	server_ = nullptr;
+	body_left_ = 0;
+	named_.reset();
+	inbuf_.clear();
+	dead->abandon();
+	const std::string all(p, static_cast<size_t>(end - p));
+	process(all.data(), all.size());
+}
+
+void Session::send_named(char type, std::string_view name)
+{
+	if (!server_->replies().sent(type))
+		return;
+	if (!named_)
+		named_ = std::make_unique<NamedStatements>();
+	used_named_ = true;
+	named_->pending.emplace_back(name);
+}
+
+// The statement's name in a Parse or Close, empty for the unnamed one and for portals. False: it is not
+// there in full yet.
+bool Session::statement_name(const char *message, size_t have, size_t total, std::string_view &name)
+{
+	std::string_view body(message + proto::kHeaderSize, std::min(have, total) - proto::kHeaderSize);
+	if (*message == 'C') {
+		if (body.empty())
+			return total == proto::kHeaderSize;
+		if (body[0] != 'S')
+			return true;
+		body.remove_prefix(1);
+	}
+	const size_t end = body.find('\0');
+	name = body.substr(0, end);
+	return end != std::string_view::npos || have >= std::min(total, kChunk);
+}
+
+void Session::on_statement(char answered)
+{
+	if (!named_ || named_->pending.empty())
+		return;
+	const std::string name = std::move(named_->pending.front());
+	named_->pending.pop_front();
+	if (answered == Replies::kNamedParse)
+		named_->known.insert(name);
+	else
+		named_->known.erase(name);
+}
+
+void Session::on_void(uint32_t count)
+{
+	while (named_ && count-- > 0 && !named_->pending.empty())
+		named_->pending.pop_front();
+}
+
+void Session::on_replies_done()
+{
+	if (!named_)
+		return;
+	if (named_->known.empty() && named_->pending.empty())
+		named_.reset();
+}
+
+void Session::on_discarded()
+{
+	if (named_)
+		named_->known.clear();
+}
+
+void Session::leave()
+{
+	if (server_->replies().empty() || server_->replies().unsynced()) {
+		close(true);
+		return;
+	}
+	leaving_ = true;
+	since_ = engine_.now();
+	stream_->read(false);
+}
+
+void Session::reply(std::string_view bytes)
+{
+	stream_->queue(bytes.data(), bytes.size());
+	stream_->flush();
+}
+
+// ---- what server and pool say
+
+void Session::on_released()
+{
+	server_ = nullptr;
+	since_ = engine_.now();
+	proto::Error why;
+	if (leaving_)
+		close(true);
+	else if (engine_.refuses(why))
+		fatal({proto::sqlstate::kAdminShutdown, "terminating connection due to administrator command", "", ""});
+}
+
+void Session::on_server_writable()
+{
+	if (!dead_ && !leaving_ && !holding_ && !login_)
+		stream_->read(true);
+}
+
+void Session::on_server_lost(const proto::Error *why)
+{
+	server_ = nullptr;
+	if (dead_)
+		return;
+	if (login_) {
+		login_->on_failed(why ? *why
+		                      : proto::Error{proto::sqlstate::kConnectionFailure,
+		                                     "the server closed the connection unexpectedly", "", ""});
+		return;
+	}
+	if (why)
+		fatal(*why);
+	else
+		close(true);
+}
+
+void Session::on_wait_failed(const proto::Error &why, bool is_fatal)
+{
+	if (login_) {
+		login_->on_failed(why);
+		return;
+	}
+	if (is_fatal || session_mode_) {
+		fatal(why);
+		return;
+	}
+	const char first = inbuf_.empty() ? 'Q' : inbuf_[0];
+	std::string out;
+	proto::append_error(out, proto::Severity::Error, why);
+	if (first == 'Q' || first == 'F')
+		proto::append_ready(out, 'I');
+	else
+		skipping_ = true; // of a pipeline, everything up to Sync
+	reply(out);
+	std::string all = std::move(inbuf_);
+	inbuf_.clear();
+	since_ = engine_.now();
+	stream_->read(true);
+	// The message that waited is dropped, what came behind it is served.
+	const char *p = all.data();
+	const char *end = p + all.size();
+	discard_left_ = proto::load32(p + 1) + 1;
+	process(p, static_cast<size_t>(end - p));
+}
+
+// ---- what the engine says
+
+void Session::cancel()
+{
+	if (server_) {
+		server_->interrupt();
+		return;
+	}
+	if (wait_hook.linked && !login_) {
+		pool_->stop_waiting(this);
+		on_wait_failed({proto::sqlstate::kQueryCanceled, "canceling statement due to user request", "", ""}, false);
+	}
+}
+
+void Session::check_timeouts(int64_t now)
+{
+	if (dead_ || login_)
+		return;
+	const region::PoolSettings &s = pool_->settings();
+	const int64_t idle_ms = (now - since_) / 1000;
+	if (!server_ && !wait_hook.linked) {
+		const int32_t limit = s.client_idle_timeout.load(std::memory_order_relaxed);
+		if (limit > 0 && idle_ms >= limit)
+			fatal({proto::sqlstate::kIdleSession, "terminating connection due to idle-session timeout",
+			       "The client was idle for " + std::to_string(idle_ms) + " ms.",
+			       "The limit is pgpool.client_idle_timeout or client_idle_timeout of the tenant, now " +
+			           std::to_string(limit) + " ms."});
+	} else if (server_ && leaving_ && now - since_ > kHalfCloseGrace && !server_->replies().empty()) {
+		close(false);
+	}
+}
+
+bool Session::matches_key(std::string_view key) const
+{
+	return proto::same_secret(key, this->key());
+}
+
+void Session::choose_key(int32_t pid)
+{
+	if (key_pid_ != 0)
+		engine_.remove_key(this);
+	key_length_ = minor >= 2 ? 32 : 4;
+	engine_.outside().random(key_, key_length_);
+	key_pid_ = pid;
+	while (key_pid_ == 0) {
+		uint32_t random;
+		engine_.outside().random(&random, sizeof(random));
+		random &= 0x7fffffff;
+		if (!engine_.key_taken(static_cast<int32_t>(random)))
+			key_pid_ = static_cast<int32_t>(random);
+	}
+	engine_.add_key(this);
+}
+
+void Session::set_pool(Pool *pool, bool session_mode)
+{
+	pool_ = pool;
+	session_mode_ = session_mode;
+	pool_->attach(this);
+}
+
+void Session::count_in_tenant(uint32_t tenant_slot, int32_t delta)
+{
+	tenant_slot_ = tenant_slot;
+	region::Atomic<int32_t> &clients = engine_.region().tenant_counters(tenant_slot, engine_.worker()).clients;
+	clients.store(clients.load() + delta);
+}
+
+void Session::start_login(bool refused_by_files)
+{
+	login_ = std::make_unique<Login>(*this, refused_by_files);
+	engine_.logins().push_back(this);
+}
+
+void Session::login_done()
+{
+	engine_.logins().remove(this);
+	login_.reset();
+	since_ = engine_.now();
+	stream_->read(true);
+}
+
+void Session::fatal(const proto::Error &error)
+{
+	if (dead_)
+		return;
+	std::string out;
+	proto::append_error(out, proto::Severity::Fatal, error);
+	reply(out);
+	close(true);
+}
+
+void Session::close(bool flush)
+{
+	if (dead_)
+		return;
+	dead_ = true;
+	if (wait_hook.linked)
+		pool_->stop_waiting(this);
+	if (ServerConn *server = server_) {
+		server->client_gone();
+		server_ = nullptr;
+	}
+	if (pool_)
+		pool_->detach(this);
+	if (tenant_slot_ != UINT32_MAX)
+		count_in_tenant(tenant_slot_, -1);
+	stream_->close(flush);
+	stream_ = nullptr;
+	engine_.session_ended(this);
+}
+
+void Session::fill(control::ClientRow &row) const
+{
+	using control::ClientState;
+	row.id = id_;
+	row.server_pid = server_ ? server_->pid() : 0;
+	if (login_)
+		row.state = ClientState::Login;
+	else if (wait_hook.linked)
+		row.state = ClientState::Waiting;
+	else if (leaving_)
+		row.state = ClientState::Closing;
+	else if (!server_)
+		row.state = ClientState::Idle;
+	else if (server_->replies().empty())
+		row.state = server_->replies().status() == 'I' ? ClientState::Idle : ClientState::IdleInTransaction;
+	else
+		row.state = ClientState::Active;
+	row.pool_slot = pool_ ? pool_->slot() : UINT32_MAX;
+	const std::string_view address = stream_->address();
+	row.address_length = static_cast<uint32_t>(std::min(address.size(), sizeof(row.address)));
+	memcpy(row.address, address.data(), row.address_length);
+	auto put = [](auto &field, std::string_view text) {
+		memcpy(field, text.data(), std::min(text.size(), sizeof(field) - 1));
+	};
+	if (const TlsInfo *tls = stream_->tls()) {
+		row.tls = 1;
+		put(row.tls_version, tls->version);
+		put(row.tls_cipher, tls->cipher);
+	}
+	row.session_mode = session_mode_;
+	row.protocol_minor = minor;
+	row.key_pid = key_pid_;
+	row.connected_at = connected_at_;
+	row.state_since = engine_.outside().wall_us() - (engine_.now() - since_);
+	row.transactions = transactions_;
+	row.queries = queries_;
+	if (pool_) {
+		put(row.tenant, pool_->tenant());
+		put(row.database, pool_->database());
+		put(row.role, pool_->role());
+	}
+	if (params_) {
+		if (const Param *p = params_->find("application_name"))
+			put(row.application_name, p->value);
+	}
+	if (session_mode_)
+		put(row.pinned, "session mode");
+	else if (named_)
+		put(row.pinned, "named statement");
+}
+
+} // namespace pgpool::core

@@ -1,0 +1,139 @@
+// One client: what it sent, which server it has, what it may do next.
+//
+// Owns the client's stream, its cancel key and its session settings. A client without a login in progress
+// is idle (no server, no buffer), waiting (in its pool's queue, reading off), or served. The login, which
+// an idle client needs no more, is an object of its own (login.hpp).
+//
+// Bytes go to the server as they came: frames are split to keep the account of replies (replies.hpp), not
+// to be copied. A server is asked for only when a whole message (or kChunk bytes of one) is there.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/list.hpp"
+#include "core/params.hpp"
+#include "core/ports.hpp"
+#include "proto/message.hpp"
+
+namespace pgpool::core
+{
+
+class Engine;
+class Login;
+class Pool;
+class ServerConn;
+
+// Names of the statements that a client prepared on the server it has. While there is one, the server
+// cannot be given to another client.
+struct NamedStatements;
+
+class Session final : public StreamOwner
+{
+public:
+	Session(Engine &engine, Stream *stream, uint64_t serial, bool session_port);
+	~Session() override;
+
+	// StreamOwner
+	void on_data(const char *data, size_t size) override;
+	void on_writable() override;
+	void on_closed(const char *why) override;
+	void on_half_closed() override;
+
+	// ---- for the login
+	void login_done(); // greeted: from now on messages are served
+	void set_pool(Pool *pool, bool session_mode);
+	void count_in_tenant(uint32_t tenant_slot, int32_t delta = 1);
+	uint32_t tenant_slot() const { return tenant_slot_; }
+	void start_login(bool refused_by_files);
+	void choose_key(int32_t pid); // 0: a random one
+	std::string_view key() const { return {key_, key_length_}; }
+
+	// ---- for the pool
+	void on_assigned(ServerConn *server);
+	void on_wait_failed(const proto::Error &why, bool fatal);
+	// ---- for the server
+	void on_applied();       // its settings are ours now: go on
+	void on_released();      // the server is gone back to its pool
+	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
+	void on_server_writable();
+	void on_statement(char answered); // a named statement was prepared or closed
+	void on_void(uint32_t count);     // an error made so many Parses and Closes of names void
+	void on_discarded();     // DISCARD ALL or DEALLOCATE ALL was executed
+	void on_replies_done();  // nothing is outstanding
+
+	// ---- for the engine
+	void fatal(const proto::Error &error);
+	void cancel(); // a cancel request with the right key came
+	void check_timeouts(int64_t now);
+	void fill(control::ClientRow &row) const;
+	void close(bool flush); // ends the session; a server is cleaned up
+
+	Engine &engine() { return engine_; }
+	Stream *stream() { return stream_; }
+	Pool *pool() { return pool_; }
+	ServerConn *server() const { return server_; }
+	Login *login() const { return login_.get(); }
+	Params &params() { return params_; }
+	uint64_t id() const { return id_; }
+	int32_t key_pid() const { return key_pid_; }
+	bool matches_key(std::string_view key) const;
+	bool session_mode() const { return session_mode_; }
+	bool session_port() const { return session_port_; }
+	bool dead() const { return dead_; }
+	bool mid_message() const { return body_left_ > 0; }
+	bool pinned() const { return named_ != nullptr; }
+	bool used_named_statements() const { return used_named_; }
+	int64_t since() const { return since_; }
+	uint8_t minor = 0;
+
+	Hook<Session> all_hook, login_hook, wait_hook;
+
+private:
+	enum class Next { More, Server, Ended };
+
+	void process(const char *data, size_t size);
+	Next before_server(const char *&p, const char *end);
+	bool check_header(char type, uint32_t length);
+	void forward(const char *p, const char *end);
+	static bool statement_name(const char *message, size_t have, size_t total, std::string_view &name);
+	void acquire(const char *p, const char *end);
+	void stash(const char *p, const char *end) { inbuf_.assign(p, static_cast<size_t>(end - p)); }
+	void leave();
+	void retry(const char *p, const char *end);
+	void send_named(char type, std::string_view name);
+	void reply(std::string_view bytes);
+
+	Engine &engine_;
+	Stream *stream_;
+	std::unique_ptr<Login> login_;
+	Pool *pool_ = nullptr;
+	ServerConn *server_ = nullptr;
+	Params params_;
+	std::string inbuf_; // the start of a message, or all that waits for a server
+	std::unique_ptr<NamedStatements> named_;
+	uint64_t id_;
+	int64_t connected_at_; // wall clock
+	int64_t since_;        // monotonic: of the present state
+	uint64_t transactions_ = 0, queries_ = 0;
+	uint32_t tenant_slot_ = UINT32_MAX;
+	uint32_t body_left_ = 0;    // of the message that goes through now
+	uint32_t discard_left_ = 0; // of a message that is dropped
+	int32_t key_pid_ = 0;
+	uint8_t key_length_ = 0;
+	char key_[32];
+	bool session_port_;
+	bool session_mode_ = false;
+	bool skipping_ = false; // after an error of ours: everything up to Sync
+	bool leaving_ = false;  // Terminate or end of file came; replies are still to come
+	bool holding_ = false;  // the server does not have our settings yet
+	bool used_named_ = false;
+	bool dead_ = false;
+
+	friend class ServerConn;
+	friend class Pool;
+};
+
+} // namespace pgpool::core

@@ -1,0 +1,67 @@
+// See loop.hpp.
+#include "net/loop.hpp"
+
+#include <ctime>
+#include <stdexcept>
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include "net/no_postgres.hpp"
+
+namespace pgpool::net
+{
+
+Loop::Loop(const region::Settings &settings)
+    : buffer_(new char[core::kChunk]), scratch_(new char[core::kChunk]), settings_(settings)
+{
+	if (uv_loop_init(&uv_) != 0)
+		throw std::runtime_error("could not create the event loop");
+}
+
+int64_t Loop::now_us() const
+{
+	timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return int64_t{t.tv_sec} * 1000000 + t.tv_nsec / 1000;
+}
+
+void Loop::after_event()
+{
+	// What is deferred meanwhile waits for its turn in the same loop: the list only ever empties here.
+	while (!deferred_.empty()) {
+		std::vector<SocketStream *> batch;
+		batch.swap(deferred_);
+		for (SocketStream *s : batch)
+			s->deferred();
+	}
+	after_();
+}
+
+void Loop::tick()
+{
+	const int64_t now = now_us();
+	for (SocketStream *s = lingering_.front(); s;) {
+		SocketStream *next = core::List<SocketStream, &SocketStream::linger_hook>::next(s);
+		s->linger_tick(now);
+		s = next;
+	}
+}
+
+void Loop::set_tcp_options(int fd, const region::Settings &s)
+{
+	const int on = 1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	auto set = [fd](int option, int value) {
+		if (value > 0)
+			setsockopt(fd, IPPROTO_TCP, option, &value, sizeof(value));
+	};
+	set(TCP_KEEPIDLE, s.tcp_keepalives_idle);
+	set(TCP_KEEPINTVL, s.tcp_keepalives_interval);
+	set(TCP_KEEPCNT, s.tcp_keepalives_count);
+	set(TCP_USER_TIMEOUT, s.tcp_user_timeout);
+}
+
+} // namespace pgpool::net

@@ -1,0 +1,73 @@
+// The event loop of a worker, as far as streams need it: buffers, deferred work, lingering streams, TLS.
+//
+// Owns the uv_loop_t and the read buffer that all streams share. Every callback from libuv goes through
+// guarded(): libuv is C, nothing may be thrown through it, and after each event the deferred work is done
+// and what was buried is freed. Must not know sessions.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include <uv.h>
+
+#include "core/list.hpp"
+#include "net/stream.hpp"
+#include "net/tls.hpp"
+#include "region/settings.hpp"
+
+namespace pgpool::net
+{
+
+class Loop
+{
+public:
+	explicit Loop(const region::Settings &settings);
+	Loop(const Loop &) = delete;
+	Loop &operator=(const Loop &) = delete;
+
+	uv_loop_t *uv() { return &uv_; }
+	char *buffer() { return buffer_.get(); }
+	char *scratch() { return scratch_.get(); } // for bytes that nobody reads
+	int64_t now_us() const;                    // CLOCK_MONOTONIC
+	TlsContext &tls() { return tls_; }
+	region::Settings &settings() { return settings_; }
+	core::List<SocketStream, &SocketStream::linger_hook> &lingering() { return lingering_; }
+
+	void defer(SocketStream *stream) { deferred_.push_back(stream); }
+	void tick();
+	static void set_tcp_options(int fd, const region::Settings &settings);
+
+	// Runs one event's work and what follows from it.
+	template <class F> void guarded(F f)
+	{
+		try {
+			f();
+			after_event();
+		} catch (const std::exception &e) {
+			on_exception_(e.what());
+		} catch (...) {
+			on_exception_("unknown exception");
+		}
+	}
+	void set_hooks(std::function<void()> after, std::function<void(const char *)> on_exception)
+	{
+		after_ = std::move(after);
+		on_exception_ = std::move(on_exception);
+	}
+
+private:
+	void after_event();
+
+	uv_loop_t uv_;
+	std::unique_ptr<char[]> buffer_, scratch_;
+	region::Settings settings_;
+	TlsContext tls_;
+	core::List<SocketStream, &SocketStream::linger_hook> lingering_;
+	std::vector<SocketStream *> deferred_;
+	std::function<void()> after_;
+	std::function<void(const char *)> on_exception_;
+};
+
+} // namespace pgpool::net

@@ -1,0 +1,397 @@
+// See worker_loop.hpp.
+#include "net/worker_loop.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <stdexcept>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <openssl/rand.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "net/no_postgres.hpp"
+
+namespace pgpool::net
+{
+
+namespace
+{
+
+constexpr uint64_t kTickMs = 100;
+constexpr int kReservedDescriptors = 128; // for servers, control sockets and the log
+
+std::string control_path(uint32_t worker)
+{
+	char path[64];
+	snprintf(path, sizeof(path), control::kWorkerSocketFormat, worker);
+	return path;
+}
+
+} // namespace
+
+WorkerLoop::WorkerLoop(const Host &host)
+    : host_(host), loop_(host.region.header()->settings), engine_(*this, host.region, host.worker)
+{
+	loop_.set_hooks([this] { engine_.end_event(); },
+	                [this](const char *what) { log(std::string("unexpected exception: ") + what); });
+}
+
+WorkerLoop::~WorkerLoop() = default;
+
+// ---- core::Outside
+
+int64_t WorkerLoop::wall_us()
+{
+	timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return int64_t{t.tv_sec} * 1000000 + t.tv_nsec / 1000;
+}
+
+void WorkerLoop::random(void *out, size_t size)
+{
+	if (RAND_bytes(static_cast<unsigned char *>(out), static_cast<int>(size)) != 1)
+		throw std::runtime_error("no random bytes");
+}
+
+void WorkerLoop::log(std::string_view line)
+{
+	host_.log(std::string(line).c_str());
+}
+
+bool WorkerLoop::ask_manager(const control::AuthLookup &lookup)
+{
+	if (!manager_)
+		return false;
+	manager_->send(&lookup, sizeof(lookup));
+	return true;
+}
+
+core::Stream *WorkerLoop::dial(const core::ServerAddress &address, core::StreamOwner *owner)
+{
+	const bool tcp = address.route == control::ServerRoute::Tcp;
+	const sockaddr_storage &to = tcp ? tcp_server_ : unix_server_;
+	const socklen_t length = tcp ? tcp_server_length_ : unix_server_length_;
+	if (length == 0)
+		return nullptr;
+	return SocketStream::dial(loop_, reinterpret_cast<const sockaddr *>(&to), length, owner);
+}
+
+void WorkerLoop::interrupt_backend(int32_t pid)
+{
+	// The group, as the postmaster does: a COPY ... PROGRAM child gets it too.
+	if (kill(-pid, SIGINT) != 0)
+		kill(pid, SIGINT);
+}
+
+void WorkerLoop::tell_worker(uint32_t worker, const void *packet, size_t size)
+{
+	if (host_.region.worker(worker).pid.load() != 0)
+		PacketSocket::send_once(control_path(worker).c_str(), packet, size);
+}
+
+void WorkerLoop::resolve_server()
+{
+	const region::Settings &s = loop_.settings();
+	unix_server_length_ = tcp_server_length_ = 0;
+	if (s.server_socket_directory[0] != '\0') {
+		auto *a = reinterpret_cast<sockaddr_un *>(&unix_server_);
+		a->sun_family = AF_UNIX;
+		const int n = snprintf(a->sun_path, sizeof(a->sun_path), "%s/.s.PGSQL.%d", s.server_socket_directory, s.server_port);
+		// PostgreSQL writes abstract sockets with a leading @.
+		if (n > 0 && a->sun_path[0] == '@')
+			a->sun_path[0] = '\0';
+		if (n > 0 && static_cast<size_t>(n) < sizeof(a->sun_path))
+			unix_server_length_ = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + static_cast<size_t>(n) +
+			                                             (a->sun_path[0] != '\0' ? 1 : 0));
+	}
+	if (s.server_loopback[0] != '\0') {
+		auto *v4 = reinterpret_cast<sockaddr_in *>(&tcp_server_);
+		auto *v6 = reinterpret_cast<sockaddr_in6 *>(&tcp_server_);
+		memset(&tcp_server_, 0, sizeof(tcp_server_));
+		if (inet_pton(AF_INET, s.server_loopback, &v4->sin_addr) == 1) {
+			v4->sin_family = AF_INET;
+			v4->sin_port = htons(static_cast<uint16_t>(s.server_port));
+			tcp_server_length_ = sizeof(*v4);
+		} else if (inet_pton(AF_INET6, s.server_loopback, &v6->sin6_addr) == 1) {
+			v6->sin6_family = AF_INET6;
+			v6->sin6_port = htons(static_cast<uint16_t>(s.server_port));
+			tcp_server_length_ = sizeof(*v6);
+		}
+	}
+}
+
+// ---- start
+
+void WorkerLoop::raise_file_limit()
+{
+	rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+	getrlimit(RLIMIT_NOFILE, &limit);
+	file_limit_ = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, INT32_MAX));
+	engine_.slot().file_limit.store(file_limit_);
+	const int64_t needed = int64_t{loop_.settings().max_client_connections} / std::max(1, loop_.settings().workers);
+	if (file_limit_ - kReservedDescriptors < needed)
+		problem("the limit of open files, " + std::to_string(file_limit_) + ", is too low for this worker's share of " +
+		        "pgpool.max_client_connections (" + std::to_string(loop_.settings().max_client_connections) + " over " +
+		        std::to_string(loop_.settings().workers) + " workers)");
+}
+
+void WorkerLoop::load_tls()
+{
+	std::string why;
+	if (!loop_.tls().load(loop_.settings(), why))
+		log(why + (loop_.tls().enabled() ? "; the old TLS configuration stays in force" : "; TLS is off on pgpool's port"));
+}
+
+void WorkerLoop::problem(const std::string &text)
+{
+	region::WorkerSlot &slot = engine_.slot();
+	memset(slot.problem, 0, sizeof(slot.problem));
+	memcpy(slot.problem, text.data(), std::min(text.size(), sizeof(slot.problem) - 1));
+	log(text);
+}
+
+void WorkerLoop::listen()
+{
+	const region::Settings &s = loop_.settings();
+	if (host_.region.header()->port_taken.load()) {
+		problem("port " + std::to_string(s.port) + " or the session port is used by pgpool of another cluster on this machine: "
+		        "not listening");
+		return;
+	}
+	auto on_accept = [this](SocketStream *stream, bool session_port, int fd) { accept(stream, session_port, fd); };
+	std::string why;
+	tcp_listens_ = Listener::bind_tcp(loop_, s.listen_addresses, s.port, s.listen_backlog, false, on_accept, tcp_, why);
+	if (s.session_port != 0)
+		session_listens_ = Listener::bind_tcp(loop_, s.listen_addresses, s.session_port, s.listen_backlog, true,
+		                                      on_accept, tcp_, why);
+	if (!why.empty())
+		problem(why);
+	publish_listening();
+}
+
+void WorkerLoop::publish_listening()
+{
+	engine_.slot().listening.store((tcp_listens_ ? region::kListenTcp : 0) |
+	                               (session_listens_ ? region::kListenSession : 0) |
+	                               (!unix_.empty() ? region::kListenUnix : 0));
+}
+
+void WorkerLoop::stop_listening()
+{
+	for (auto *list : {&tcp_, &unix_}) {
+		for (Listener *l : *list)
+			l->close();
+		list->clear();
+	}
+	tcp_listens_ = session_listens_ = false;
+	publish_listening();
+}
+
+void WorkerLoop::accept(SocketStream *stream, bool session_port, int fd)
+{
+	engine_.accept(stream, session_port, fd >= file_limit_ - kReservedDescriptors);
+}
+
+void WorkerLoop::run()
+{
+	mkdir(control::kDirectory, 0700);
+	raise_file_limit();
+	resolve_server();
+	load_tls();
+	std::string why;
+	control_ = PacketListener::listen(loop_, control_path(host_.worker).c_str(), [this](int fd) {
+		PacketSocket::adopt(
+		    loop_, fd, [this](PacketSocket &from, const control::Head &head, const std::vector<int> &) { on_control_packet(from, head); },
+		    [](PacketSocket &) {});
+	}, why);
+	if (!control_)
+		problem(why);
+	listen();
+
+	signal_poll_.data = postmaster_poll_.data = timer_.data = this;
+	uv_poll_init(loop_.uv(), &signal_poll_, host_.signal_fd);
+	uv_poll_start(&signal_poll_, UV_READABLE, [](uv_poll_t *h, int, int) {
+		auto *self = static_cast<WorkerLoop *>(h->data);
+		self->loop_.guarded([self] { self->on_signal(); });
+	});
+	uv_poll_init(loop_.uv(), &postmaster_poll_, host_.postmaster_fd);
+	uv_poll_start(&postmaster_poll_, UV_READABLE | UV_DISCONNECT, [](uv_poll_t *h, int, int) {
+		auto *self = static_cast<WorkerLoop *>(h->data);
+		if (!self->host_.postmaster_alive())
+			_exit(1);
+	});
+	uv_timer_init(loop_.uv(), &timer_);
+	uv_timer_start(&timer_, [](uv_timer_t *h) {
+		auto *self = static_cast<WorkerLoop *>(h->data);
+		self->loop_.guarded([self] { self->on_tick(); });
+	}, 0, kTickMs);
+
+	region::WorkerSlot &slot = engine_.slot();
+	slot.started_at.store(wall_us());
+	slot.starts.store(slot.starts.load() + 1);
+	slot.pid.store(getpid());
+	slot.state.store(region::WorkerState::Running);
+	while (!finished_)
+		uv_run(loop_.uv(), UV_RUN_ONCE);
+	slot.state.store(region::WorkerState::Down);
+	slot.pid.store(0);
+}
+
+// ---- events
+
+void WorkerLoop::on_signal()
+{
+	uint64_t n;
+	while (read(host_.signal_fd, &n, sizeof(n)) > 0)
+		;
+	if (host_.stop_requested() && !stopping_) {
+		stopping_ = true;
+		stop_deadline_ = now_us() + int64_t{loop_.settings().shutdown_timeout} * 1000;
+		engine_.slot().state.store(region::WorkerState::Draining);
+		stop_listening();
+		engine_.drain();
+	}
+}
+
+void WorkerLoop::on_tick()
+{
+	if (!manager_)
+		connect_manager();
+	for (auto *list : {&tcp_, &unix_}) {
+		for (Listener *l : *list)
+			l->tick();
+	}
+	loop_.tick();
+	engine_.tick();
+	if (stopping_) {
+		if (now_us() > stop_deadline_)
+			engine_.abandon();
+		finished_ = (engine_.drained() && loop_.lingering().empty()) || now_us() > stop_deadline_ + 1000000;
+	}
+}
+
+void WorkerLoop::connect_manager()
+{
+	manager_ = PacketSocket::connect(
+	    loop_, control::kManagerSocket,
+	    [this](PacketSocket &, const control::Head &head, const std::vector<int> &fds) { on_manager_packet(head, fds); },
+	    [this](PacketSocket &) { manager_ = nullptr; });
+	if (!manager_)
+		return;
+	auto hello = control::make<control::Hello>(control::Type::Hello);
+	hello.worker = host_.worker;
+	hello.pid = getpid();
+	manager_->send(&hello, sizeof(hello));
+	engine_.on_manager();
+}
+
+void WorkerLoop::on_manager_packet(const control::Head &head, const std::vector<int> &fds)
+{
+	switch (head.type) {
+	case control::Type::Settings:
+		if (head.size == sizeof(control::SettingsMessage)) {
+			loop_.settings() = reinterpret_cast<const control::SettingsMessage &>(head).settings;
+			engine_.on_settings(loop_.settings());
+			resolve_server();
+			load_tls();
+		}
+		break;
+	case control::Type::UnixListeners:
+		if (head.size == sizeof(control::UnixListeners))
+			replace_unix_listeners(reinterpret_cast<const control::UnixListeners &>(head), fds);
+		break;
+	case control::Type::AuthAnswer:
+		if (head.size == sizeof(control::AuthAnswer))
+			engine_.on_answer(reinterpret_cast<const control::AuthAnswer &>(head));
+		break;
+	case control::Type::Poke: engine_.on_poke(); break;
+	default: break;
+	}
+}
+
+void WorkerLoop::replace_unix_listeners(const control::UnixListeners &m, const std::vector<int> &fds)
+{
+	for (Listener *l : unix_)
+		l->close();
+	unix_.clear();
+	for (size_t i = 0; i < fds.size(); i++) {
+		if (stopping_ || i >= size_t{m.transaction_fds} + m.session_fds) {
+			close(fds[i]);
+			continue;
+		}
+		Listener *l = Listener::watch(loop_, fds[i], i >= m.transaction_fds,
+		                              [this](SocketStream *stream, bool session_port, int fd) { accept(stream, session_port, fd); });
+		if (l)
+			unix_.push_back(l);
+	}
+	publish_listening();
+}
+
+template <class Row>
+void WorkerLoop::send_rows(PacketSocket &to, control::Type type, uint64_t id, const std::vector<Row> &rows)
+{
+	constexpr size_t most = (control::kMaxPacket - sizeof(control::Rows)) / sizeof(Row);
+	for (size_t at = 0; at < rows.size(); at += most) {
+		const size_t n = std::min(most, rows.size() - at);
+		auto head = control::make<control::Rows>(type, id);
+		head.count = static_cast<uint32_t>(n);
+		head.head.size = static_cast<uint32_t>(sizeof(head) + n * sizeof(Row));
+		std::string packet(reinterpret_cast<const char *>(&head), sizeof(head));
+		packet.append(reinterpret_cast<const char *>(&rows[at]), n * sizeof(Row));
+		to.send(packet.data(), packet.size());
+	}
+	const auto end = control::make<control::Ack>(control::Type::End, id);
+	to.send(&end, sizeof(end));
+}
+
+void WorkerLoop::on_control_packet(PacketSocket &from, const control::Head &head)
+{
+	auto ack = control::make<control::Ack>(control::Type::Ack, head.id);
+	switch (head.type) {
+	case control::Type::ListClients: send_rows(from, control::Type::ClientRows, head.id, engine_.client_rows()); return;
+	case control::Type::ListServers: send_rows(from, control::Type::ServerRows, head.id, engine_.server_rows()); return;
+	case control::Type::TerminateClient:
+	case control::Type::CancelClient:
+		if (head.size == sizeof(control::ClientVerb)) {
+			const uint64_t id = reinterpret_cast<const control::ClientVerb &>(head).client_id;
+			ack.done = head.type == control::Type::CancelClient ? engine_.cancel_client(id) : engine_.terminate_client(id);
+		}
+		break;
+	case control::Type::DrainDatabase:
+		if (head.size == sizeof(control::DrainDatabase))
+			engine_.on_drain_database(reinterpret_cast<const control::DrainDatabase &>(head).database_oid, ack.done);
+		break;
+	case control::Type::CancelKey: {
+		const auto &m = reinterpret_cast<const control::CancelKey &>(head);
+		if (head.size == sizeof(m) && m.key_length <= sizeof(m.key))
+			engine_.on_cancel_key(m.pid, {reinterpret_cast<const char *>(m.key), m.key_length});
+		return;
+	}
+	case control::Type::YieldServer:
+		if (head.size == sizeof(control::YieldServer))
+			engine_.on_yield(reinterpret_cast<const control::YieldServer &>(head));
+		return;
+	case control::Type::PlaceFree:
+		if (head.size == sizeof(control::PlaceFree)) {
+			const auto &m = reinterpret_cast<const control::PlaceFree &>(head);
+			engine_.on_place_free(m.pool_slot, m.pool_generation);
+		}
+		return;
+	default: return;
+	}
+	from.send(&ack, sizeof(ack));
+}
+
+} // namespace pgpool::net
