@@ -1,5 +1,5 @@
 #!/bin/bash
-# dev/check.sh [suite]... - runs the test suites and counts: build layers unit format fuzz regress pgtap tap.
+# dev/check.sh [suite]... - runs the test suites and counts: build versions layers unit format fuzz regress pgtap tap.
 #
 # Owns: a run directory with a private server tree and clusters (dev/lib.sh), and $BUILD/check, which keeps the output of
 #       each suite and, when something failed, the server logs.
@@ -13,7 +13,7 @@
 cd "$ROOT"
 shopt -s nullglob
 
-ALL=(build layers unit format fuzz regress pgtap tap)
+ALL=(build versions layers unit format fuzz regress pgtap tap)
 suites=("$@")
 [ ${#suites[@]} -gt 0 ] || suites=("${ALL[@]}")
 LOGS=$OUT/check
@@ -62,6 +62,27 @@ run_layers() {
     begin layers "includes never point up"
     one_test 300 dev/layercheck.sh
 }
+# The control file has the version; the others repeat it.
+run_versions() {
+    begin versions "the same version in pgpool.control, META.json and CHANGELOG.md"
+    one_test 60 python3 -c "$VERSIONS"
+}
+VERSIONS=$(
+    cat <<'PY'
+import json, os, re, sys
+version = re.search(r"^default_version *= *'(.*)'", open("pgpool.control").read(), re.M)[1]
+meta = json.load(open("META.json"))
+found = {"META.json version": meta["version"], "META.json provides": meta["provides"]["pgpool"]["version"]}
+if os.path.exists("CHANGELOG.md"):
+    numbers = re.findall(r"^## \[?v?(\d+\.\d+\.\d+)", open("CHANGELOG.md").read(), re.M)
+    if numbers:
+        found["CHANGELOG.md, newest"] = numbers[0]
+for where, value in found.items():
+    if value != version:
+        print("%s: %s, but pgpool.control says %s" % (where, value, version))
+        sys.exit(1)
+PY
+)
 run_unit() {
     begin unit "unit tests under ASan and UBSan"
     local files=(test/unit/*.cpp)
@@ -284,6 +305,7 @@ say "pgpool with $("$PG_CONFIG" --version), $(${CXX:-g++} --version | head -n 1)
 for suite_name in "${suites[@]}"; do
     case $suite_name in
     build) run_build ;;
+    versions) run_versions ;;
     layers) run_layers ;;
     unit) run_unit ;;
     format) run_format ;;
