@@ -15,6 +15,12 @@ BEGIN
 			      DETAIL = format('This is database "%s".', current_database()),
 			      HINT = 'Connect to that database, or set pgpool.database and restart.';
 	END IF;
+	-- the owner of a schema can change what lies in it
+	IF EXISTS (SELECT FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+	           WHERE n.nspname = '@extschema@' AND NOT r.rolsuper) THEN
+		RAISE EXCEPTION 'schema "@extschema@" is owned by a role that is not a superuser'
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Drop the schema, or change its owner.';
+	END IF;
 	IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'pgpool_admin') THEN
 		CREATE ROLE pgpool_admin NOLOGIN;
 	END IF;

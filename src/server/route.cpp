@@ -84,6 +84,17 @@ const char *describe(const Rule *rule)
 	return psprintf("line %d, method %s", rule->line, hba_authname(rule->method));
 }
 
+const char *remedy(const AuthAnswer &a)
+{
+	if (a.method == AuthMethod::Md5 || client_proved(a, PASSWORD_TYPE_MD5))
+		return "Set the role's password anew with password_encryption = 'scram-sha-256', or add \"local all all md5\" "
+		       "to pg_hba.conf before the line that matches, then reload.";
+	if (client_proved(a, PASSWORD_TYPE_SCRAM_SHA_256))
+		return "Add \"local all all scram-sha-256\" to pg_hba.conf before the line that matches, then reload.";
+	return "The client sent no password: map the server's operating system user to the role (\"peer map=...\"), "
+	       "or store one with pgpool.set_user(..., server_password => ...).";
+}
+
 } // namespace
 
 void choose_route(AuthAnswer &a)
@@ -111,12 +122,7 @@ void choose_route(AuthAnswer &a)
 	snprintf(a.route_error.detail, sizeof a.route_error.detail, "By Unix socket: %s. By TCP from %s: %s.",
 	         describe(s.server_socket_directory[0] ? &by_unix : nullptr),
 	         s.server_loopback[0] ? s.server_loopback : "this host", describe(s.server_loopback[0] ? &by_tcp : nullptr));
-	strlcpy(a.route_error.hint,
-	        a.method == AuthMethod::Scram || a.method == AuthMethod::Md5 || a.method == AuthMethod::Password
-	            ? "Add \"local all all scram-sha-256\" to pg_hba.conf before the line that matches, then reload."
-	            : "The client sent no password: map the server's operating system user to the role (\"peer map=...\"), "
-	              "or store one with pgpool.set_user(..., server_password => ...).",
-	        sizeof a.route_error.hint);
+	strlcpy(a.route_error.hint, remedy(a), sizeof a.route_error.hint);
 }
 
 } // namespace pgpool::server
