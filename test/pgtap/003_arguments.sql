@@ -1,0 +1,72 @@
+-- The functions: what they store, how a setting goes back to its default, and the error for each bad argument.
+BEGIN;
+SET client_min_messages = error;
+CREATE EXTENSION IF NOT EXISTS pgtap;
+SET search_path = public, pg_catalog;
+SELECT plan(37);
+
+SELECT lives_ok($$SELECT pgpool.create_tenant('t1', database => 'postgres', pool_mode => 'session', pool_size => 5,
+	max_clients => 9, query_wait_timeout => '3 s', allow_list => '{10.0.0.0/8}', require_tls => true,
+	sni => '{A.Example.COM,b.example.com}', only_listed_users => true, comment => 'c')$$);
+SELECT results_eq($$SELECT database, pool_mode, pool_size, max_clients, query_wait_timeout, allow_list, require_tls, sni,
+	only_listed_users, comment FROM pgpool.tenant WHERE name = 't1'$$,
+	$$VALUES ('postgres'::text, 'session'::text, 5, 9, '3 s'::interval, '{10.0.0.0/8}'::cidr[], true,
+	'{a.example.com,b.example.com}'::text[], true, 'c'::text)$$, 'create_tenant stores all');
+SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', pool_size => 6)$$);
+SELECT results_eq($$SELECT pool_size, pool_mode, require_tls FROM pgpool.tenant WHERE name = 't1'$$,
+	$$VALUES (6, 'session'::text, true)$$, 'alter_tenant leaves the rest');
+SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', reset => '{pool_size,pool_mode,require_tls,allow_list,sni,database}')$$);
+SELECT results_eq($$SELECT pool_size, pool_mode, require_tls, allow_list, sni, database, max_clients FROM pgpool.tenant
+	WHERE name = 't1'$$, $$VALUES (NULL::int, NULL::text, false, NULL::cidr[], NULL::text[], NULL::text, 9)$$,
+	'reset goes back to the defaults, and only of what it names');
+
+SELECT throws_ok($$SELECT pgpool.create_tenant('t1')$$, '42710', 'tenant "t1" already exists');
+SELECT throws_ok($$SELECT pgpool.create_tenant('default')$$, '42710', 'tenant "default" already exists');
+SELECT throws_ok($$SELECT pgpool.create_tenant(NULL)$$, '22023', 'invalid value for argument "name": NULL');
+SELECT throws_ok($$SELECT pgpool.create_tenant('')$$, '22023', 'invalid value for argument "name": ''''');
+SELECT throws_ok($$SELECT pgpool.create_tenant('a.b')$$, '22023', 'invalid value for argument "name": ''a.b''');
+SELECT throws_ok($$SELECT pgpool.create_tenant('a b')$$, '22023', 'invalid value for argument "name": ''a b''');
+SELECT throws_ok($$SELECT pgpool.create_tenant(repeat('x', 64))$$, '22023');
+SELECT throws_ok($$SELECT pgpool.create_tenant('t2', pool_mode => 'statement')$$, '22023',
+	'invalid value for argument "pool_mode": ''statement''');
+SELECT throws_ok($$SELECT pgpool.create_tenant('t2', pool_size => 0)$$, '22023',
+	'invalid value for argument "pool_size": ''0''');
+SELECT throws_ok($$SELECT pgpool.create_tenant('t2', max_clients => -1)$$, '22023',
+	'invalid value for argument "max_clients": ''-1''');
+SELECT throws_ok($$SELECT pgpool.create_tenant('t2', server_lifetime => '-1 s')$$, '22023',
+	'invalid value for argument "server_lifetime": ''-00:00:01''');
+SELECT throws_ok($$SELECT pgpool.create_tenant('t2', client_idle_timeout => '25 days')$$, '22023',
+	'invalid value for argument "client_idle_timeout": ''25 days''');
+SELECT throws_ok($$SELECT pgpool.create_tenant('t2', database => '')$$, '22023',
+	'invalid value for argument "database": ''''');
+SELECT throws_ok($$SELECT pgpool.create_tenant('t2', sni => '{"a b"}')$$, '22023',
+	'invalid value for argument "sni": ''a b''');
+SELECT throws_ok($$SELECT pgpool.alter_tenant('t1', reset => '{name}')$$, '22023',
+	'invalid value for argument "reset": ''name''');
+SELECT throws_ok($$SELECT pgpool.alter_tenant('nobody', pool_size => 1)$$, '42704', 'tenant nobody does not exist');
+SELECT throws_ok($$SELECT pgpool.drop_tenant('default')$$, '55000', 'tenant "default" cannot be dropped');
+SELECT throws_ok($$SELECT pgpool.drop_tenant('nobody')$$, '42704', 'tenant nobody does not exist');
+
+SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', sni => '{x.example.com}')$$);
+SELECT throws_ok($$SELECT pgpool.create_tenant('t2', sni => '{X.Example.com}')$$, '22023',
+	'invalid value for argument "sni": ''X.Example.com''', 'a name leads to one tenant');
+SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', sni => '{x.example.com,y.example.com}')$$, 'its own name is no conflict');
+
+SELECT lives_ok($$SELECT pgpool.ban_tenant('t1', 'why', duration => '1 hour')$$);
+SELECT is((SELECT banned_until > now() + '59 minutes' AND ban_reason = 'why' FROM pgpool.tenant WHERE name = 't1'), true);
+SELECT throws_ok($$SELECT pgpool.ban_tenant('t1', duration => '1 hour', until => 'infinity')$$, '22023',
+	'invalid value for argument "until": ''infinity''');
+SELECT throws_ok($$SELECT pgpool.ban_tenant('t1', duration => '-1 hour')$$, '22023',
+	'invalid value for argument "duration": ''-01:00:00''');
+SELECT lives_ok($$SELECT pgpool.unban_tenant('t1')$$);
+
+SELECT lives_ok($$SELECT pgpool.set_user('t1', 'u1', pool_size => 2, server_password => 's')$$);
+SELECT lives_ok($$SELECT pgpool.set_user('t1', 'u1', max_clients => 4, reset => '{server_password}')$$);
+SELECT results_eq($$SELECT role_name, u.pool_size, u.max_clients, server_password FROM pgpool.tenant_user u
+	JOIN pgpool.tenant t ON t.id = u.tenant_id WHERE t.name = 't1'$$, $$VALUES ('u1'::name, 2, 4, NULL::text)$$,
+	'set_user changes what it is given');
+SELECT throws_ok($$SELECT pgpool.drop_user('t1', 'u2')$$, '42704', 'tenant "t1" has no settings for role ''u2''');
+SELECT lives_ok($$SELECT pgpool.drop_user('t1', 'u1')$$);
+
+SELECT * FROM finish();
+ROLLBACK;
