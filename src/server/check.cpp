@@ -174,7 +174,7 @@ void check_manager(ReturnSetInfo *to)
 		close(fd);
 	if (fd < 0)
 		report(to, "manager", Level::Error, "See the server log; the manager needs pgpool.database to exist.",
-		       "the manager does not run");
+		       "%s", problem[0] ? problem : "the manager does not run");
 	else if (problem[0])
 		report(to, "manager", Level::Warning, "Remove the cause and restart.", "%s", problem);
 	else

@@ -100,6 +100,7 @@ template <class Work> bool in_transaction(Work work)
 
 	PG_TRY();
 	{
+		SetCurrentStatementStartTimestamp(); // or now() would stand still
 		StartTransactionCommand();
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -235,6 +236,9 @@ void manager_problem(const char *format, ...)
 void manager_run()
 {
 	rules_start();
+	// stays there if the connection ends in FATAL
+	snprintf(header().manager_problem, sizeof header().manager_problem,
+	         "the manager cannot connect to database \"%.64s\"", gucs.database);
 	connect_to_database();
 	make_directory();
 	turn_context = AllocSetContextCreate(TopMemoryContext, "pgpool manager turn", ALLOCSET_DEFAULT_SIZES);

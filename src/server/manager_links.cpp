@@ -278,6 +278,7 @@ void answer_failed(control::AuthAnswer &a, const ErrorData *error)
 
 void answer_in_transaction(control::AuthAnswer &a)
 {
+	SetCurrentStatementStartTimestamp(); // or now() would stand still
 	StartTransactionCommand();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
