@@ -77,6 +77,11 @@ void Engine::session_ended(Session *session)
 	bury(std::unique_ptr<StreamOwner>(session));
 }
 
+void Engine::retire(std::unique_ptr<Login> login)
+{
+	retired_.push_back(std::move(login));
+}
+
 void Engine::count_client(int delta)
 {
 	region::Atomic<int32_t> &clients = slot().clients;
@@ -313,6 +318,7 @@ void Engine::end_event()
 				entry.second->grow();
 		}
 	}
+	retired_.clear();
 	graveyard_.clear();
 }
 

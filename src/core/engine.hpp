@@ -80,6 +80,7 @@ public:
 	bool reserve_server();
 	void release_server();
 	void bury(std::unique_ptr<StreamOwner> corpse) { graveyard_.push_back(std::move(corpse)); }
+	void retire(std::unique_ptr<Login> login);
 	void session_ended(Session *session);
 	List<Session, &Session::all_hook> &sessions() { return sessions_; }
 	List<Session, &Session::login_hook> &logins() { return logins_; }
@@ -103,6 +104,7 @@ private:
 	std::unordered_map<uint64_t, Session *> lookups_;
 	std::unordered_map<int32_t, Session *> keys_;
 	std::vector<std::unique_ptr<StreamOwner>> graveyard_;
+	std::vector<std::unique_ptr<Login>> retired_;
 	uint64_t next_lookup_ = 1;
 	uint64_t next_session_ = 1;
 	uint32_t servers_ = 0;

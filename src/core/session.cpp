@@ -515,7 +515,7 @@ void Session::start_login(bool refused_by_files)
 void Session::login_done()
 {
 	engine_.logins().remove(this);
-	login_.reset();
+	engine_.retire(std::move(login_)); // it is still at work below us
 	since_ = engine_.now();
 	stream_->read(true);
 }
