@@ -56,7 +56,7 @@ int channel_listen(const char *path)
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -1;
-	(void) unlink(path); // there is one manager; what is left is of a former one
+	(void)unlink(path); // there is one manager; what is left is of a former one
 	if (bind(fd, reinterpret_cast<sockaddr *>(&address), sizeof address) < 0 || chmod(path, 0600) < 0 ||
 	    listen(fd, 128) < 0)
 		return fail(fd);
@@ -122,7 +122,7 @@ int channel_receive(int fd, void *buffer, size_t room, TimestampTz deadline)
 		if (left <= 0)
 			return 0;
 		pollfd p = {fd, POLLIN, 0};
-		(void) poll(&p, 1, static_cast<int>(left > 100 ? 100 : left));
+		(void)poll(&p, 1, static_cast<int>(left > 100 ? 100 : left));
 	}
 }
 

@@ -35,7 +35,7 @@ constexpr int kAnswerMs = 3000;
 enum class Level { Ok, Warning, Error };
 
 void report(ReturnSetInfo *to, const char *item, Level level, const char *remedy, const char *format, ...)
-	pg_attribute_printf(5, 6);
+    __attribute__((format(__printf__, 5, 6)));
 
 void report(ReturnSetInfo *to, const char *item, Level level, const char *remedy, const char *format, ...)
 {
@@ -51,7 +51,7 @@ void report(ReturnSetInfo *to, const char *item, Level level, const char *remedy
 	values[0] = CStringGetTextDatum(item);
 	values[1] = CStringGetTextDatum(names[static_cast<int>(level)]);
 	values[2] = CStringGetTextDatum(text);
-	values[3] = remedy ? CStringGetTextDatum(remedy) : (Datum) 0;
+	values[3] = remedy ? CStringGetTextDatum(remedy) : (Datum)0;
 	tuplestore_putvalues(to->setResult, to->setDesc, values, nulls);
 }
 
@@ -153,12 +153,14 @@ void check_files(ReturnSetInfo *to)
 		places += Max(region_view.worker(i).file_limit.load() - 64, 0);
 	int64 needed = static_cast<int64>(gucs.max_client_connections) + resolved_max_server_connections();
 	if (places == 0)
-		report(to, "open files", Level::Warning, "Start the workers first.", "no worker has told its limit of open files");
+		report(to, "open files", Level::Warning, "Start the workers first.",
+		       "no worker has told its limit of open files");
 	else if (places < needed)
 		report(to, "open files", Level::Error,
 		       "Raise the limit of open files of the server (LimitNOFILE=, ulimit -n), or lower "
 		       "pgpool.max_client_connections.",
-		       "the workers can open " INT64_FORMAT " files, but clients and servers need " INT64_FORMAT, places, needed);
+		       "the workers can open " INT64_FORMAT " files, but clients and servers need " INT64_FORMAT, places,
+		       needed);
 	else
 		report(to, "open files", Level::Ok, nullptr,
 		       "the workers can open " INT64_FORMAT " files for " INT64_FORMAT " clients and servers", places, needed);
@@ -173,8 +175,8 @@ void check_manager(ReturnSetInfo *to)
 	if (fd >= 0)
 		close(fd);
 	if (fd < 0)
-		report(to, "manager", Level::Error, "See the server log; the manager needs pgpool.database to exist.",
-		       "%s", problem[0] ? problem : "the manager does not run");
+		report(to, "manager", Level::Error, "See the server log; the manager needs pgpool.database to exist.", "%s",
+		       problem[0] ? problem : "the manager does not run");
 	else if (problem[0])
 		report(to, "manager", Level::Warning, "Remove the cause and restart.", "%s", problem);
 	else
@@ -190,7 +192,8 @@ void check_limits(ReturnSetInfo *to)
 
 	if (max_worker_processes < gucs.workers + 1)
 		report(to, "max_worker_processes", Level::Error, "Raise max_worker_processes and restart.",
-		       "%d background workers are needed, but max_worker_processes is %d", gucs.workers + 1, max_worker_processes);
+		       "%d background workers are needed, but max_worker_processes is %d", gucs.workers + 1,
+		       max_worker_processes);
 	else
 		report(to, "max_worker_processes", Level::Ok, nullptr, "%d of %d background workers are used by pgpool",
 		       gucs.workers + 1, max_worker_processes);
@@ -237,7 +240,7 @@ Datum pgpool_check(PG_FUNCTION_ARGS)
 	if (!have_region()) {
 		report(to, "preload", Level::Error, "Add pgpool to shared_preload_libraries and restart.",
 		       "not preloaded: add pgpool to shared_preload_libraries and restart");
-		return (Datum) 0;
+		return (Datum)0;
 	}
 	report(to, "preload", Level::Ok, nullptr, "the library is preloaded");
 	check_manager(to);
@@ -248,16 +251,16 @@ Datum pgpool_check(PG_FUNCTION_ARGS)
 	check_files(to);
 	check_login(to, false);
 	check_login(to, true);
-	return (Datum) 0;
+	return (Datum)0;
 }
 
-Datum pgpool_preloaded(PG_FUNCTION_ARGS)
+Datum pgpool_preloaded(FunctionCallInfo)
 {
 	PG_RETURN_BOOL(have_region());
 }
 
 // Trigger of the configuration tables, and called by functions that change something without a row.
-Datum pgpool_config_changed(PG_FUNCTION_ARGS)
+Datum pgpool_config_changed(FunctionCallInfo)
 {
 	wake_manager_at_commit();
 	return PointerGetDatum(nullptr); // a trigger must not return SQL's NULL

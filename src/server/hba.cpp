@@ -40,21 +40,21 @@ void adopt_stale_contexts()
 {
 	stale_contexts = AllocSetContextCreate(TopMemoryContext, "pgpool stale contexts", ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < 100; i++)
-		(void) AllocSetContextCreate(stale_contexts, "pgpool stale context", ALLOCSET_SMALL_SIZES);
+		(void)AllocSetContextCreate(stale_contexts, "pgpool stale context", ALLOCSET_SMALL_SIZES);
 }
 
 const char kMap[] =
-	"SELECT 1 FROM pg_catalog.pg_ident_file_mappings m, "
-	"LATERAL (SELECT CASE WHEN m.sys_name LIKE '/%' THEN regexp_match($2, substr(m.sys_name, 2)) "
-	"  WHEN m.sys_name = $2 THEN ARRAY[''] END AS hit) s "
-	"WHERE m.error IS NULL AND m.map_name = $1 AND s.hit IS NOT NULL AND "
-	"(CASE WHEN m.sys_name LIKE '/%' AND position('\\1' IN m.pg_username) > 0 "
-	"  THEN overlay(m.pg_username PLACING coalesce(s.hit[1], '') FROM position('\\1' IN m.pg_username) FOR 2) "
-	"  ELSE m.pg_username END = $3 "
-	" OR ($5 AND (m.pg_username = 'all' "
-	"  OR (m.pg_username LIKE '/%' AND $3 ~ substr(m.pg_username, 2)) "
-	"  OR (m.pg_username LIKE '+%' AND EXISTS (SELECT 1 FROM pg_catalog.pg_roles r "
-	"      WHERE r.rolname = substr(m.pg_username, 2) AND pg_has_role($4, r.oid, 'MEMBER'))))))";
+    "SELECT 1 FROM pg_catalog.pg_ident_file_mappings m, "
+    "LATERAL (SELECT CASE WHEN m.sys_name LIKE '/%' THEN regexp_match($2, substr(m.sys_name, 2)) "
+    "  WHEN m.sys_name = $2 THEN ARRAY[''] END AS hit) s "
+    "WHERE m.error IS NULL AND m.map_name = $1 AND s.hit IS NOT NULL AND "
+    "(CASE WHEN m.sys_name LIKE '/%' AND position('\\1' IN m.pg_username) > 0 "
+    "  THEN overlay(m.pg_username PLACING coalesce(s.hit[1], '') FROM position('\\1' IN m.pg_username) FOR 2) "
+    "  ELSE m.pg_username END = $3 "
+    " OR ($5 AND (m.pg_username = 'all' "
+    "  OR (m.pg_username LIKE '/%' AND $3 ~ substr(m.pg_username, 2)) "
+    "  OR (m.pg_username LIKE '+%' AND EXISTS (SELECT 1 FROM pg_catalog.pg_roles r "
+    "      WHERE r.rolname = substr(m.pg_username, 2) AND pg_has_role($4, r.oid, 'MEMBER'))))))";
 
 void address_for(const Peer &peer, SockAddr &to)
 {

@@ -76,7 +76,7 @@ void drain(Oid database)
 	{
 		for (uint32 i = 0; i < workers; i++)
 			if (fds[i] >= 0)
-				(void) channel_receive(fds[i], &ack, sizeof ack, deadline);
+				(void)channel_receive(fds[i], &ack, sizeof ack, deadline);
 	}
 	PG_FINALLY();
 	{
@@ -209,7 +209,8 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
 	if (previous_utility)
 		previous_utility(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
 	else
-		standard_ProcessUtility(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
+		standard_ProcessUtility(statement, text, read_only_tree, context, parameters, environment, receiver,
+		                        completion);
 	if (ours) {
 		MemoryContext now = MemoryContextSwitchTo(keep);
 		after(copy);

@@ -50,7 +50,7 @@ struct Values {
 		char copy[N];
 
 		strlcpy(copy, s, Min(N, strnlen(s, N) + 1));
-		put(copy[0] ? CStringGetTextDatum(copy) : (Datum) 0, copy[0] == '\0');
+		put(copy[0] ? CStringGetTextDatum(copy) : (Datum)0, copy[0] == '\0');
 	}
 	void name(const char *s) { put(CStringGetTextDatum(s)); }
 	void time(int64 us) { put(TimestampTzGetDatum(us - kEpochShift), us == 0); }
@@ -75,17 +75,17 @@ void put_address(Values &v, const ClientRow &r)
 		memcpy(&a4, r.address, sizeof a4);
 		memcpy(&a6, r.address, sizeof a6);
 		if (a4.sin_family == AF_INET) {
-			(void) inet_ntop(AF_INET, &a4.sin_addr, text, sizeof text);
+			(void)inet_ntop(AF_INET, &a4.sin_addr, text, sizeof text);
 			port = ntohs(a4.sin_port);
 		} else if (a4.sin_family == AF_INET6 && r.address_length >= sizeof a6) {
-			(void) inet_ntop(AF_INET6, &a6.sin6_addr, text, sizeof text);
+			(void)inet_ntop(AF_INET6, &a6.sin6_addr, text, sizeof text);
 			port = ntohs(a6.sin6_port);
 		}
 	}
 	if (text[0])
 		v.put(DirectFunctionCall1(inet_in, CStringGetDatum(text)));
 	else
-		v.put((Datum) 0, true);
+		v.put((Datum)0, true);
 	v.put(Int32GetDatum(port), text[0] == '\0');
 }
 
@@ -195,8 +195,7 @@ template <class T> void list_all(FunctionCallInfo fcinfo, control::Type question
 		if (fd >= 0)
 			close(fd);
 		if (!answered)
-			ereport(WARNING, (errmsg("pgpool worker %u did not answer", i),
-			                  errdetail("Its rows are missing.")));
+			ereport(WARNING, (errmsg("pgpool worker %u did not answer", i), errdetail("Its rows are missing.")));
 	}
 }
 
@@ -228,9 +227,9 @@ bool tell_client(int64 id, control::Type verb)
 	if (fd >= 0)
 		close(fd);
 	if (n != sizeof ack || ack.head.type != control::Type::Ack)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-		                errmsg("pgpool worker %d did not answer", static_cast<int>(worker)),
-		                errhint("See pgpool.check().")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		         errmsg("pgpool worker %d did not answer", static_cast<int>(worker)), errhint("See pgpool.check().")));
 	if (ack.done == 0)
 		ereport(WARNING, (errmsg("there is no client " INT64_FORMAT, id)));
 	return ack.done > 0;
@@ -246,13 +245,13 @@ using namespace pgpool::server;
 Datum pgpool_stat_clients(PG_FUNCTION_ARGS)
 {
 	list_all<ClientRow>(fcinfo, control::Type::ListClients, control::Type::ClientRows);
-	return (Datum) 0;
+	return (Datum)0;
 }
 
 Datum pgpool_stat_servers(PG_FUNCTION_ARGS)
 {
 	list_all<ServerRow>(fcinfo, control::Type::ListServers, control::Type::ServerRows);
-	return (Datum) 0;
+	return (Datum)0;
 }
 
 Datum pgpool_terminate_client(PG_FUNCTION_ARGS)

@@ -43,15 +43,18 @@ namespace pgpool::server
 namespace
 {
 
-constexpr long kTurnMs = 500;    // how often the phase is looked at
-constexpr int kRefreshMs = 5000; // a ban may end, or triggers may have been off
+constexpr long kTurnMs = 500;           // how often the phase is looked at
+constexpr int kRefreshMs = 5000;        // a ban may end, or triggers may have been off
 constexpr int kStandbyRefreshMs = 1000; // no trigger fires here
-constexpr long kSettleMs = 20;   // a commit wakes us before its invalidations are sent: look once more
+constexpr long kSettleMs = 20;          // a commit wakes us before its invalidations are sent: look once more
 
 bool dirty = true;
 MemoryContext turn_context;
 
-region::Header &header() { return *region_view.header(); }
+region::Header &header()
+{
+	return *region_view.header();
+}
 
 void catalog_changed(Datum, int, uint32)
 {
@@ -64,7 +67,7 @@ void make_directory()
 		ereport(FATAL, (errcode_for_file_access(),
 		                errmsg("pgpool could not create directory \"%s\": %m", control::kDirectory)));
 	// another group may read PGDATA, but nobody else talks to the workers
-	(void) chmod(control::kDirectory, S_IRWXU);
+	(void)chmod(control::kDirectory, S_IRWXU);
 }
 
 // Line 8 of postmaster.pid is the only trace of a smart shutdown that a child can see.
@@ -154,7 +157,7 @@ void reload()
 // Lets pending invalidations arrive; they are read at the start of a transaction.
 void read_invalidations()
 {
-	(void) in_transaction([] {});
+	(void)in_transaction([] {});
 }
 
 void turn()
@@ -201,7 +204,7 @@ void at_exit(int, Datum)
 {
 	int me = MyProcPid;
 
-	(void) unlink(control::kManagerSocket);
+	(void)unlink(control::kManagerSocket);
 	header().manager_pid.compare_exchange_strong(me, 0);
 }
 
@@ -248,7 +251,7 @@ void manager_run()
 	slots_start();
 	CacheRegisterSyscacheCallback(AUTHOID, catalog_changed, 0);
 	CacheRegisterSyscacheCallback(DATABASEOID, catalog_changed, 0);
-	(void) listeners_open(header().manager_pid.load());
+	(void)listeners_open(header().manager_pid.load());
 	refresh(false); // so that extension_exists is right before the first lookup
 	links_start();
 	header().manager_pid.store(MyProcPid);

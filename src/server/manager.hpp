@@ -57,7 +57,7 @@ struct Database {
 };
 
 Role role_by_name(const char *name);
-Role role_by_oid(Oid oid, char *name);             // name has kNameLen bytes
+Role role_by_oid(Oid oid, char *name); // name has kNameLen bytes
 Database database_by_name(const char *name);
 Database database_by_oid(Oid oid, char *name);
 // The verifier to present: the role's, or a mock of the same form with doomed set.
@@ -80,7 +80,7 @@ struct Rule {
 };
 
 void rules_start(); // before all else in the process
-void load_rules(); // at start and at each reload; on failure the old rules stay
+void load_rules();  // at start and at each reload; on failure the old rules stay
 bool rules_loaded();
 Rule rule_for(const Peer &peer);
 bool map_admits(const char *map, const char *system_name, const char *role, Oid role_oid);
@@ -88,7 +88,8 @@ void numeric_address(const control::AuthLookup &client, char *to, size_t room); 
 
 // ---- auth.cpp, route.cpp -------------------------------------------------------------------------
 
-void put_error(control::ErrorText &to, const char *sqlstate, const char *format, ...) pg_attribute_printf(3, 4);
+void put_error(control::ErrorText &to, const char *sqlstate, const char *format, ...)
+    __attribute__((format(__printf__, 3, 4)));
 void answer_lookup(const control::AuthLookup &q, control::AuthAnswer &a);
 void choose_route(control::AuthAnswer &a);
 
@@ -121,6 +122,6 @@ struct Listeners {
 const Listeners &listeners_open(int former_manager);
 const Listeners &listeners();
 
-void manager_problem(const char *format, ...) pg_attribute_printf(1, 2); // to the region and the log
+void manager_problem(const char *format, ...) __attribute__((format(__printf__, 1, 2))); // to the region and the log
 
 } // namespace pgpool::server

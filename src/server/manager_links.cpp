@@ -67,7 +67,7 @@ void watch(int i, int operation, uint32 events)
 
 	e.events = events;
 	e.data.u64 = static_cast<uint64_t>(i);
-	(void) epoll_ctl(epoll_fd, operation, links[i].fd, &e);
+	(void)epoll_ctl(epoll_fd, operation, links[i].fd, &e);
 }
 
 void drop(int i)
@@ -192,7 +192,10 @@ void accept_links()
 	}
 }
 
-template <size_t N> void end_string(char (&s)[N]) { s[N - 1] = '\0'; }
+template <size_t N> void end_string(char (&s)[N])
+{
+	s[N - 1] = '\0';
+}
 
 void take_lookup(int i)
 {

@@ -35,7 +35,7 @@ int path_count;
 void remove_files(int, Datum)
 {
 	for (int i = 0; i < path_count; i++)
-		(void) unlink(paths[i]);
+		(void)unlink(paths[i]);
 }
 
 // A file is in the way. Nobody answers: it is left over. Somebody answers: after a crash of the manager that
@@ -90,7 +90,7 @@ int listen_in(const char *directory, int port, int former_manager)
 			manager_problem("Unix socket \"%s\" is used by another process", address.sun_path);
 			return -1;
 		}
-		(void) unlink(address.sun_path);
+		(void)unlink(address.sun_path);
 	}
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0 && bind(fd, reinterpret_cast<sockaddr *>(&address), sizeof address) == 0) {

@@ -39,9 +39,9 @@ void map_region()
 	void *memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (memory == MAP_FAILED)
-		ereport(FATAL, (errcode(ERRCODE_OUT_OF_MEMORY),
-		                errmsg("could not map " UINT64_FORMAT " bytes for pgpool: %m", size),
-		                errhint("Lower pgpool.workers, pgpool.max_tenants or pgpool.max_pools.")));
+		ereport(FATAL,
+		        (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not map " UINT64_FORMAT " bytes for pgpool: %m", size),
+		         errhint("Lower pgpool.workers, pgpool.max_tenants or pgpool.max_pools.")));
 	region::Header *header = static_cast<region::Header *>(memory);
 	region::View::format(header, gucs.workers, gucs.max_tenants, gucs.max_pools);
 	fill_settings(header->settings, 1);
@@ -82,8 +82,9 @@ void claim_one(const char *setting, int port)
 	if (port == 0 || claim_port(port))
 		return;
 	region_view.header()->port_taken.store(1);
-	ereport(WARNING, (errmsg("pgpool does not listen: another cluster on this machine uses port %d for its pooler", port),
-	                  errhint("Set %s to a free port and restart, or stop the other cluster.", setting)));
+	ereport(WARNING,
+	        (errmsg("pgpool does not listen: another cluster on this machine uses port %d for its pooler", port),
+	         errhint("Set %s to a free port and restart, or stop the other cluster.", setting)));
 }
 
 void on_shmem_startup()
@@ -100,8 +101,8 @@ void on_shmem_startup()
 	claim_one("pgpool.session_port", gucs.session_port);
 }
 
-void register_one(const char *library, const char *function, const char *name, const char *type, int flags,
-                  int restart, int argument)
+void register_one(const char *library, const char *function, const char *name, const char *type, int flags, int restart,
+                  int argument)
 {
 	BackgroundWorker w;
 
@@ -134,12 +135,11 @@ void register_workers()
 void warn_about_settings()
 {
 	if (max_worker_processes < gucs.workers + 1)
-		ereport(WARNING,
-		        (errmsg("pgpool needs %d background workers, but max_worker_processes is %d", gucs.workers + 1,
-		                max_worker_processes),
-		         errhint("Set max_worker_processes to at least %d more than other extensions need, or lower "
-		                 "pgpool.workers, and restart.",
-		                 gucs.workers + 1)));
+		ereport(WARNING, (errmsg("pgpool needs %d background workers, but max_worker_processes is %d", gucs.workers + 1,
+		                         max_worker_processes),
+		                  errhint("Set max_worker_processes to at least %d more than other extensions need, or lower "
+		                          "pgpool.workers, and restart.",
+		                          gucs.workers + 1)));
 	int server_port = server_setting_int("port", 5432);
 	if (gucs.port == server_port || gucs.session_port == server_port)
 		ereport(WARNING, (errmsg("pgpool and the server are both set to port %d", server_port),
@@ -154,8 +154,7 @@ void warn_about_settings()
 void require_region()
 {
 	if (!have_region())
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-		                errmsg("pgpool is not preloaded"),
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("pgpool is not preloaded"),
 		                errhint("Add pgpool to shared_preload_libraries and restart.")));
 }
 

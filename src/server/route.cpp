@@ -121,7 +121,8 @@ void choose_route(AuthAnswer &a)
 	          a.role, a.database);
 	snprintf(a.route_error.detail, sizeof a.route_error.detail, "By Unix socket: %s. By TCP from %s: %s.",
 	         describe(s.server_socket_directory[0] ? &by_unix : nullptr),
-	         s.server_loopback[0] ? s.server_loopback : "this host", describe(s.server_loopback[0] ? &by_tcp : nullptr));
+	         s.server_loopback[0] ? s.server_loopback : "this host",
+	         describe(s.server_loopback[0] ? &by_tcp : nullptr));
 	strlcpy(a.route_error.hint, remedy(a), sizeof a.route_error.hint);
 }
 

@@ -24,8 +24,8 @@ struct Gucs {
 	int query_wait_timeout;
 	int client_idle_timeout;
 	int idle_in_transaction_timeout;
-	int server_idle_timeout;   // seconds
-	int server_lifetime;       // seconds
+	int server_idle_timeout; // seconds
+	int server_lifetime;     // seconds
 	int write_timeout;
 	int shutdown_timeout;
 	int tcp_keepalives_idle;

@@ -15,7 +15,10 @@ namespace pgpool::server
 
 // pgpool.cpp
 extern region::View region_view;
-inline bool have_region() { return region_view.header() != nullptr; }
+inline bool have_region()
+{
+	return region_view.header() != nullptr;
+}
 void require_region(); // ERROR with the remedy if not preloaded
 
 // names.cpp: names of a pool are rewritten while others read them
@@ -26,9 +29,9 @@ void write_pool_names(region::PoolSlot &slot, const PoolNames &names);
 PoolNames read_pool_names(const region::PoolSlot &slot);
 
 // channel.cpp: AF_UNIX SOCK_SEQPACKET
-int channel_listen(const char *path);                     // -1 with errno
-int channel_connect(const char *path);                    // -1 with errno; non-blocking
-int channel_connect_worker(uint32_t worker);              // -1 with errno
+int channel_listen(const char *path);                       // -1 with errno
+int channel_connect(const char *path);                      // -1 with errno; non-blocking
+int channel_connect_worker(uint32_t worker);                // -1 with errno
 bool channel_send(int fd, const void *packet, size_t size); // whole or not at all
 // Waits until `deadline`; bytes of a packet with a valid head, 0 at the end or timeout, -1 if it is broken.
 int channel_receive(int fd, void *buffer, size_t room, TimestampTz deadline);

@@ -40,10 +40,16 @@ struct TenantEntry {
 HTAB *pool_index, *tenant_index;
 TimestampTz *pool_used, *tenant_used; // when the slot was last seen in use
 
-region::Header &header() { return *region_view.header(); }
+region::Header &header()
+{
+	return *region_view.header();
+}
 
 // A login that got its answer may need the rest of login_timeout before it shows up in the counters.
-int rest_ms() { return Max(60000, Min(gucs.login_timeout, 3600000) + 5000); }
+int rest_ms()
+{
+	return Max(60000, Min(gucs.login_timeout, 3600000) + 5000);
+}
 
 PoolKey key_of(const PoolSlot &p)
 {
@@ -139,15 +145,19 @@ bool apply_limits(region::PoolSettings &to, const Limits &tenant, const TenantUs
 		size = Min(size, database.connection_limit);
 	size = Max(1, Min(size, resolved_max_server_connections()));
 	changed |= put(to.pool_size, static_cast<int32_t>(size));
-	changed |= put(to.pool_mode, static_cast<region::PoolMode>(pick(u.pool_mode, tenant.pool_mode, gucs.default_pool_mode)));
+	changed |=
+	    put(to.pool_mode, static_cast<region::PoolMode>(pick(u.pool_mode, tenant.pool_mode, gucs.default_pool_mode)));
 	// the tenant's limit holds over all its roles and lives in its own slot
 	changed |= put(to.max_clients, static_cast<int32_t>(u.max_clients > 0 ? u.max_clients : 0));
-	changed |= put(to.query_wait_timeout, pick(u.query_wait_timeout, tenant.query_wait_timeout, gucs.query_wait_timeout));
-	changed |= put(to.client_idle_timeout, pick(u.client_idle_timeout, tenant.client_idle_timeout, gucs.client_idle_timeout));
-	changed |= put(to.idle_in_transaction_timeout, pick(u.idle_in_transaction_timeout, tenant.idle_in_transaction_timeout,
-	                                                   gucs.idle_in_transaction_timeout));
-	changed |= put(to.server_idle_timeout,
-	               pick(u.server_idle_timeout, tenant.server_idle_timeout, gucs.server_idle_timeout * INT64CONST(1000)));
+	changed |=
+	    put(to.query_wait_timeout, pick(u.query_wait_timeout, tenant.query_wait_timeout, gucs.query_wait_timeout));
+	changed |=
+	    put(to.client_idle_timeout, pick(u.client_idle_timeout, tenant.client_idle_timeout, gucs.client_idle_timeout));
+	changed |=
+	    put(to.idle_in_transaction_timeout,
+	        pick(u.idle_in_transaction_timeout, tenant.idle_in_transaction_timeout, gucs.idle_in_transaction_timeout));
+	changed |= put(to.server_idle_timeout, pick(u.server_idle_timeout, tenant.server_idle_timeout,
+	                                            gucs.server_idle_timeout * INT64CONST(1000)));
 	changed |= put(to.server_lifetime,
 	               pick(u.server_lifetime, tenant.server_lifetime, gucs.server_lifetime * INT64CONST(1000)));
 	return changed;
@@ -206,8 +216,7 @@ void retire_pools(bool used_too)
 			continue;
 		if (pool_busy(i))
 			pool_used[i] = now;
-		else if ((used_too || state == SlotState::Dead) &&
-		         TimestampDifferenceExceeds(pool_used[i], now, rest_ms()))
+		else if ((used_too || state == SlotState::Dead) && TimestampDifferenceExceeds(pool_used[i], now, rest_ms()))
 			free_pool(i);
 	}
 }
@@ -253,13 +262,13 @@ uint32 tenant_slot_for(const Tenant &t)
 		slot.generation.fetch_add(1);
 		slot.id = t.id;
 		zero_tenant(i, slot);
-		(void) apply_tenant(slot, t);
+		(void)apply_tenant(slot, t);
 		slot.state.store(SlotState::Used);
 		e = static_cast<TenantEntry *>(hash_search(tenant_index, &t.id, HASH_ENTER, nullptr));
 		e->slot = i;
 	}
 	tenant_used[e->slot] = GetCurrentTimestamp();
-	(void) apply_tenant(region_view.tenant(e->slot), t);
+	(void)apply_tenant(region_view.tenant(e->slot), t);
 	return e->slot;
 }
 
@@ -341,9 +350,10 @@ void slots_start()
 	info.keysize = sizeof(int64);
 	info.entrysize = sizeof(TenantEntry);
 	tenant_index = hash_create("pgpool tenants", 64, &info, HASH_ELEM | HASH_BLOBS);
-	pool_used = static_cast<TimestampTz *>(MemoryContextAllocHuge(TopMemoryContext, sizeof(TimestampTz) * header().max_pools));
-	tenant_used =
-		static_cast<TimestampTz *>(MemoryContextAllocHuge(TopMemoryContext, sizeof(TimestampTz) * header().max_tenants));
+	pool_used =
+	    static_cast<TimestampTz *>(MemoryContextAllocHuge(TopMemoryContext, sizeof(TimestampTz) * header().max_pools));
+	tenant_used = static_cast<TimestampTz *>(
+	    MemoryContextAllocHuge(TopMemoryContext, sizeof(TimestampTz) * header().max_tenants));
 
 	// a manager that was restarted finds the slots of its forerunner
 	for (uint32 i = 0; i < header().max_tenants; i++) {
@@ -387,7 +397,7 @@ bool assign_slots(const Tenant &t, const TenantUser *u, const Role &role, const 
 		strlcpy(names.role, a.role, sizeof names.role);
 		write_pool_names(p, names);
 	}
-	(void) apply_limits(p.settings, t.limits, u, role, database);
+	(void)apply_limits(p.settings, t.limits, u, role, database);
 	p.state.store(SlotState::Used);
 	pool_used[i] = GetCurrentTimestamp();
 	a.tenant_slot = tenant_slot;

@@ -235,7 +235,7 @@ Datum pgpool_stat_workers(PG_FUNCTION_ARGS)
 		r.put(CStringGetTextDatum(problem), problem[0] == '\0');
 		r.end();
 	}
-	return (Datum) 0;
+	return (Datum)0;
 }
 
 Datum pgpool_stat_tenants(PG_FUNCTION_ARGS)
@@ -263,7 +263,7 @@ Datum pgpool_stat_tenants(PG_FUNCTION_ARGS)
 		r.number(t.refused - b.refused);
 		r.end();
 	}
-	return (Datum) 0;
+	return (Datum)0;
 }
 
 Datum pgpool_stat_pools(PG_FUNCTION_ARGS)
@@ -274,10 +274,10 @@ Datum pgpool_stat_pools(PG_FUNCTION_ARGS)
 	for (uint32 i = 0; i < region_view.header()->max_pools; i++)
 		if (region_view.pool(i).state.load() != SlotState::Free)
 			pool_row(r, i);
-	return (Datum) 0;
+	return (Datum)0;
 }
 
-Datum pgpool_reset_stats(PG_FUNCTION_ARGS)
+Datum pgpool_reset_stats(FunctionCallInfo)
 {
 	require_region();
 	region::Header &h = *region_view.header();

@@ -20,22 +20,22 @@ namespace
 
 // Both tables have the same columns of limits; 0 means off and NULL not set.
 #define LIMITS(t)                                                                                                      \
-	"CASE " t ".pool_mode WHEN 'transaction' THEN 0 WHEN 'session' THEN 1 END, " t ".pool_size, " t ".max_clients, "     \
-	MS(t ".query_wait_timeout") ", " MS(t ".client_idle_timeout") ", " MS(t ".idle_in_transaction_timeout") ", "         \
-	MS(t ".server_idle_timeout") ", " MS(t ".server_lifetime")
+	"CASE " t ".pool_mode WHEN 'transaction' THEN 0 WHEN 'session' THEN 1 END, " t ".pool_size, " t                    \
+	".max_clients, " MS(t ".query_wait_timeout") ", " MS(t ".client_idle_timeout") ", " MS(                            \
+	    t ".idle_in_transaction_timeout") ", " MS(t ".server_idle_timeout") ", " MS(t ".server_lifetime")
 #define MS(x) "(extract(epoch FROM " x ") * 1000)::int8"
 constexpr int kLimitColumns = 8;
 
 #define TENANT_ROW                                                                                                     \
-	"SELECT t.id, t.name, t.database, t.require_tls, t.only_listed_users, coalesce(t.banned_until > now(), false), "     \
-	"t.banned_until::text, t.ban_reason, t.allow_list IS NULL OR $2 = '' OR $2::inet <<= ANY (t.allow_list), "           \
-	LIMITS("t") " FROM pgpool.tenant t WHERE "
+	"SELECT t.id, t.name, t.database, t.require_tls, t.only_listed_users, coalesce(t.banned_until > now(), false), "   \
+	"t.banned_until::text, t.ban_reason, t.allow_list IS NULL OR $2 = '' OR $2::inet <<= ANY (t.allow_list), " LIMITS( \
+	    "t") " FROM pgpool.tenant t WHERE "
 
 const char kByName[] = TENANT_ROW "t.name = $1";
 const char kBySni[] = TENANT_ROW "lower($1) = ANY (t.sni)";
 const char kById[] = TENANT_ROW "t.id = $1::int8";
 const char kUser[] = "SELECT u.server_password, " LIMITS("u") " FROM pgpool.tenant_user u "
-					 "WHERE u.tenant_id = $1::int8 AND u.role_name = $2";
+                                                              "WHERE u.tenant_id = $1::int8 AND u.role_name = $2";
 
 SPIPlanPtr plan_by_name, plan_by_sni, plan_by_id, plan_user;
 
