@@ -249,17 +249,26 @@ bool Engine::cancel_here(int32_t pid, std::string_view key)
 	return true;
 }
 
-void Engine::cancel(int32_t pid, std::string_view key)
+void Engine::cancel(Session *asking, int32_t pid, std::string_view key)
 {
-	if (cancel_here(pid, key))
+	if (cancel_here(pid, key)) {
+		asking->close(false);
 		return;
+	}
 	auto m = control::make<control::CancelKey>(control::Type::CancelKey);
 	m.pid = pid;
 	m.key_length = static_cast<uint32_t>(std::min(key.size(), sizeof(m.key)));
 	memcpy(m.key, key.data(), m.key_length);
-	for (uint32_t w = 0; w < region_.header()->workers; w++) {
-		if (w != worker_)
-			outside_.tell_worker(w, &m, sizeof(m));
+	outside_.forward_cancel(m, asking->id());
+}
+
+void Engine::on_cancel_done(uint64_t session)
+{
+	for (Session *s = logins_.front(); s; s = List<Session, &Session::login_hook>::next(s)) {
+		if (s->id() == session) {
+			s->close(false);
+			return;
+		}
 	}
 }
 
@@ -329,8 +338,7 @@ void Engine::send_away_idle(const proto::Error &why)
 	for (Session *s = sessions_.front(); s;) {
 		Session *next = List<Session, &Session::all_hook>::next(s);
 		ServerConn *server = s->server();
-		const bool in_work = server && !(server->replies().empty() && server->replies().status() == 'I');
-		if (!in_work || (s->session_mode() && server->replies().empty() && server->replies().status() == 'I'))
+		if (!server || server->replies().at_rest())
 			s->fatal(why);
 		s = next;
 	}

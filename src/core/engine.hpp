@@ -71,7 +71,10 @@ public:
 	Pool *pool(uint32_t slot, uint32_t generation);
 	uint64_t lookup(Session *session, control::AuthLookup &question); // number of the question
 	void forget_lookup(uint64_t id) { lookups_.erase(id); }
-	void cancel(int32_t pid, std::string_view key); // here, else at the other workers
+	// Here, else at the other workers. The client that asked is let go when it was acted on: a client that
+	// has waited for that may send its next query, which must not be hit.
+	void cancel(Session *asking, int32_t pid, std::string_view key);
+	void on_cancel_done(uint64_t session);
 	void add_key(Session *session);
 	void remove_key(Session *session);
 	bool key_taken(int32_t pid) const { return keys_.count(pid) != 0; }

@@ -146,9 +146,12 @@ void Login::cancel_request(uint32_t size)
 	proto::CancelRequest request;
 	if (proto::read_cancel({in_.data(), size}, request)) {
 		bump(session_.engine().slot().cancels);
-		session_.engine().cancel(request.pid, request.key);
+		stage_ = Stage::Over;
+		session_.stream()->read(false);
+		session_.engine().cancel(&session_, request.pid, request.key);
+		return; // never an answer, right key or wrong
 	}
-	session_.close(false); // never an answer, right key or wrong
+	session_.close(false);
 }
 
 void Login::begin(uint32_t size)

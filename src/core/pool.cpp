@@ -20,6 +20,7 @@ namespace
 constexpr int64_t kRetryAfter = 500000;    // after a server could not log in, microseconds
 constexpr int64_t kAskAgain = 50000;       // between two requests for a place of another worker
 constexpr int64_t kYieldPause = 20000;     // a yielded place is not taken back at once
+constexpr uint32_t kYieldAfterMs = 30;     // a busy server is not given away for less
 constexpr int kLookAt = 16;                // idle servers that are compared for their settings
 
 void set(region::Atomic<int32_t> &gauge, size_t n)
@@ -310,24 +311,24 @@ void Pool::on_server_gone(ServerConn *server)
 
 // ---- limits over all workers
 
-// At the limit: a worker with an idle server, else the one that has most, is asked for a place.
+// At the limit: a worker with an idle server is asked for a place, else the one whose own clients wait
+// least, if that is less than half as long as ours.
 void Pool::ask_others(int64_t now)
 {
-	if (now < asked_at_ + kAskAgain || engine_.region().header()->workers < 2)
+	if (now < asked_at_ + kAskAgain || waiters_.empty() || engine_.region().header()->workers < 2)
 		return;
 	asked_at_ = now;
-	const int32_t mine = mine_.open.load(std::memory_order_relaxed);
+	const int64_t waited = now - waiters_.front()->since();
 	uint32_t best = engine_.worker();
-	int64_t most = 0;
+	int64_t least = waited / 2;
 	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
 		const region::PoolCounters &c = engine_.region().pool_counters(slot_, w);
-		const int32_t open = c.open.load(std::memory_order_relaxed);
-		const int32_t idle = c.idle.load(std::memory_order_relaxed);
-		if (w == engine_.worker() || open == 0 || (idle == 0 && open <= mine + 1))
+		if (w == engine_.worker() || c.open.load(std::memory_order_relaxed) <= 0)
 			continue;
-		const int64_t score = idle > 0 ? 1000000 + idle : open;
-		if (score > most) {
-			most = score;
+		const int64_t since = c.waiting_since_us.load(std::memory_order_relaxed);
+		const int64_t theirs = c.idle.load(std::memory_order_relaxed) > 0 ? -1 : since == 0 ? 0 : now - since;
+		if (theirs < least) {
+			least = theirs;
 			best = w;
 		}
 	}
@@ -337,12 +338,12 @@ void Pool::ask_others(int64_t now)
 	ask.from = engine_.worker();
 	ask.pool_slot = slot_;
 	ask.pool_generation = generation_;
-	ask.waited_ms = waiters_.empty() ? 0 : static_cast<uint32_t>((now - waiters_.front()->since()) / 1000);
+	ask.waited_ms = static_cast<uint32_t>(waited / 1000);
 	engine_.outside().tell_worker(best, &ask, sizeof(ask));
 }
 
 // Another worker's client waits. An idle server goes at once; a busy one when it is released, and only
-// if that client waited clearly longer than ours and we have more servers than it.
+// if that client waited clearly longer than ours: then the waits even out, not the numbers of servers.
 void Pool::yield(uint32_t worker, uint32_t waited_ms)
 {
 	if (waiters_.empty() && close_one_idle()) {
@@ -351,8 +352,7 @@ void Pool::yield(uint32_t worker, uint32_t waited_ms)
 		return;
 	}
 	const int64_t ours_ms = waiters_.empty() ? 0 : (engine_.now() - waiters_.front()->since()) / 1000;
-	const int32_t theirs = engine_.region().pool_counters(slot_, worker).open.load(std::memory_order_relaxed);
-	if (owed_ == 0 && waited_ms > 2 * ours_ms + 20 && mine_.open.load(std::memory_order_relaxed) > theirs + 1) {
+	if (owed_ == 0 && waited_ms > 2 * ours_ms + kYieldAfterMs) {
 		owed_ = 1;
 		yielded_++;
 		yielded_to_ = worker;

@@ -171,6 +171,8 @@ Replies::Verdict Replies::received(char type, char status)
 		break;
 	case 's': return answer('E');
 	case 'I':
+		probe_seen_ |= probing_;
+		[[fallthrough]];
 	case 'C':
 		if (copy_in_)
 			end_copy(false);
@@ -182,9 +184,14 @@ Replies::Verdict Replies::received(char type, char status)
 	case 'E': return error();
 	case 'Z':
 		status_ = status;
+		if (probing_ && !probe_seen_)
+			return v; // of a Sync that the copy did not eat
+		if (probing_)
+			probing_ = doubtful_ = false;
 		if (!ends_in_ready(front())) {
-			// In doubt, a further ReadyForQuery is one that a copy did not eat.
+			// In doubt, a further ReadyForQuery is one that a copy did not eat: it ends the skipping, too.
 			v.violation = !doubtful_;
+			skipping_ = false;
 			return v;
 		}
 		v = answer(front());
@@ -203,6 +210,13 @@ Replies::Verdict Replies::received(char type, char status)
 	else
 		v.forward = owner(entries_[head_]) == Owner::Forward;
 	return v;
+}
+
+void Replies::probe()
+{
+	sent('Q', Owner::Skip);
+	probing_ = true;
+	probe_seen_ = false;
 }
 
 void Replies::disown()

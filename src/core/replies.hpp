@@ -9,9 +9,10 @@
 //   - After an error in Parse .. Close the server discards everything up to the next Sync, Query and
 //     FunctionCall included. An error under a Query, FunctionCall or Sync discards nothing.
 //   - In copy-in mode the server discards Sync and Flush up to CopyDone or CopyFail; after a failed copy
-//     CopyData, CopyDone and CopyFail are discarded. Syncs that went before the failure may or may not
-//     have been discarded, which nobody can tell from here: then doubtful() is true for good, and such a
-//     server must stay with its client and be closed after it.
+//     CopyData, CopyDone and CopyFail are discarded. A Sync that we know to be discarded is not even sent
+//     (eats_sync()). One that went before the copy began may or may not have been discarded when the copy
+//     fails, which nobody can tell from here: doubtful() is then true, until an empty query of ours has
+//     been answered (probe()): replies that are due come before its own.
 //
 // A transaction's state comes from the ReadyForQuery's byte alone. Knows no socket, no session.
 #pragma once
@@ -49,12 +50,19 @@ public:
 	bool empty() const { return head_ == entries_.size(); }
 	size_t size() const { return entries_.size() - head_; }
 	bool copy_in() const { return copy_in_; }
+	bool eats_sync() const { return copy_in_ && !copy_ending_; }
 	bool doubtful() const { return doubtful_; }
+	// All seems answered, but in doubt: an empty query is the way to know.
+	bool wants_probe() const { return doubtful_ && empty() && status_ == 'I' && !unsynced_ && !skipping_ && !copy_in_; }
+	void probe(); // it is sent
+	bool probing() const { return probing_; }
 	// The last message of the extended protocol has no Sync behind it yet.
 	bool unsynced() const { return unsynced_; }
 	char status() const { return status_; } // of the last ReadyForQuery: I, T or E
 	// The server discards all up to Sync.
 	bool skipping() const { return skipping_; }
+	// No transaction, no reply to come, no Sync to come: the next message begins something new.
+	bool at_rest() const { return empty() && status_ == 'I' && !unsynced_ && !skipping_ && !doubtful_ && !copy_in_; }
 	// The front entry is ours: the server works for us.
 	bool front_is_ours() const { return !empty() && owner(entries_[head_]) == Owner::Skip; }
 
@@ -83,6 +91,8 @@ private:
 	bool copy_ending_ = false;  // CopyDone or CopyFail went since the copy began
 	bool dropped_sync_ = false; // a Sync went into the copy
 	bool doubtful_ = false;
+	bool probing_ = false;
+	bool probe_seen_ = false; // the reply to it has begun
 	char status_ = 'I';
 };
 

@@ -228,7 +228,7 @@ void ServerConn::service_data(const char *data, size_t size)
 // One message of the backend. False: this connection is over, the caller must touch nothing.
 bool ServerConn::message(char type, std::string_view body, bool &forward)
 {
-	const bool idle_before = replies_.empty() && replies_.status() == 'I';
+	const bool idle_before = replies_.at_rest();
 	const Replies::Verdict v = replies_.received(type, type == 'Z' && !body.empty() ? body[0] : 0);
 	forward = v.forward && session_ != nullptr;
 	if (v.violation || type == 'K' || type == 'R') {
@@ -328,6 +328,8 @@ void ServerConn::finished(char status, bool forward)
 		interrupt(); // of a pipeline, the next query runs now
 	if (applying_) {
 		applied();
+	} else if (session_ && session_->held() && !holding_) {
+		session_->on_applied(); // the probe is answered
 	} else if (discarding_) {
 		discarding_ = false;
 		discard_ = false;
@@ -343,7 +345,7 @@ void ServerConn::finished(char status, bool forward)
 // The heart: see the design, "when a server may be released". Nothing here is ever weakened.
 bool ServerConn::may_release() const
 {
-	return replies_.empty() && replies_.status() == 'I' && !replies_.doubtful() // (a), (b)
+	return replies_.at_rest()                   // (a), (b)
 	       && stash_.empty() && body_left_ == 0                                  // (c) unread from the server
 	       && stream_->unsent() == 0                                            // (c) unsent to the server
 	       && session_->stream()->unsent() == 0                                 // (c) unsent to the client
@@ -359,10 +361,27 @@ bool ServerConn::try_release()
 		session_->close(true);
 		return true;
 	}
-	if (session_->session_mode() || !may_release())
+	if (session_->session_mode())
+		return false;
+	if (replies_.wants_probe() && session_->stream()->unsent() == 0 && !session_->mid_message()) {
+		probe();
+		return false;
+	}
+	if (!may_release())
 		return false;
 	release();
 	return true;
+}
+
+// See Replies: the client waits meanwhile, what it sends is kept.
+void ServerConn::probe()
+{
+	replies_.probe();
+	session_->hold();
+	std::string out;
+	proto::append_query(out, "");
+	stream_->queue(out.data(), out.size());
+	stream_->flush();
 }
 
 void ServerConn::release()
@@ -508,7 +527,7 @@ void ServerConn::on_closed(const char *why)
 	}
 	Session *session = session_;
 	session_ = nullptr;
-	const bool in_transaction = !replies_.empty() || replies_.status() != 'I';
+	const bool in_transaction = !replies_.at_rest();
 	end();
 	if (!session)
 		return;
@@ -562,7 +581,7 @@ void ServerConn::tick(int64_t now)
 			break;
 		}
 		const int32_t limit = s.idle_in_transaction_timeout.load(std::memory_order_relaxed);
-		if (limit > 0 && replies_.empty() && replies_.status() != 'I' && (now - since_) / 1000 >= limit)
+		if (limit > 0 && replies_.empty() && !replies_.at_rest() && (now - since_) / 1000 >= limit)
 			session_->fatal({proto::sqlstate::kIdleInTransaction,
 			                 "terminating connection due to idle-in-transaction timeout",
 			                 "The transaction was idle for " + std::to_string((now - since_) / 1000) + " ms.",

@@ -96,6 +96,7 @@ private:
 	void finished(char status, bool forward);
 	bool may_release() const;
 	void release();
+	void probe();
 	void clean();
 	void cleaned();
 	void applied();

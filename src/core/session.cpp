@@ -234,6 +234,12 @@ void Session::on_applied()
 	forward(all.data(), all.data() + all.size());
 }
 
+void Session::hold()
+{
+	holding_ = true;
+	stream_->read(false);
+}
+
 // Splits [p, end) into messages, writes each into the account of replies and sends all as one run.
 void Session::forward(const char *p, const char *end)
 {
@@ -262,6 +268,12 @@ void Session::forward(const char *p, const char *end)
 			return;
 		}
 		const size_t total = size_t{length} + 1;
+		if (type == 'S' && length == 4 && server_->replies().eats_sync()) {
+			server_->queue(run, static_cast<size_t>(p - run));
+			p += proto::kHeaderSize;
+			run = p;
+			continue;
+		}
 		std::string_view name;
 		if ((type == 'P' || type == 'C') && !statement_name(p, have, total, name))
 			break;
@@ -564,7 +576,7 @@ void Session::fill(control::ClientRow &row) const
 	else if (!server_)
 		row.state = ClientState::Idle;
 	else if (server_->replies().empty())
-		row.state = server_->replies().status() == 'I' ? ClientState::Idle : ClientState::IdleInTransaction;
+		row.state = server_->replies().at_rest() ? ClientState::Idle : ClientState::IdleInTransaction;
 	else
 		row.state = ClientState::Active;
 	row.pool_slot = pool_ ? pool_->slot() : UINT32_MAX;

@@ -56,6 +56,8 @@ public:
 	void on_wait_failed(const proto::Error &why, bool fatal);
 	// ---- for the server
 	void on_applied();       // its settings are ours now: go on
+	void hold();             // what the client sends is kept until on_applied()
+	bool held() const { return holding_; }
 	void on_released();      // the server is gone back to its pool
 	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
 	void on_server_writable();

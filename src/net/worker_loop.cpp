@@ -97,6 +97,32 @@ void WorkerLoop::tell_worker(uint32_t worker, const void *packet, size_t size)
 		PacketSocket::send_once(control_path(worker).c_str(), packet, size);
 }
 
+void WorkerLoop::forward_cancel(const control::CancelKey &cancel, uint64_t session)
+{
+	// One more than there are workers to ask, so that it cannot reach zero before all were asked.
+	auto left = std::make_shared<int>(1);
+	auto done = [this, left, session] {
+		if (--*left == 0)
+			engine_.on_cancel_done(session);
+	};
+	for (uint32_t w = 0; w < host_.region.header()->workers; w++) {
+		if (w == host_.worker || host_.region.worker(w).pid.load() == 0)
+			continue;
+		PacketSocket *to = PacketSocket::connect(
+		    loop_, control_path(w).c_str(),
+		    [done](PacketSocket &from, const control::Head &, const std::vector<int> &) {
+			    from.close();
+			    done();
+		    },
+		    [done](PacketSocket &) { done(); });
+		if (!to)
+			continue;
+		++*left;
+		to->send(&cancel, sizeof(cancel));
+	}
+	done();
+}
+
 void WorkerLoop::resolve_server()
 {
 	const region::Settings &s = loop_.settings();
@@ -352,7 +378,7 @@ void WorkerLoop::send_rows(PacketSocket &to, control::Type type, uint64_t id, co
 		packet.append(reinterpret_cast<const char *>(&rows[at]), n * sizeof(Row));
 		to.send(packet.data(), packet.size());
 	}
-	const auto end = control::make<control::Ack>(control::Type::End, id);
+	const control::Head end{control::kMagic, region::kVersion, control::Type::End, sizeof(end), id};
 	to.send(&end, sizeof(end));
 }
 
@@ -377,7 +403,7 @@ void WorkerLoop::on_control_packet(PacketSocket &from, const control::Head &head
 		const auto &m = reinterpret_cast<const control::CancelKey &>(head);
 		if (head.size == sizeof(m) && m.key_length <= sizeof(m.key))
 			engine_.on_cancel_key(m.pid, {reinterpret_cast<const char *>(m.key), m.key_length});
-		return;
+		break;
 	}
 	case control::Type::YieldServer:
 		if (head.size == sizeof(control::YieldServer))

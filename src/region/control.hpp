@@ -9,7 +9,7 @@
 //   worker -> manager.sock    Hello once, then AuthLookup; gets Settings, UnixListeners, AuthAnswer, Poke
 //   backend -> worker.N.sock  ListClients, ListServers, TerminateClient, CancelClient, DrainDatabase; gets
 //                             ClientRows/ServerRows ..., End or Ack
-//   worker -> worker.N.sock   CancelKey, YieldServer, PlaceFree; no answer
+//   worker -> worker.N.sock   CancelKey (gets Ack), YieldServer, PlaceFree (no answer)
 //
 // Must not know PostgreSQL, sockets or libuv.
 #pragma once
