@@ -1049,7 +1049,7 @@ static void read_options(int argc, char **argv)
 	cfg.allow_wait_timeout = opt.flag("allow-wait-timeout", "53300 may come");
 	cfg.allow_disconnect = opt.flag("allow-disconnect", "the server may close (for runs with injected faults)");
 	cfg.with_params = !opt.flag("no-params", "no startup parameters");
-	cfg.with_cancel = !opt.flag("no-cancels", "no CancelRequest at all");
+	cfg.with_cancel = !opt.flag("no-cancel", "no CancelRequest at all");
 	cfg.with_rst = !opt.flag("no-rst", "no RST and no close in mid-message");
 	cfg.with_half_close = !opt.flag("no-half-close", "no half-close");
 	cfg.with_split = !opt.flag("no-split", "no split sends, stalls and slow reads");
