@@ -13,12 +13,14 @@ import argparse
 import datetime
 import glob
 import json
+import math
 import os
 import re
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 MEASURES = ("select", "tpcb", "stream", "idle")
@@ -80,17 +82,26 @@ def title(pid):
         return ""
 
 
-def cpu_ns(pids):
-    """CPU time of all threads, in nanoseconds."""
-    total = 0
+def cpu_by_pid(pids):
+    """pid -> CPU time of all its threads, in nanoseconds."""
+    result = {}
     for pid in pids:
         for path in glob.glob("/proc/%d/task/*/schedstat" % pid):
             try:
                 with open(path) as f:
-                    total += int(f.read().split()[0])
+                    result[pid] = result.get(pid, 0) + int(f.read().split()[0])
             except OSError:
                 pass
-    return total
+    return result
+
+
+def cpu_ns(pids):
+    return sum(cpu_by_pid(pids).values())
+
+
+def cpu_between(before, after):
+    """What the processes of `after` used since `before`; one that ended in between is lost, not subtracted."""
+    return sum(used - before.get(pid, 0) for pid, used in after.items())
 
 
 def memory_kb(pids, *fields):
@@ -163,35 +174,50 @@ class Bench:
         subprocess.run([self.program("pgbench"), "-i", "-q", "-s", str(self.args.scale), "-p", self.direct.port],
                        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def pgbench(self, system, measure, protocol, clients):
+    def pgbench(self, system, measure, protocol, clients, patience=1):
         """One run; the figures between the first progress line and the last before the end."""
+        # logins take their time out of -T, and the first and the last second are not measured
         seconds = int(self.args.seconds + 0.5)
+        duration = seconds + 2 + math.ceil(clients * 0.03 * patience)
         prefix = os.path.join(self.args.work, "log")
         for old in glob.glob(prefix + "*"):
             os.unlink(old)
         command = [self.program("pgbench"), "-p", system.port, "-M", protocol, "-c", str(clients),
-                   "-j", str(min(clients, 2)), "-T", str(seconds + 2), "-P", "1",
+                   "-j", str(min(clients, 2)), "-T", str(duration), "-P", "1",
                    "--log", "--log-prefix", prefix, "--sampling-rate", "0.1"]
         command += ["-S", "-n"] if measure == "select" else []
         run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                text=True)
         samples, transactions, messages = [], 0.0, []
+        watch = threading.Timer(duration + 30, run.kill)
+        watch.start()
         for line in run.stderr:
             found = re.match(r"progress: ([\d.]+) s, ([\d.]+) tps", line)
             if not found:
                 messages.append(line)
             elif len(samples) <= seconds:
-                pooler, postgres = system.pooler(), system.postgres()
-                samples.append((time.monotonic(), cpu_ns(pooler), cpu_ns(postgres), float(found[1]), float(found[2])))
-        if run.wait() != 0 or len(samples) < 2:
-            return {"failed": "".join(messages[-3:]).strip() or "too few progress lines"}
+                samples.append((float(found[1]), float(found[2]),
+                                cpu_by_pid(system.pooler()), cpu_by_pid(system.postgres())))
+        run.wait()
+        watch.cancel()
+        if run.returncode == -signal.SIGKILL:
+            return {"failed": "still running 30 s after its end: clients got no answer"}
+        if run.returncode != 0:
+            return {"failed": "".join(messages[-4:]).strip()}
+        if len(samples) <= seconds:
+            if patience < 4:
+                return self.pgbench(system, measure, protocol, clients, patience * 4)
+            return {"failed": "%d progress lines instead of %d" % (len(samples), seconds + 1)}
+        pooler_us = postgres_us = 0
         for before, after in zip(samples, samples[1:]):
-            transactions += after[4] * (after[3] - before[3])
-        first, last = samples[0], samples[-1]
+            transactions += after[1] * (after[0] - before[0])
+            pooler_us += cpu_between(before[2], after[2]) / 1000
+            postgres_us += cpu_between(before[3], after[3]) / 1000
+        if not transactions:
+            return {"failed": "no transaction in %d seconds" % seconds}
+        pooler_us, postgres_us = pooler_us / transactions, postgres_us / transactions
         latencies = sorted(self.latencies(prefix))
-        pooler_us = (last[1] - first[1]) / 1000 / transactions
-        postgres_us = (last[2] - first[2]) / 1000 / transactions
-        return {"tps": transactions / (last[3] - first[3]),
+        return {"tps": transactions / (samples[-1][0] - samples[0][0]),
                 "p50_ms": percentile(latencies, 0.50), "p99_ms": percentile(latencies, 0.99),
                 "pooler_us": pooler_us, "total_us": pooler_us + postgres_us}
 
@@ -265,7 +291,7 @@ class Bench:
         before = {k: memory_kb(system.pooler(), k) for k in ("Rss", "Pss")}
         command = [os.path.join(self.args.tools, "holdidle"), "--host", "127.0.0.1", "--port", system.port,
                    "--user", os.environ["PGUSER"], "--password", os.environ["PGPASSWORD"],
-                   "--dbname", os.environ["PGDATABASE"], "--clients", str(count)]
+                   "--database", os.environ["PGDATABASE"], "--clients", str(count)]
         holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                   text=True)
         try:

@@ -77,7 +77,8 @@ start_servers() {
     PASSWORD=$(openssl rand -hex 6)
     cluster_create primary "$PORT" "$POOL" 'max_connections = 60'
     cluster_start primary
-    as_user "$BINDIR/pg_basebackup" -h "$SOCK" -p "$PORT" -U postgres -D "$RUN/replica" -R -X stream -c fast --no-sync
+    as_user "$BINDIR/pg_basebackup" -h "$SOCK" -p "$PORT" -U postgres -D "$RUN/replica" -R -X stream -c fast --no-sync 2>"$RUN/basebackup.log" ||
+        fail "pg_basebackup failed: $(tail -n 3 "$RUN/basebackup.log")"
     cluster_files replica "$REPLICA_PORT" "$REPLICA_POOL"
     cluster_start replica
     wait_for_port "$POOL" || fail "pgpool does not listen on port $POOL: $(tail -n 5 "$RUN/primary.log")"
@@ -110,10 +111,10 @@ load() { # protocol
     awk -v protocol="$1" '/^latency average/ { latency = $4 } /^tps/ { tps = $3 } /^number of failed/ { failed = $5 }
         END { printf "  %-9s %6.0f transactions/s, latency %.1f ms, %d failed\n", protocol, tps, latency, failed }' "$RUN/pgbench.$1"
 }
-show() { # title query
+show() { # what query
     say ""
     say "  $1"
-    superuser "$PORT" postgres --pset footer=off -P null=- -c "$2" | indent
+    superuser "$PORT" postgres --pset footer=off -P null=- -c "$2" | sed '/^$/d; s/^/  /'
 }
 
 start_demo() {
@@ -147,9 +148,11 @@ start_demo() {
     load extended
 
     step "What pgpool tells"
-    show 'pgpool.pg_stat_pools' 'SELECT * FROM pgpool.pg_stat_pools'
-    show 'pgpool.pg_stat_tenants' 'SELECT * FROM pgpool.pg_stat_tenants'
-    show 'pgpool.check()' 'SELECT * FROM pgpool.check()'
+    show 'pgpool.pg_stat_pools (some columns)' 'SELECT tenant, database, role, pool_mode, pool_size, servers,
+        transactions, queries, waits, server_logins FROM pgpool.pg_stat_pools'
+    show 'pgpool.pg_stat_workers (some columns)' 'SELECT worker, pid, state, starts, listens_tcp, listens_unix,
+        accepted, logins, servers FROM pgpool.pg_stat_workers'
+    show 'pgpool.check()' 'SELECT item, status, message FROM pgpool.check()'
     save_state
     keep_run
     cat "$OUT/demo/connect"
