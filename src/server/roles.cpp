@@ -125,8 +125,12 @@ void choose_verifier(const char *role, bool md5_allowed, bool any_kind, control:
 
 	if (!any_kind)
 		a.method = md5 ? control::AuthMethod::Md5 : control::AuthMethod::Scram;
-	if (secret && !any_kind && !md5 && type == PASSWORD_TYPE_MD5) {
+	if (secret && !any_kind && !md5 && type != PASSWORD_TYPE_SCRAM_SHA_256) {
 		detail = psprintf("User \"%s\" does not have a valid SCRAM secret.", role);
+		secret = nullptr;
+	} else if (secret && type == PASSWORD_TYPE_PLAINTEXT) {
+		// whatever stands there is neither kind of verifier
+		detail = psprintf("Password of user \"%s\" is in unrecognized format.", role);
 		secret = nullptr;
 	}
 	if (secret && strlen(secret) < sizeof a.verifier) {
