@@ -278,8 +278,12 @@ void after_authentication(Context &c, bool fits_tenant)
 	check_tenant(c, listed ? &user : nullptr);
 	if (c.a.doomed || !free_of_error(c))
 		return;
-	if (listed)
+	if (listed && user.server_password[0]) {
 		strlcpy(c.a.server_password, user.server_password, sizeof c.a.server_password);
+		// a client by trust or certificate has no exchange, yet the worker needs salt and iterations for its own
+		if (!exchanges_proof(c.a))
+			copy_verifier(c.a.role, c.a);
+	}
 	choose_route(c.a);
 	if (!assign_slots(c.tenant, listed ? &user : nullptr, role, database, c.a)) {
 		put_error(c.a.error, "53300", "all places for tenants and pools of pgpool are taken");

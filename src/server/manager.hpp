@@ -62,6 +62,8 @@ Database database_by_name(const char *name);
 Database database_by_oid(Oid oid, char *name);
 // The verifier to present: the role's, or a mock of the same form with doomed set.
 void choose_verifier(const char *role, bool md5_allowed, bool any_kind, control::AuthAnswer &a);
+// The role's own verifier without an exchange, for a login to the server with a stored password.
+void copy_verifier(const char *role, control::AuthAnswer &a);
 
 // ---- hba.cpp: pg_hba.conf and pg_ident.conf ------------------------------------------------------
 

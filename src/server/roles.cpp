@@ -145,4 +145,13 @@ void choose_verifier(const char *role, bool md5_allowed, bool any_kind, control:
 		mock_scram(role, a.verifier, sizeof a.verifier);
 }
 
+void copy_verifier(const char *role, control::AuthAnswer &a)
+{
+	const char *unused = nullptr;
+	char *secret = get_role_password(role, &unused);
+
+	if (secret && strlen(secret) < sizeof a.verifier)
+		strlcpy(a.verifier, secret, sizeof a.verifier);
+}
+
 } // namespace pgpool::server
