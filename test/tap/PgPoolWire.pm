@@ -127,7 +127,15 @@ sub error_fields
 
 sub xor_bytes { my ($a, $b) = @_; return $a ^ $b }
 
+my %salted; # 4096 HMACs take a while
+
 sub scram_salted
+{
+	my ($password, $salt, $iterations) = @_;
+	return $salted{"$password:$salt:$iterations"} //= scram_salt($password, $salt, $iterations);
+}
+
+sub scram_salt
 {
 	my ($password, $salt, $iterations) = @_;
 	my $u = hmac_sha256($salt . pack('N', 1), $password);
