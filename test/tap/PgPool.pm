@@ -64,6 +64,19 @@ waits until all workers listen and the pool answers a login; dies otherwise.
 
 process ids, found by the names of the postmaster's children.
 
+=item $pool->worker_of(client)
+
+the number of the worker that serves a PgPool::Raw.
+
+=item $pool->clients_by_worker(number, %options)
+
+logs clients in until each worker serves at least that many; gives a reference to a list of lists.
+
+=item $pool->started_at
+
+when the postmaster started, as text: the same text means that it was not restarted. C<crashes(offset)> counts the
+lines of the log that tell of a restart of all processes.
+
 =item $pool->backends(database)
 
 the number of backends of the role app (all databases without an argument).
@@ -114,7 +127,15 @@ my $test_pid = $$;
 
 sub free_port { return PostgreSQL::Test::Cluster::get_free_port(); }
 sub kills_per_worker { return $ENV{PGPOOL_KILLS} || 3; }
-sub alive { return kill(0, $_[0]) ? 1 : 0; }
+
+# A zombie has ended: it waits for a parent that may not care.
+sub alive
+{
+	my ($pid) = @_;
+	open(my $file, '<', "/proc/$pid/stat") or return 0;
+	my $stat = <$file> // return 0;
+	return $stat =~ /\) ([A-Z]) / && $1 ne 'Z' && $1 ne 'X' ? 1 : 0;
+}
 
 sub rss_kb
 {
@@ -372,6 +393,35 @@ sub run_psql
 	return $out;
 }
 
+sub worker_of
+{
+	my ($self, $client) = @_;
+	my $port = $client->{socket}->sockport;
+	return $self->sql("SELECT worker FROM pgpool.pg_stat_clients WHERE client_port = $port");
+}
+
+sub clients_by_worker
+{
+	my ($self, $least, %o) = @_;
+	my $workers = () = $self->workers;
+	my @lists = map { [] } 1 .. $workers;
+	for (1 .. 200)
+	{
+		last unless grep { @$_ < $least } @lists;
+		my $client = $self->raw(%o);
+		push @{ $lists[ $self->worker_of($client) ] }, $client;
+	}
+	return \@lists;
+}
+
+sub started_at { return $_[0]->sql('SELECT pg_postmaster_start_time()'); }
+
+sub crashes
+{
+	my ($self, $offset) = @_;
+	return scalar(() = $self->log_text($offset) =~ /terminating any other active server processes|reinitializing/g);
+}
+
 sub backends
 {
 	my ($self, $database) = @_;
@@ -517,6 +567,11 @@ send, and do not wait.
 C<ask> sends and waits for ReadyForQuery (or the end): a hash with rows, tags, status (I, T, E), error (hash of fields:
 C is the SQLSTATE, M the text), notices, closed (the connection ended), messages (how many came). C<result> only waits.
 C<value> gives the first column, and dies on an error.
+
+=item $c->ended(seconds)
+
+waits for the end of the connection, reading replies that still come: the last result, with the last error in it;
+undef when the connection is still open after that time.
 
 =item $c->message(seconds)
 
@@ -727,8 +782,22 @@ sub value
 	return $r->{rows}[0] ? $r->{rows}[0][0] : undef;
 }
 
-# The pooler has closed the connection (or does so in time); what it said before is in the result.
-sub ended { my ($self, $seconds) = @_; my $r = eval { $self->result($seconds) }; return $r && $r->{closed} ? $r : undef; }
+# The pooler has closed the connection, or does so in time: what came last, else undef. Replies before that are read.
+sub ended
+{
+	my ($self, $seconds) = @_;
+	my $until = time + ($seconds // $self->{timeout});
+	my $error;
+	while (1)
+	{
+		my $left = $until - time;
+		my $r = eval { $self->result($left > 0.001 ? $left : 0.001) } // return undef;
+		$error = $r->{error} // $error;
+		next unless $r->{closed};
+		$r->{error} //= $error;
+		return $r;
+	}
+}
 
 sub close { my ($self) = @_; return unless $self->{socket}; $self->send('X', ''); $self->fin; }
 sub fin { my ($self) = @_; CORE::close($self->{socket}) if $self->{socket}; undef $self->{socket}; }
