@@ -1,0 +1,583 @@
+// Everything around the core in memory: streams, workers, the manager's answers, backends, a clock.
+//
+// Owns the fake Stream (a socket with a buffer of any size), the fake Outside of each worker, one region for
+// all of them, and the delivery of events: nothing happens until World::step() is asked for one event, so a
+// test decides the order. Use of a closed stream is a problem that World notes. Uses no GoogleTest: the
+// fuzzers include it, too.
+// Longer than a header should be: the parts are of no use without each other.
+#pragma once
+
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "backend.hpp"
+#include "core/engine.hpp"
+#include "core/ports.hpp"
+
+namespace fake
+{
+
+namespace core = pgpool::core;
+namespace control = pgpool::control;
+namespace region = pgpool::region;
+
+class World;
+
+class Stream final : public core::Stream
+{
+public:
+	// ---- the other end
+	std::string to_peer;      // what the socket took
+	std::string from_peer;    // what the engine has not read
+	size_t room = SIZE_MAX;   // bytes that the socket takes now
+	bool peer_eof = false;    // the peer sends no more
+	bool peer_gone = false;   // nor reads
+	bool shut = false;        // the engine sends no more
+	bool closed = false;
+	bool tls_possible = false, tls_started = false;
+	bool connecting = false;
+	std::string address_bytes;
+	core::TlsInfo tls_info;
+	uint32_t node = 0;
+	World *world = nullptr;
+	Backend *backend = nullptr;
+	core::StreamOwner *owner = nullptr;
+
+	// ---- what the engine sees
+	void queue(const char *data, size_t size) override
+	{
+		alive("queue");
+		if (size == 0 || broken_)
+			return;
+		if (out_.empty())
+			pieces_.push_back({data, size});
+		else
+			out_.append(data, size);
+	}
+	void flush() override;
+	size_t unsent() const override { return out_.size(); }
+	int64_t blocked_since() const override { return blocked_; }
+	bool broken() const override { return broken_; }
+	uint64_t sent() const override { return sent_; }
+	void read(bool on) override
+	{
+		alive("read");
+		reading = on;
+	}
+	void shutdown_write() override
+	{
+		alive("shutdown_write");
+		shut = true;
+		if (!out_.empty())
+			broken_ = true; // the next attempt fails
+		out_.clear();
+	}
+	void set_owner(core::StreamOwner *o) override { owner = o; }
+	void close(bool with_flush) override
+	{
+		alive("close");
+		pieces_.clear();
+		if (with_flush && !broken_)
+			to_peer += out_;
+		out_.clear();
+		owner = nullptr;
+		closed = shut = true;
+	}
+	bool can_tls() const override { return tls_possible; }
+	void start_tls() override { tls_started = true; }
+	const core::TlsInfo *tls() const override { return tls_started ? &tls_info : nullptr; }
+	std::string_view address() const override { return address_bytes; }
+
+	// ---- one event for the engine, with at most `most` bytes. False: nothing to tell.
+	bool event(size_t most);
+	bool has_event() const
+	{
+		if (closed || !owner)
+			return false;
+		return connecting || (broken_ && !told_) || wants_writable() || (reading && !from_peer.empty() && !told_) ||
+		       (peer_eof && !told_ && (reading ? true : !half_told_));
+	}
+	bool reading = true;
+
+private:
+	bool wants_writable() const { return (!out_.empty() || peer_gone) && blocked_ != 0 && (room > 0 || peer_gone); }
+	void alive(const char *what);
+
+	struct Piece {
+		const char *data;
+		size_t size;
+	};
+	std::vector<Piece> pieces_;
+	std::string out_; // what the socket did not take
+	uint64_t sent_ = 0;
+	int64_t blocked_ = 0;
+	bool broken_ = false, told_ = false, half_told_ = false;
+};
+
+struct Node final : core::Outside {
+	World *world = nullptr;
+	uint32_t index = 0;
+	std::unique_ptr<core::Engine> engine;
+
+	int64_t now_us() override;
+	int64_t wall_us() override;
+	void random(void *out, size_t size) override;
+	void log(std::string_view line) override;
+	bool ask_manager(const control::AuthLookup &lookup) override;
+	core::Stream *dial(const core::ServerAddress &address, core::StreamOwner *owner) override;
+	void interrupt_backend(int32_t pid) override;
+	void tell_worker(uint32_t worker, const void *packet, size_t size) override;
+	void forward_cancel(const control::CancelKey &cancel, uint64_t session) override;
+};
+
+class World
+{
+public:
+	explicit World(uint32_t workers = 1, uint64_t seed = 1) : rng(seed)
+	{
+		const size_t size = region::View::size(workers, 2, 4);
+		memory_.reset(new (std::align_val_t(64)) char[size]());
+		auto *h = reinterpret_cast<region::Header *>(memory_.get());
+		region::View::format(h, workers, 2, 4);
+		view = region::View(h);
+		h->settings.max_client_connections = 1000;
+		h->settings.max_server_connections = 100;
+		h->phase.store(region::Phase::Running);
+		strcpy(view.tenant(0).name, "main");
+		view.tenant(0).state.store(region::SlotState::Used);
+		region::PoolSlot &p = view.pool(0);
+		strcpy(p.tenant, "main");
+		strcpy(p.database, "shop");
+		strcpy(p.role, "anna");
+		p.database_oid = 5;
+		p.role_oid = 10;
+		p.settings.pool_size.store(2);
+		p.state.store(region::SlotState::Used);
+		for (uint32_t i = 0; i < workers; i++) {
+			nodes.push_back(std::make_unique<Node>());
+			nodes[i]->world = this;
+			nodes[i]->index = i;
+			nodes[i]->engine = std::make_unique<core::Engine>(*nodes[i], view, i);
+		}
+	}
+
+	struct Free {
+		void operator()(char *p) const { operator delete[](p, std::align_val_t(64)); }
+	};
+
+	int64_t clock = 1000000;
+	std::mt19937_64 rng;
+	region::View view;
+	std::vector<std::unique_ptr<Node>> nodes;
+	std::vector<std::unique_ptr<Stream>> streams;
+	std::vector<std::unique_ptr<Backend>> backends;
+	std::vector<std::string> log;
+	std::vector<int32_t> interrupts;
+	std::string problem; // of the harness; backends have their own
+	bool manager_answers = true;
+	size_t server_room = SIZE_MAX;
+	// The manager: by default everybody is "anna" in pool 0, and is trusted.
+	std::function<void(const control::AuthLookup &, control::AuthAnswer &)> answer;
+	std::function<void(Backend &)> prepare_backend;
+	std::function<void(Stream &)> on_dialled;
+
+	region::PoolSettings &settings() { return view.pool(0).settings; }
+	region::PoolCounters &counters(uint32_t worker = 0) { return view.pool_counters(0, worker); }
+	core::Engine &engine(uint32_t i = 0) { return *nodes[i]->engine; }
+
+	Stream *new_stream(uint32_t node)
+	{
+		streams.push_back(std::make_unique<Stream>());
+		Stream *s = streams.back().get();
+		s->node = node;
+		s->world = this;
+		return s;
+	}
+	Stream *connect(uint32_t node = 0, bool session_port = false)
+	{
+		Stream *s = new_stream(node);
+		engine(node).accept(s, session_port, false);
+		engine(node).end_event();
+		return s;
+	}
+
+	// ---- events. Each returns false when there is none.
+	bool stream_event(Stream *s, size_t most)
+	{
+		if (!s->event(most))
+			return false;
+		engine(s->node).end_event();
+		return true;
+	}
+	bool post_event()
+	{
+		if (posts_.empty())
+			return false;
+		Post p = std::move(posts_.front());
+		posts_.pop_front();
+		p.act();
+		return true;
+	}
+	// One message of a backend, and its output.
+	bool backend_event(Stream *s, size_t most_in, size_t most_out)
+	{
+		Backend &b = *s->backend;
+		bool did = false;
+		if (const size_t n = std::min(most_in, s->to_peer.size()); n > 0 && !b.dead) {
+			b.feed(std::string_view(s->to_peer).substr(0, n));
+			s->to_peer.erase(0, n);
+			did = true;
+		}
+		did |= b.step();
+		return give(s, most_out) || did;
+	}
+	bool give(Stream *s, size_t most_out)
+	{
+		Backend &b = *s->backend;
+		const size_t n = std::min(most_out, b.out.size());
+		s->from_peer.append(b.out, 0, n);
+		b.out.erase(0, n);
+		if (s->shut && s->to_peer.empty() && !b.dead && !b.sleeping())
+			b.dead = true; // end of file
+		if (b.dead && b.out.empty() && !s->peer_eof) {
+			s->peer_eof = s->peer_gone = true;
+			return true;
+		}
+		return n > 0;
+	}
+	void post(std::function<void()> act) { posts_.push_back({std::move(act)}); }
+	size_t posted() const { return posts_.size(); }
+
+	void tick(int64_t ms = 100)
+	{
+		clock += ms * 1000;
+		for (auto &n : nodes) {
+			n->engine->tick();
+			n->engine->end_event();
+		}
+	}
+	// Everything that can happen without time going by.
+	void settle()
+	{
+		for (bool more = true; more;) {
+			more = post_event();
+			for (size_t i = 0; i < streams.size(); i++) {
+				Stream *s = streams[i].get();
+				if (s->backend)
+					more |= backend_event(s, SIZE_MAX, SIZE_MAX);
+				more |= stream_event(s, core::kChunk);
+			}
+		}
+		check();
+	}
+	void pass(int64_t ms)
+	{
+		settle();
+		for (int64_t t = 0; t < ms; t += 100) {
+			tick(100);
+			settle();
+		}
+	}
+	void check()
+	{
+		for (auto &b : backends) {
+			if (!b->problem.empty() && problem.empty())
+				problem = b->problem;
+		}
+	}
+	Backend *find_backend(int32_t pid)
+	{
+		for (auto &b : backends) {
+			if (b->pid == pid)
+				return b.get();
+		}
+		return nullptr;
+	}
+	Stream *stream_of(const Backend *b)
+	{
+		for (auto &s : streams) {
+			if (s->backend == b)
+				return s.get();
+		}
+		return nullptr;
+	}
+	size_t live_backends() const
+	{
+		size_t n = 0;
+		for (const auto &b : backends)
+			n += !b->dead;
+		return n;
+	}
+	// All that is left when everybody has gone.
+	std::string leftovers()
+	{
+		std::string left;
+		auto claim = [&](const char *what, int64_t n) {
+			if (n != 0)
+				left += std::string(what) + "=" + std::to_string(n) + " ";
+		};
+		for (uint32_t w = 0; w < nodes.size(); w++) {
+			region::PoolCounters &c = counters(w);
+			claim("clients", c.clients.load());
+			claim("open", c.open.load());
+			claim("active", c.active.load());
+			claim("idle", c.idle.load());
+			claim("waiting", c.waiting.load());
+			claim("worker.clients", view.worker(w).clients.load());
+			claim("worker.servers", view.worker(w).servers.load());
+			claim("tenant.clients", view.tenant_counters(0, w).clients.load());
+			claim("sessions", static_cast<int64_t>(engine(w).sessions().size()));
+		}
+		for (auto &s : streams)
+			claim("stream", s->closed ? 0 : 1);
+		return left;
+	}
+
+private:
+	struct Post {
+		std::function<void()> act;
+	};
+	std::unique_ptr<char, Free> memory_;
+	std::deque<Post> posts_;
+};
+
+// ---- Stream
+
+inline void Stream::alive(const char *what)
+{
+	if (closed && world->problem.empty())
+		world->problem = std::string(what) + "() of a closed stream";
+}
+
+inline void Stream::flush()
+{
+	alive("flush");
+	if (pieces_.empty())
+		return;
+	if (peer_gone || shut) {
+		pieces_.clear();
+		broken_ = true;
+		return;
+	}
+	for (const Piece &p : pieces_) {
+		const size_t n = out_.empty() ? std::min(room, p.size) : 0;
+		to_peer.append(p.data, n);
+		sent_ += n;
+		room -= room == SIZE_MAX ? 0 : n;
+		out_.append(p.data + n, p.size - n);
+	}
+	pieces_.clear();
+	if (!out_.empty())
+		blocked_ = world->clock;
+}
+
+inline bool Stream::event(size_t most)
+{
+	if (!has_event())
+		return false;
+	if (connecting) {
+		connecting = false;
+		owner->on_connected();
+	} else if (broken_) {
+		told_ = true;
+		reading = false;
+		owner->on_closed("the connection was reset");
+	} else if (wants_writable()) {
+		if (peer_gone) {
+			out_.clear();
+			blocked_ = 0;
+			broken_ = true;
+			return true;
+		}
+		const size_t n = std::min(room, out_.size());
+		to_peer.append(out_, 0, n);
+		out_.erase(0, n);
+		sent_ += n;
+		room -= room == SIZE_MAX ? 0 : n;
+		blocked_ = out_.empty() ? 0 : world->clock;
+		if (out_.empty())
+			owner->on_writable();
+	} else if (!reading) {
+		half_told_ = true;
+		owner->on_half_closed();
+	} else if (!from_peer.empty()) {
+		// A buffer of exactly this size, so that a byte beyond it is seen.
+		const size_t n = std::min(most, from_peer.size());
+		std::unique_ptr<char[]> buffer(new char[n]);
+		memcpy(buffer.get(), from_peer.data(), n);
+		from_peer.erase(0, n);
+		owner->on_data(buffer.get(), n);
+	} else {
+		told_ = true;
+		reading = false;
+		owner->on_closed("end of file");
+	}
+	return true;
+}
+
+// ---- Node
+
+inline int64_t Node::now_us()
+{
+	return world->clock;
+}
+inline int64_t Node::wall_us()
+{
+	return world->clock + 1700000000000000;
+}
+inline void Node::random(void *out, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		static_cast<unsigned char *>(out)[i] = static_cast<unsigned char>(world->rng());
+}
+inline void Node::log(std::string_view line)
+{
+	world->log.emplace_back(line);
+}
+inline bool Node::ask_manager(const control::AuthLookup &lookup)
+{
+	if (!world->manager_answers)
+		return false;
+	world->post([this, lookup] {
+		auto a = control::make<control::AuthAnswer>(control::Type::AuthAnswer, lookup.head.id);
+		a.method = control::AuthMethod::Trust;
+		a.database_oid = 5;
+		a.role_oid = 10;
+		strcpy(a.role, "anna");
+		strcpy(a.database, "shop");
+		a.pool_generation = world->view.pool(0).generation.load();
+		a.route = control::ServerRoute::Unix;
+		if (world->answer)
+			world->answer(lookup, a);
+		engine->on_answer(a);
+		engine->end_event();
+	});
+	return true;
+}
+inline core::Stream *Node::dial(const core::ServerAddress &, core::StreamOwner *owner)
+{
+	Stream *s = world->new_stream(index);
+	world->backends.push_back(std::make_unique<Backend>());
+	s->backend = world->backends.back().get();
+	s->backend->pid = static_cast<int32_t>(1000 + world->backends.size());
+	s->connecting = true;
+	s->owner = owner;
+	s->room = world->server_room;
+	if (world->prepare_backend)
+		world->prepare_backend(*s->backend);
+	if (world->on_dialled)
+		world->on_dialled(*s);
+	return s;
+}
+inline void Node::interrupt_backend(int32_t pid)
+{
+	world->interrupts.push_back(pid);
+	if (Backend *b = world->find_backend(pid))
+		b->interrupt();
+}
+inline void Node::tell_worker(uint32_t worker, const void *packet, size_t size)
+{
+	const std::string copy(static_cast<const char *>(packet), size);
+	World *w = world;
+	w->post([w, worker, copy] {
+		control::Head head;
+		memcpy(&head, copy.data(), sizeof(head));
+		if (head.type == control::Type::YieldServer) {
+			control::YieldServer m;
+			memcpy(&m, copy.data(), sizeof(m));
+			w->engine(worker).on_yield(m);
+		} else {
+			control::PlaceFree m;
+			memcpy(&m, copy.data(), sizeof(m));
+			w->engine(worker).on_place_free(m.pool_slot, m.pool_generation);
+		}
+		w->engine(worker).end_event();
+	});
+}
+inline void Node::forward_cancel(const control::CancelKey &cancel, uint64_t session)
+{
+	World *w = world;
+	const uint32_t me = index;
+	w->post([w, me, cancel, session] {
+		for (auto &n : w->nodes) {
+			if (n->index != me)
+				n->engine->on_cancel_key(cancel.pid, {reinterpret_cast<const char *>(cancel.key), cancel.key_length});
+			n->engine->end_event();
+		}
+		w->engine(me).on_cancel_done(session);
+		w->engine(me).end_event();
+	});
+}
+
+// ---- what a client sends and sees
+
+struct Message {
+	char type;
+	std::string body;
+};
+
+// Takes the whole messages off the front of `bytes`.
+inline std::vector<Message> take_messages(std::string &bytes)
+{
+	std::vector<Message> all;
+	size_t at = 0;
+	while (bytes.size() - at >= 5) {
+		const uint32_t length = pgpool::proto::load32(&bytes[at + 1]);
+		if (bytes.size() - at <= length)
+			break;
+		all.push_back({bytes[at], bytes.substr(at + 5, length - 4)});
+		at += size_t{length} + 1;
+	}
+	bytes.erase(0, at);
+	return all;
+}
+
+inline std::string startup_packet(const std::vector<std::pair<std::string, std::string>> &parameters,
+                                  uint32_t version = 3u << 16)
+{
+	std::string out(4, '\0');
+	Writer w(out);
+	w.u32(version);
+	for (const auto &p : parameters)
+		w.string(p.first).string(p.second);
+	w.u8(0);
+	pgpool::proto::store32(out.data(), static_cast<uint32_t>(out.size()));
+	return out;
+}
+
+inline std::string cancel_packet(int32_t pid, std::string_view key)
+{
+	std::string out;
+	Writer(out).u32(static_cast<uint32_t>(12 + key.size())).u32(80877102).u32(static_cast<uint32_t>(pid)).bytes(key);
+	return out;
+}
+
+// "T D C Z:I" and the like: types, with what tells messages of one type apart.
+inline std::string summary(const std::vector<Message> &all)
+{
+	std::string s;
+	for (const Message &m : all) {
+		s += s.empty() ? "" : " ";
+		s += m.type;
+		if (m.type == 'Z')
+			s += ":" + m.body;
+		if (m.type == 'D' && m.body.size() > 6)
+			s += ":" + m.body.substr(6);
+		if (m.type == 'C')
+			s += ":" + m.body.substr(0, m.body.size() - 1);
+		if (m.type == 'E') {
+			const pgpool::proto::Error e = pgpool::proto::read_error(m.body);
+			s += (m.body.substr(1, 5) == "FATAL" ? ":FATAL:" : ":") + e.sqlstate;
+		}
+		if (m.type == 'S')
+			s += ":" + std::string(m.body.c_str()) + "=" + (m.body.c_str() + strlen(m.body.c_str()) + 1);
+	}
+	return s;
+}
+
+} // namespace fake
