@@ -16,6 +16,7 @@
 #include "core/params.hpp"
 #include "core/pool.hpp"
 #include "core/ports.hpp"
+#include "core/prepared.hpp"
 #include "core/session.hpp"
 #include "region/control.hpp"
 
@@ -61,6 +62,8 @@ public:
 	uint32_t worker() const { return worker_; }
 	region::WorkerSlot &slot() { return region_.worker(worker_); }
 	ParamStore &params() { return params_; }
+	StatementStore &statements() { return statements_; }
+	std::string &copy() { return copy_; } // for messages that are rewritten, within one call
 	int64_t now() { return outside_.now_us(); }
 	bool draining() const { return draining_ || stopping_; }
 	// Whose fault it is that no one is let in: SQLSTATE and text for a client that comes now.
@@ -88,6 +91,7 @@ public:
 	List<Session, &Session::all_hook> &sessions() { return sessions_; }
 	List<Session, &Session::login_hook> &logins() { return logins_; }
 	void want_servers() { retry_pools_ = true; }
+	uint64_t next_assignment() { return next_assignment_++; }
 
 private:
 	bool cancel_here(int32_t pid, std::string_view key);
@@ -101,6 +105,8 @@ private:
 	uint32_t worker_;
 	region::Settings settings_;
 	ParamStore params_;
+	StatementStore statements_;
+	std::string copy_;
 	List<Session, &Session::all_hook> sessions_;
 	List<Session, &Session::login_hook> logins_; // oldest first
 	std::unordered_map<uint32_t, std::unique_ptr<Pool>> pools_;
@@ -110,6 +116,7 @@ private:
 	std::vector<std::unique_ptr<Login>> retired_;
 	uint64_t next_lookup_ = 1;
 	uint64_t next_session_ = 1;
+	uint64_t next_assignment_ = 1;
 	uint32_t servers_ = 0;
 	uint32_t ticks_ = 0;
 	bool draining_ = false;

@@ -181,6 +181,13 @@ bool Pool::acquire(Session *session, bool first)
 	return false;
 }
 
+bool Pool::has_prepared(Statement *s)
+{
+	bool found = false;
+	each_server([&](ServerConn *server) { found = found || server->statements().present(s); });
+	return found;
+}
+
 void Pool::stop_waiting(Session *session)
 {
 	waiters_.remove(session);
@@ -215,8 +222,11 @@ void Pool::on_server_ready(ServerConn *server)
 	if (server->state() == ServerState::Login) {
 		bump(mine_.server_logins);
 		last_failure_ = {};
-		if (!base)
+		if (!base || base_epoch_ != server->opened_in_epoch()) {
 			base = server->params();
+			base_epoch_ = server->opened_in_epoch();
+			known_startups.clear(); // defaults may have changed
+		}
 	}
 	if (owed_ > 0 || engine_.draining() || engine_.now() < drain_until_) {
 		owed_ -= owed_ > 0 ? 1 : 0;

@@ -103,6 +103,7 @@ public:
 	const std::string &role() const { return role_; }
 	bool dead() const { return shared_.state.load(std::memory_order_relaxed) != region::SlotState::Used; }
 	uint32_t epoch() const { return shared_.epoch.load(std::memory_order_relaxed); }
+	bool has_prepared(Statement *s); // a server of this worker has it for certain
 	bool has_waiters() const { return !waiters_.empty(); }
 	// Why a dead pool's clients must go.
 	proto::Error death() const;
@@ -149,6 +150,7 @@ private:
 	int64_t hold_until_ = 0;  // no new server before: the place was promised
 	int64_t drain_until_ = 0; // no server at all before: the database is about to be dropped
 	int64_t logged_at_ = 0;
+	uint32_t base_epoch_ = 0;
 	bool serving_ = false;
 	int64_t retry_at_ = 0;    // after a failed login
 	int64_t asked_at_ = 0;

@@ -12,6 +12,12 @@ namespace
 // Stands in the queue for CopyDone and CopyFail, which have no reply: it bounds the Syncs that a copy eats.
 constexpr char kCopyEnd = 'c';
 
+bool is_noted(char type)
+{
+	return type == Replies::kNotedParse || type == Replies::kNotedClose || type == Replies::kFakeParse ||
+	       type == Replies::kFakeClose;
+}
+
 bool ends_in_ready(char type)
 {
 	return type == 'Q' || type == 'F' || type == 'S';
@@ -25,11 +31,13 @@ void Replies::push(char type, Owner owner)
 		entries_.erase(entries_.begin(), entries_.begin() + static_cast<ptrdiff_t>(head_));
 		head_ = 0;
 	}
+	rounds_ += ends_in_ready(type) ? 1 : 0;
 	entries_.push_back(static_cast<uint8_t>(type) | (owner == Owner::Skip ? kSkipBit : 0));
 }
 
 void Replies::pop()
 {
+	rounds_ -= ends_in_ready(front()) ? 1 : 0;
 	if (++head_ == entries_.size()) {
 		entries_.clear();
 		head_ = 0;
@@ -47,6 +55,7 @@ bool Replies::sent(char type, Owner owner)
 	switch (type) {
 	case 'S':
 		unsynced_ = false;
+		batch_++;
 		if (copy_in_ && !copy_ending_) {
 			dropped_sync_ = true;
 			return false;
@@ -61,8 +70,10 @@ bool Replies::sent(char type, Owner owner)
 	case 'D':
 	case 'E':
 	case 'C':
-	case kNamedParse:
-	case kNamedClose:
+	case kNotedParse:
+	case kNotedClose:
+	case kFakeParse:
+	case kFakeClose:
 		unsynced_ = true;
 		break;
 	case 'c':
@@ -111,7 +122,8 @@ Replies::Verdict Replies::error()
 	Verdict v;
 	if (empty())
 		return v; // asynchronous: the server is about to close the connection
-	v.forward = owner(entries_[head_]) == Owner::Forward;
+	// A Parse of ours stands for the client's: its error is the client's.
+	v.forward = owner(entries_[head_]) == Owner::Forward || front() == kNotedParse;
 	if (copy_in_)
 		end_copy(true);
 	v.answered = front();
@@ -120,7 +132,7 @@ Replies::Verdict Replies::error()
 		return v;
 	}
 	while (!empty() && front() != 'S') {
-		v.unnamed += front() == kNamedParse || front() == kNamedClose;
+		v.voided += is_noted(front());
 		pop();
 	}
 	skipping_ = empty();
@@ -142,6 +154,7 @@ void Replies::start_copy()
 		if (t == 'S') {
 			dropped_sync_ = true;
 			entries_.erase(entries_.begin() + static_cast<ptrdiff_t>(i--));
+			rounds_--;
 		} else {
 			doubtful_ = true;
 		}
@@ -161,9 +174,9 @@ Replies::Verdict Replies::received(char type, char status)
 	drop_markers();
 	Verdict v;
 	switch (type) {
-	case '1': return answer('P', kNamedParse);
+	case '1': return answer('P', kNotedParse);
 	case '2': return answer('B');
-	case '3': return answer('C', kNamedClose);
+	case '3': return answer('C', kNotedClose);
 	case 'n': return answer('D');
 	case 'T':
 		if (front() == 'D')
@@ -210,6 +223,22 @@ Replies::Verdict Replies::received(char type, char status)
 	else
 		v.forward = owner(entries_[head_]) == Owner::Forward;
 	return v;
+}
+
+bool Replies::fake_due() const
+{
+	const char f = front();
+	return f == kFakeParse || f == kFakeClose;
+}
+
+char Replies::take_fake()
+{
+	drop_markers();
+	const char f = front();
+	if (!fake_due())
+		return 0;
+	pop();
+	return f == kFakeParse ? '1' : '3';
 }
 
 void Replies::probe()

@@ -29,18 +29,28 @@ enum class Owner : uint8_t { Forward, Skip };
 class Replies
 {
 public:
-	// A message of this type went (or is about to go) to the server; kNamedParse and kNamedClose are Parse
-	// and Close of a statement with a name, which the session keeps count of. False: it has no reply.
-	static constexpr char kNamedParse = 'p';
-	static constexpr char kNamedClose = 'k';
+	// Entries that come with a note of their sender (statement_notes.hpp): Parse and Close of a shared
+	// statement, and replies that are emitted here, in their turn, without the server's doing.
+	static constexpr char kNotedParse = 'p';
+	static constexpr char kNotedClose = 'k';
+	static constexpr char kFakeParse = 'y';
+	static constexpr char kFakeClose = 'z';
+	// A message of this type went (or is about to go) to the server. False: it has no reply.
 	bool sent(char type, Owner owner = Owner::Forward);
+	// The reply that is due now and is ours to make: '1' or '3'; 0 = none. It is taken.
+	char take_fake();
+	bool fake_due() const;
+	// A ReadyForQuery is to come: what the status will be is not known yet.
+	bool round_outstanding() const { return rounds_ > 0; }
+	// Counts the Syncs that were sent: messages between two of them fail together.
+	uint64_t batch() const { return batch_; }
 
 	struct Verdict {
 		bool forward = true;    // the client's (or asynchronous); else ours
 		bool finished = false;  // a ReadyForQuery that was waited for
 		bool statement = false; // a statement of the client came to its end
 		char answered = 0;      // type of the message that this reply completes, 0 = none
-		uint32_t unnamed = 0;   // named Parse and Close messages that an error made void
+		uint32_t voided = 0;    // entries with a note that an error made void
 		bool violation = false; // no message can have this reply: the stream is out of step
 	};
 	// A message of this type came from the server. `status` is ReadyForQuery's byte.
@@ -85,6 +95,8 @@ private:
 
 	std::vector<uint8_t> entries_; // a queue: entries before head_ are gone
 	size_t head_ = 0;
+	uint64_t batch_ = 0;
+	uint32_t rounds_ = 0;
 	bool skipping_ = false;
 	bool unsynced_ = false;
 	bool copy_in_ = false;

@@ -34,12 +34,15 @@ bool is_needed_whole(char type)
 } // namespace
 
 ServerConn::ServerConn(Pool &pool)
-    : pool_(pool), connected_at_(pool.engine().outside().wall_us()), opened_(pool.engine().now()), since_(opened_),
+    : pool_(pool), notes_(pool.engine().statements(), statements_), connected_at_(pool.engine().outside().wall_us()), opened_(pool.engine().now()), since_(opened_),
       deadline_(opened_ + kConnectTime), epoch_(pool.epoch())
 {
 }
 
-ServerConn::~ServerConn() = default;
+ServerConn::~ServerConn()
+{
+	statements_.drop_all(pool_.engine().statements());
+}
 
 void ServerConn::set_state(ServerState to)
 {
@@ -63,8 +66,10 @@ bool ServerConn::expired(int64_t now) const
 void ServerConn::assign(Session *session)
 {
 	session_ = session;
+	serial_ = pool_.engine().next_assignment();
 	sent_at_assign_ = stream_->sent();
 	said_fatal_ = false;
+	interrupt_later_ = false;
 	transaction_began_ = query_began_ = 0;
 	set_state(ServerState::Active);
 }
@@ -114,6 +119,21 @@ void ServerConn::applied()
 		if (session_)
 			session_->on_applied();
 	}
+}
+
+void ServerConn::emit_fakes()
+{
+	static constexpr char parse_complete[] = {'1', 0, 0, 0, 4};
+	static constexpr char close_complete[] = {'3', 0, 0, 0, 4};
+	bool any = false;
+	while (const char type = replies_.take_fake()) {
+		notes_.confirm();
+		any = true;
+		if (session_)
+			session_->stream()->queue(type == '1' ? parse_complete : close_complete, sizeof(parse_complete));
+	}
+	if (any && session_)
+		session_->stream()->flush();
 }
 
 void ServerConn::flush()
@@ -173,6 +193,10 @@ void ServerConn::service_data(const char *data, size_t size)
 	};
 	while (p < end) {
 		const auto have = static_cast<size_t>(end - p);
+		if (body_left_ == 0 && replies_.fake_due()) {
+			put_run(p);
+			emit_fakes();
+		}
 		if (body_left_ > 0) {
 			const auto n = static_cast<uint32_t>(std::min<size_t>(body_left_, have));
 			p += n;
@@ -200,6 +224,11 @@ void ServerConn::service_data(const char *data, size_t size)
 		}
 		const size_t n = std::min(total, have);
 		bool forward = true;
+		if (type == 'Z' && session_ && (replies_.front_is_ours() || session_->settling())) {
+			// What follows from it may end the session: its replies go out first.
+			put_run(p);
+			session_->stream()->flush();
+		}
 		if (!message(type, {p + proto::kHeaderSize, n - proto::kHeaderSize}, forward))
 			return;
 		if (!forward)
@@ -213,8 +242,10 @@ void ServerConn::service_data(const char *data, size_t size)
 	put_run(p);
 	if (p < end)
 		stash_.assign(p, static_cast<size_t>(end - p));
-	if (forwarded > 0) {
-		bump(pool_.counters().bytes_sent, forwarded);
+	bump(pool_.counters().bytes_sent, forwarded);
+	if (body_left_ == 0)
+		emit_fakes();
+	if (session_) {
 		session_->stream()->flush();
 		if (session_->stream()->unsent() > 0)
 			stream_->read(false);
@@ -243,12 +274,11 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		break;
 	case '1':
 	case '3':
-		if (session_ && (v.answered == Replies::kNamedParse || v.answered == Replies::kNamedClose))
-			session_->on_statement(v.answered);
+		if (v.answered == Replies::kNotedParse || v.answered == Replies::kNotedClose)
+			notes_.confirm();
 		break;
 	case 'E':
-		if (session_ && v.unnamed > 0)
-			session_->on_void(v.unnamed);
+		notes_.make_void(v.voided, session_ ? &session_->statements() : nullptr);
 		if (session_ && v.forward && !idle_before)
 			bump(pool_.counters().errors);
 		if (!v.forward && applying_)
@@ -259,6 +289,10 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 			// Last words of a backend that serves no transaction: its client need not know.
 			forward = false;
 			said_fatal_ = true;
+			if (state_ == ServerState::Idle) {
+				close();
+				return false;
+			}
 		}
 		break;
 	case 'A':
@@ -292,6 +326,7 @@ void ServerConn::command_complete(std::string_view tag)
 	if (tag.size() > 0 && tag.back() == '\0')
 		tag.remove_suffix(1);
 	if (tag == "DISCARD ALL" || tag == "DEALLOCATE ALL") {
+		statements_.clear(pool_.engine().statements());
 		if (session_)
 			session_->on_discarded();
 		if (tag == "DISCARD ALL")
@@ -320,12 +355,17 @@ void ServerConn::finished(char status, bool forward)
 				session_->transactions_++;
 			transaction_began_ = 0;
 		}
-		if (session_ && replies_.empty())
-			session_->on_replies_done();
+		if (session_ && session_->settling())
+			session_->on_settled();
 		return;
 	}
 	if (state_ == ServerState::Cleaning && !replies_.empty())
 		interrupt(); // of a pipeline, the next query runs now
+	if (interrupt_later_ && !replies_.front_is_ours()) {
+		interrupt_later_ = false;
+		if (!replies_.empty())
+			interrupt();
+	}
 	if (applying_) {
 		applied();
 	} else if (session_ && session_->held() && !holding_) {
@@ -335,8 +375,10 @@ void ServerConn::finished(char status, bool forward)
 		discard_ = false;
 		if (discard_failed_)
 			out_of_step("an error in DISCARD ALL");
-		else
+		else {
 			params_ = params_.reported_only();
+			statements_.clear(pool_.engine().statements());
+		}
 	}
 }
 
@@ -399,7 +441,7 @@ void ServerConn::client_gone()
 	Session *session = session_;
 	if (!session)
 		return;
-	discard_ = session->session_mode() || session->used_named_statements() || foreign_identity_;
+	discard_ = session->session_mode() || session->raw_names() || foreign_identity_;
 	const bool hopeless = session->mid_message() || stream_->unsent() > 0 || replies_.copy_in() ||
 	                      replies_.doubtful() || stream_->broken() || holding_;
 	session_ = nullptr;
@@ -465,6 +507,10 @@ void ServerConn::interrupt()
 {
 	// While the server is this client's, so that no other client's query can be hit: kill() is
 	// synchronous, and the next client's bytes are written after it.
+	if (session_ && !session_->login() && replies_.front_is_ours() && replies_.size() > 0) {
+		interrupt_later_ = true; // it works for us now: the client's query comes behind
+		return;
+	}
 	if (pid_ > 0 && !gone_ && state_ != ServerState::Closing && !stream_->broken())
 		pool_.engine().outside().interrupt_backend(pid_);
 }
@@ -473,6 +519,7 @@ void ServerConn::interrupt()
 
 void ServerConn::abandon()
 {
+	notes_.make_void(UINT32_MAX, &session_->statements());
 	session_ = nullptr;
 	replies_ = Replies();
 	close();
@@ -534,7 +581,7 @@ void ServerConn::on_closed(const char *why)
 	if (!in_transaction && !session->session_mode() && !session->pinned()) {
 		// It died between two transactions: the client keeps its connection.
 		session->params() = params_;
-		session->on_released();
+		session->on_server_died_at_rest();
 		return;
 	}
 	session->on_server_lost(nullptr);

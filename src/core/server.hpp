@@ -16,7 +16,9 @@
 #include "core/list.hpp"
 #include "core/params.hpp"
 #include "core/ports.hpp"
+#include "core/prepared.hpp"
 #include "core/replies.hpp"
+#include "core/statement_notes.hpp"
 #include "proto/message.hpp"
 
 namespace pgpool::proto
@@ -64,12 +66,17 @@ public:
 	Replies &replies() { return replies_; }
 	const Replies &replies() const { return replies_; }
 	const Params &params() const { return params_; }
+	ServerStatements &statements() { return statements_; }
+	StatementNotes &notes() { return notes_; }
+	uint64_t serial() const { return serial_; }
+	void emit_fakes(); // replies of ours that are due
 	control::ServerState state() const { return state_; }
 	Session *session() const { return session_; }
 	Stream *stream() { return stream_; }
 	int32_t pid() const { return pid_; }
 	int64_t since() const { return since_; }
 	bool stale() const;
+	uint32_t opened_in_epoch() const { return epoch_; }
 	bool expired(int64_t now) const;
 
 	Hook<ServerConn> pool_hook;
@@ -109,6 +116,9 @@ private:
 	Stream *stream_ = nullptr;
 	Session *session_ = nullptr;
 	Replies replies_;
+	ServerStatements statements_;
+	StatementNotes notes_;
+	uint64_t serial_ = 0; // of the assignment
 	Params params_;
 	Params target_; // settings that are being applied
 	proto::Error apply_error_;
@@ -138,6 +148,7 @@ private:
 	bool discard_failed_ = false;
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
 	bool said_fatal_ = false;
+	bool interrupt_later_ = false;
 	bool gone_ = false;
 };
 

@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <deque>
-#include <set>
 
 #include "core/engine.hpp"
 #include "core/login.hpp"
@@ -36,11 +34,6 @@ bool may_be_long(char type)
 
 } // namespace
 
-struct NamedStatements {
-	std::deque<std::string> pending; // whose Parse or Close is on its way, in order
-	std::set<std::string> known;
-};
-
 Session::Session(Engine &engine, Stream *stream, uint64_t serial, bool session_port)
     : engine_(engine), stream_(stream), id_(uint64_t{engine.worker()} << 48 | serial),
       connected_at_(engine.outside().wall_us()), since_(engine.now()), session_port_(session_port)
@@ -60,7 +53,7 @@ void Session::on_data(const char *data, size_t size)
 		login_->on_data(data, size);
 		return;
 	}
-	if (holding_ || wait_hook.linked) {
+	if (holding_ || settling_ || wait_hook.linked) {
 		inbuf_.append(data, size);
 		return;
 	}
@@ -91,7 +84,7 @@ void Session::on_closed(const char *)
 {
 	if (dead_)
 		return;
-	if (server_ && !stream_->broken() && !server_->replies().empty() && body_left_ == 0 && !leaving_ && !holding_) {
+	if (server_ && !stream_->broken() && !server_->replies().empty() && body_left_ == 0 && !leaving_ && !holding_ && !settling_) {
 		leaving_ = true;
 		since_ = engine_.now();
 		stream_->read(false);
@@ -163,7 +156,11 @@ Session::Next Session::before_server(const char *&p, const char *end)
 			discard_left_ = length + 1;
 		} else {
 			const auto have = static_cast<size_t>(end - p);
-			return have > length || have >= kChunk ? Next::Server : Next::More;
+			if (have <= length)
+				return have >= kChunk ? Next::Server : Next::More;
+			if ((type != 'P' && type != 'C') || !answer_statement(p, size_t{length} + 1))
+				return Next::Server;
+			p += size_t{length} + 1;
 		}
 	}
 	return Next::More;
@@ -240,11 +237,16 @@ void Session::hold()
 	stream_->read(false);
 }
 
-// Splits [p, end) into messages, writes each into the account of replies and sends all as one run.
+// Splits [p, end) into messages, writes each into the account of replies and sends all as one run; as
+// soon as one message must be rewritten, as one copy.
 void Session::forward(const char *p, const char *end)
 {
 	const char *start = p;
 	const char *run = p;
+	const char *unnamed_parse = nullptr;
+	std::string &out = engine_.copy();
+	out.clear();
+	Rewrite verdict = Rewrite::Verbatim;
 	while (p < end) {
 		const auto have = static_cast<size_t>(end - p);
 		if (body_left_ > 0) {
@@ -262,38 +264,72 @@ void Session::forward(const char *p, const char *end)
 				return;
 		}
 		if (type == 'X') {
-			server_->queue(run, static_cast<size_t>(p - run));
-			server_->flush();
+			send(out, run, p);
 			leave();
 			return;
 		}
 		const size_t total = size_t{length} + 1;
+		if (type == 'P' || type == 'B' || type == 'D' || type == 'C') {
+			size_t used = 0;
+			const size_t mark = out.size();
+			out.append(run, static_cast<size_t>(p - run));
+			verdict = rewrite(p, have, total, out, used);
+			if (verdict == Rewrite::Done) {
+				p += used;
+				body_left_ = static_cast<uint32_t>(total - used);
+				run = p;
+				continue;
+			}
+			if (out.size() == mark + static_cast<size_t>(p - run))
+				out.resize(mark);
+			else
+				run = p; // something went before it
+			if (verdict != Rewrite::Verbatim)
+				break;
+			if (type == 'P')
+				unnamed_parse = p;
+		}
 		if (type == 'S' && length == 4 && server_->replies().eats_sync()) {
-			server_->queue(run, static_cast<size_t>(p - run));
+			out.append(run, static_cast<size_t>(p - run));
 			p += proto::kHeaderSize;
 			run = p;
 			continue;
 		}
-		std::string_view name;
-		if ((type == 'P' || type == 'C') && !statement_name(p, have, total, name))
-			break;
-		if (name.empty())
-			server_->replies().sent(type);
-		else
-			send_named(type == 'P' ? Replies::kNamedParse : Replies::kNamedClose, name);
+		server_->replies().sent(type);
 		if (type == 'Q' || type == 'E' || type == 'F')
 			queries_++;
+		if (type == 'Q' && unnamed_)
+			forget_unnamed(); // as the server does
 		const size_t n = std::min(total, have);
 		p += n;
 		body_left_ = static_cast<uint32_t>(total - n);
+		if (type == 'S' && !cleanup_.empty()) {
+			out.append(run, static_cast<size_t>(p - run));
+			run = p;
+			after_sync(out);
+		}
 	}
-	server_->queue(run, static_cast<size_t>(p - run));
-	bump(pool_->counters().bytes_received, static_cast<uint64_t>(p - run));
-	if (p < end)
+	if (unnamed_waits_)
+		remember_unnamed(unnamed_parse, p);
+	if (verdict == Rewrite::Settle)
+		settle(p, end);
+	else if (p < end)
 		stash(p, end);
-	server_->flush();
-	if (server_->refused_all() && !session_mode_)
+	send(out, run, p);
+	if (server_ && server_->refused_all() && !session_mode_)
 		retry(start, end);
+}
+
+// What was rewritten, and the run behind it.
+void Session::send(std::string &out, const char *run, const char *end)
+{
+	const auto tail = static_cast<size_t>(end - run);
+	bump(pool_->counters().bytes_received, out.size() + tail);
+	if (!out.empty())
+		server_->queue(out.data(), out.size());
+	server_->queue(run, tail);
+	server_->flush();
+	server_->emit_fakes();
 }
 
 // The server was dead when it was assigned: no byte of the transaction left, so another one can have it.
@@ -302,70 +338,36 @@ void Session::retry(const char *p, const char *end)
 	ServerConn *dead = server_;
 	server_ = nullptr;
 	body_left_ = 0;
-	named_.reset();
+	settling_ = false;
 	inbuf_.clear();
 	dead->abandon();
 	const std::string all(p, static_cast<size_t>(end - p));
 	process(all.data(), all.size());
 }
 
-void Session::send_named(char type, std::string_view name)
-{
-	if (!server_->replies().sent(type))
-		return;
-	if (!named_)
-		named_ = std::make_unique<NamedStatements>();
-	used_named_ = true;
-	named_->pending.emplace_back(name);
-}
-
-// The statement's name in a Parse or Close, empty for the unnamed one and for portals. False: it is not
-// there in full yet.
-bool Session::statement_name(const char *message, size_t have, size_t total, std::string_view &name)
-{
-	std::string_view body(message + proto::kHeaderSize, std::min(have, total) - proto::kHeaderSize);
-	if (*message == 'C') {
-		if (body.empty())
-			return total == proto::kHeaderSize;
-		if (body[0] != 'S')
-			return true;
-		body.remove_prefix(1);
-	}
-	const size_t end = body.find('\0');
-	name = body.substr(0, end);
-	return end != std::string_view::npos || have >= std::min(total, kChunk);
-}
-
-void Session::on_statement(char answered)
-{
-	if (!named_ || named_->pending.empty())
-		return;
-	const std::string name = std::move(named_->pending.front());
-	named_->pending.pop_front();
-	if (answered == Replies::kNamedParse)
-		named_->known.insert(name);
-	else
-		named_->known.erase(name);
-}
-
-void Session::on_void(uint32_t count)
-{
-	while (named_ && count-- > 0 && !named_->pending.empty())
-		named_->pending.pop_front();
-}
-
-void Session::on_replies_done()
-{
-	if (!named_)
-		return;
-	if (named_->known.empty() && named_->pending.empty())
-		named_.reset();
-}
-
 void Session::on_discarded()
 {
-	if (named_)
-		named_->known.clear();
+	for (auto &item : statements_.take_all())
+		engine_.statements().release(item.second);
+	raw_names_ = false;
+	forget_unnamed();
+}
+
+// A message means what the replies to an earlier batch decide: it waits for them, and all behind it.
+void Session::settle(const char *p, const char *end)
+{
+	settling_ = true;
+	stash(p, end);
+	stream_->read(false);
+}
+
+void Session::on_settled()
+{
+	settling_ = false;
+	std::string all = std::move(inbuf_);
+	inbuf_.clear();
+	stream_->read(true);
+	process(all.data(), all.size());
 }
 
 void Session::leave()
@@ -398,9 +400,18 @@ void Session::on_released()
 		fatal({proto::sqlstate::kAdminShutdown, "terminating connection due to administrator command", "", ""});
 }
 
+void Session::on_server_died_at_rest()
+{
+	// The rest of a message that the dead one would have discarded.
+	discard_left_ += body_left_;
+	body_left_ = 0;
+	stream_->read(true);
+	on_released();
+}
+
 void Session::on_server_writable()
 {
-	if (!dead_ && !leaving_ && !holding_ && !login_)
+	if (!dead_ && !leaving_ && !holding_ && !settling_ && !login_)
 		stream_->read(true);
 }
 
@@ -553,6 +564,7 @@ void Session::close(bool flush)
 		server->client_gone();
 		server_ = nullptr;
 	}
+	on_discarded();
 	if (pool_)
 		pool_->detach(this);
 	if (tenant_slot_ != UINT32_MAX)
@@ -609,8 +621,10 @@ void Session::fill(control::ClientRow &row) const
 	}
 	if (session_mode_)
 		put(row.pinned, "session mode");
-	else if (named_)
-		put(row.pinned, "named statement");
+	else if (raw_names_)
+		put(row.pinned, "long statement");
+	else if (unnamed_waits_)
+		put(row.pinned, "unnamed statement");
 }
 
 } // namespace pgpool::core

@@ -16,6 +16,7 @@
 #include "core/list.hpp"
 #include "core/params.hpp"
 #include "core/ports.hpp"
+#include "core/prepared.hpp"
 #include "proto/message.hpp"
 
 namespace pgpool::core
@@ -25,10 +26,6 @@ class Engine;
 class Login;
 class Pool;
 class ServerConn;
-
-// Names of the statements that a client prepared on the server it has. While there is one, the server
-// cannot be given to another client.
-struct NamedStatements;
 
 class Session final : public StreamOwner
 {
@@ -59,12 +56,13 @@ public:
 	void hold();             // what the client sends is kept until on_applied()
 	bool held() const { return holding_; }
 	void on_released();      // the server is gone back to its pool
+	void on_server_died_at_rest(); // between two transactions: another one will serve
 	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
 	void on_server_writable();
-	void on_statement(char answered); // a named statement was prepared or closed
-	void on_void(uint32_t count);     // an error made so many Parses and Closes of names void
 	void on_discarded();     // DISCARD ALL or DEALLOCATE ALL was executed
-	void on_replies_done();  // nothing is outstanding
+	bool settling() const { return settling_; }
+	void on_settled();       // replies came that a name waited for
+	ClientStatements &statements() { return statements_; }
 
 	// ---- for the engine
 	void fatal(const proto::Error &error);
@@ -86,8 +84,9 @@ public:
 	bool session_port() const { return session_port_; }
 	bool dead() const { return dead_; }
 	bool mid_message() const { return body_left_ > 0; }
-	bool pinned() const { return named_ != nullptr; }
-	bool used_named_statements() const { return used_named_; }
+	// Why the server cannot be given to another client although the transaction is over.
+	bool pinned() const { return raw_names_ || unnamed_waits_; }
+	bool raw_names() const { return raw_names_; }
 	int64_t since() const { return since_; }
 	uint8_t minor = 0;
 
@@ -100,12 +99,29 @@ private:
 	Next before_server(const char *&p, const char *end);
 	bool check_header(char type, uint32_t length);
 	void forward(const char *p, const char *end);
-	static bool statement_name(const char *message, size_t have, size_t total, std::string_view &name);
+	void send(std::string &out, const char *run, const char *end);
 	void acquire(const char *p, const char *end);
 	void stash(const char *p, const char *end) { inbuf_.assign(p, static_cast<size_t>(end - p)); }
 	void leave();
 	void retry(const char *p, const char *end);
-	void send_named(char type, std::string_view name);
+
+	// ---- statements, in session_statements.cpp
+	enum class Rewrite { Verbatim, More, Settle, Done };
+	Rewrite rewrite(const char *message, size_t have, size_t total, std::string &out, size_t &used);
+	Rewrite rewrite_parse(const char *message, size_t have, size_t total, std::string &out, size_t &used);
+	Rewrite rewrite_bind(const char *message, size_t have, size_t total, std::string &out, size_t &used);
+	Rewrite rewrite_describe_or_close(const char *message, size_t have, size_t total, std::string &out, size_t &used);
+	Rewrite use(std::string_view name, std::string &out, std::string &server_name);
+
+	Rewrite use_statement(Statement *s, std::string &out);
+	Statement *use_unnamed(std::string &out);
+	void forget_unnamed();
+	void remember_unnamed(const char *parse, const char *end);
+	void make_room(std::string &out);
+	std::string statement_meaning() const;
+	void after_sync(std::string &out);
+	bool answer_statement(const char *message, size_t total);
+	void settle(const char *p, const char *end);
 	void reply(std::string_view bytes);
 
 	Engine &engine_;
@@ -115,7 +131,10 @@ private:
 	ServerConn *server_ = nullptr;
 	Params params_;
 	std::string inbuf_; // the start of a message, or all that waits for a server
-	std::unique_ptr<NamedStatements> named_;
+	ClientStatements statements_;
+	std::string cleanup_; // a name that is to be closed on the server behind the next Sync
+	uint64_t unnamed_at_ = 0;       // assignment in which the unnamed statement was prepared
+	Statement *unnamed_ = nullptr;  // remembered, for a Bind that comes on another server
 	uint64_t id_;
 	int64_t connected_at_; // wall clock
 	int64_t since_;        // monotonic: of the present state
@@ -131,7 +150,9 @@ private:
 	bool skipping_ = false; // after an error of ours: everything up to Sync
 	bool leaving_ = false;  // Terminate or end of file came; replies are still to come
 	bool holding_ = false;  // the server does not have our settings yet
-	bool used_named_ = false;
+	bool settling_ = false;
+	bool raw_names_ = false;     // a statement went to the server under the client's own name
+	bool unnamed_waits_ = false; // the unnamed statement was prepared, not yet used, and is not remembered
 	bool dead_ = false;
 
 	friend class ServerConn;

@@ -91,6 +91,8 @@ const IntSetting kInts[] = {
      &gucs.client_idle_timeout, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
     {"pgpool.idle_in_transaction_timeout", "Time after which a client idle in a transaction is disconnected.",
      "0 turns it off.", &gucs.idle_in_transaction_timeout, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
+    {"pgpool.max_prepared_statements", "Most shared prepared statements on one server connection.",
+     "The least recently used one is closed to make room.", &gucs.max_prepared_statements, 1000, 1, 100000, PGC_SIGHUP, 0},
     {"pgpool.server_idle_timeout", "Time after which an idle server connection is closed.", "0 turns it off.",
      &gucs.server_idle_timeout, 600, 0, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S},
     {"pgpool.server_lifetime", "Age at which a server connection is closed as soon as it is idle.", "0 turns it off.",
@@ -228,6 +230,7 @@ void fill_settings(region::Settings &to, uint32_t generation)
 	to.tcp_keepalives_interval = gucs.tcp_keepalives_interval;
 	to.tcp_keepalives_count = gucs.tcp_keepalives_count;
 	to.tcp_user_timeout = gucs.tcp_user_timeout;
+	to.max_prepared_statements = gucs.max_prepared_statements;
 	to.log_connections = gucs.log_connections;
 	to.log_disconnections = gucs.log_disconnections;
 	strlcpy(to.listen_addresses, gucs.listen_addresses, sizeof to.listen_addresses);

@@ -21,6 +21,7 @@ struct Gucs {
 	int default_pool_size;
 	int default_pool_mode;
 	int login_timeout;
+	int max_prepared_statements;
 	int query_wait_timeout;
 	int client_idle_timeout;
 	int idle_in_transaction_timeout;

@@ -1,0 +1,102 @@
+// Prepared statements that many clients share.
+//
+// Owns three things. The store interns a statement by its text, parameter types and those settings that
+// decide how the text is read; equal statements of all clients of a worker are one object with a name of
+// ours. A ClientStatements maps one client's names to statements. A ServerStatements knows which of them
+// one backend has, exactly, also while messages are on their way: what was sent is `unsettled` until its
+// reply came, and an error voids what it made the backend skip.
+// Must not know sessions or messages; session_statements.cpp rewrites those.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace pgpool::core
+{
+
+// Prefix of the names on the backends. A client's own name of that form is never sent as it is.
+inline constexpr std::string_view kStatementPrefix = "_pgpool_";
+
+struct Statement {
+	std::string body; // of Parse behind the name: text, NUL, parameter types
+	std::string name; // on backends
+	uint64_t hash;
+	uint32_t references = 0;
+};
+
+class StatementStore
+{
+public:
+	// `meaning`: the settings that decide how the text is read.
+	Statement *intern(std::string_view body, std::string_view meaning); // with one reference
+	static Statement *keep(Statement *s)
+	{
+		if (s)
+			s->references++;
+		return s;
+	}
+	void release(Statement *s);
+	size_t size() const { return by_hash_.size(); }
+	uint64_t bytes() const { return bytes_; }
+
+private:
+	struct Entry {
+		Statement *statement;
+		std::string meaning;
+	};
+	std::unordered_multimap<uint64_t, Entry> by_hash_;
+	uint64_t next_ = 1;
+	uint64_t bytes_ = 0;
+};
+
+class ClientStatements
+{
+public:
+	Statement *find(std::string_view name) const;
+	// Returns what the name meant before; the reference to it goes to the caller, that to `s` comes here.
+	Statement *set(std::string_view name, Statement *s);
+	std::vector<std::pair<std::string, Statement *>> take_all();
+	size_t size() const { return items_.size(); }
+
+private:
+	std::vector<std::pair<std::string, Statement *>> items_; // few: searched in turn
+};
+
+class ServerStatements
+{
+public:
+	enum class Has { No, Yes, Unsettled };
+
+	// Yes: a message that follows at once may use it. Unsettled: only the replies to an earlier batch will
+	// tell, so the caller must wait for them. `batch` counts the Syncs that were sent.
+	Has has(Statement *s, uint64_t batch);
+	bool present(Statement *s) const; // and nothing on the way changes that
+	void parsing(Statement *s, uint64_t batch); // Parse is sent
+	void closing(Statement *s, uint64_t batch); // Close is sent
+	void parsed(Statement *s);                  // its reply came
+	void closed(Statement *s, StatementStore &store);
+	void parse_void(Statement *s, StatementStore &store); // failed or was skipped
+	void close_void(Statement *s);
+	// The least recently used one that can go, when there are more than `limit`; nullptr: none.
+	Statement *surplus(size_t limit);
+	void clear(StatementStore &store);    // DEALLOCATE ALL: what is there for certain
+	void drop_all(StatementStore &store); // the backend is gone
+	size_t size() const { return items_.size(); }
+
+private:
+	enum class State : uint8_t { Parsing, Present, Closing };
+	struct Item {
+		State state;
+		uint64_t batch;
+		std::list<Statement *>::iterator used;
+	};
+	std::unordered_map<Statement *, Item> items_;
+	std::list<Statement *> used_; // most recently first
+};
+
+} // namespace pgpool::core

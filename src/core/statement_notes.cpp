@@ -1,0 +1,70 @@
+// See statement_notes.hpp.
+#include "core/statement_notes.hpp"
+
+#include <algorithm>
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+StatementNotes::~StatementNotes()
+{
+	for (Note &n : notes_) {
+		store_.release(n.statement);
+		store_.release(n.before);
+	}
+}
+
+void StatementNotes::add(OnServer what, Statement *statement)
+{
+	notes_.push_back({what, false, StatementStore::keep(statement), {}, nullptr, batch_});
+}
+
+void StatementNotes::add(OnServer what, Statement *statement, std::string_view name, Statement *before)
+{
+	notes_.push_back({what, true, StatementStore::keep(statement), std::string(name), before, batch_});
+}
+
+void StatementNotes::confirm()
+{
+	if (notes_.empty())
+		return;
+	Note &n = notes_.front();
+	if (n.what == OnServer::Parse)
+		server_.parsed(n.statement);
+	else if (n.what == OnServer::Close)
+		server_.closed(n.statement, store_);
+	store_.release(n.statement);
+	store_.release(n.before);
+	notes_.pop_front();
+}
+
+void StatementNotes::make_void(uint32_t count, ClientStatements *client)
+{
+	count = static_cast<uint32_t>(std::min<size_t>(count, notes_.size()));
+	for (uint32_t i = count; i-- > 0;) {
+		Note &n = notes_[i];
+		if (n.what == OnServer::Parse)
+			server_.parse_void(n.statement, store_);
+		else if (n.what == OnServer::Close)
+			server_.close_void(n.statement);
+		if (n.renames && client)
+			store_.release(client->set(n.name, n.before));
+		else
+			store_.release(n.before);
+		store_.release(n.statement);
+	}
+	notes_.erase(notes_.begin(), notes_.begin() + count);
+}
+
+bool StatementNotes::unsettled(std::string_view name, uint64_t batch) const
+{
+	for (const Note &n : notes_) {
+		if (n.renames && n.batch != batch && n.name == name)
+			return true;
+	}
+	return false;
+}
+
+} // namespace pgpool::core

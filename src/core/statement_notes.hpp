@@ -1,0 +1,51 @@
+// What becomes of statements when a reply comes, or when an error makes it void.
+//
+// One note for each noted entry of Replies, in the same order. A message is sent on the assumption that it
+// succeeds; the note knows how to confirm it and how to take it back, for the backend's table and for the
+// client's. Owns the references that it holds. Must not know messages.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <string_view>
+
+#include "core/prepared.hpp"
+
+namespace pgpool::core
+{
+
+class StatementNotes
+{
+public:
+	explicit StatementNotes(StatementStore &store, ServerStatements &server) : store_(store), server_(server) {}
+	~StatementNotes();
+
+	enum class OnServer : uint8_t { Nothing, Parse, Close };
+	// `client`: whose names change, nullptr when nobody's do. `before`: what the name meant until now.
+	void add(OnServer what, Statement *statement);
+	void add(OnServer what, Statement *statement, std::string_view name, Statement *before);
+
+	void confirm(); // the first one
+	void make_void(uint32_t count, ClientStatements *client); // the first ones: taken back, last first
+	// A name whose meaning depends on the reply to an earlier batch.
+	bool unsettled(std::string_view name, uint64_t batch) const;
+	void note_batch(uint64_t batch) { batch_ = batch; } // of notes to come
+	bool empty() const { return notes_.empty(); }
+
+private:
+	struct Note {
+		OnServer what;
+		bool renames;
+		Statement *statement; // of the backend's table
+		std::string name;     // of the client's
+		Statement *before;
+		uint64_t batch;
+	};
+	StatementStore &store_;
+	ServerStatements &server_;
+	std::deque<Note> notes_;
+	uint64_t batch_ = 0;
+};
+
+} // namespace pgpool::core
