@@ -372,6 +372,11 @@ void Login::check_password(std::string_view password)
 {
 	const std::string_view verifier(answer_->verifier);
 	bool right;
+	if (password.empty()) {
+		// Refused for every role alike, so nothing is told by it.
+		fail(sqlstate::kInvalidPassword, "empty password returned by client");
+		return;
+	}
 	if (proto::is_md5_verifier(verifier)) {
 		right = proto::md5_password_matches(verifier, answer_->role, password);
 	} else {
@@ -380,7 +385,7 @@ void Login::check_password(std::string_view password)
 		        proto::scram_keys_from_password(password, scram, client_key_);
 		has_key_ = right;
 	}
-	if (!right || password.empty() || answer_->doomed) {
+	if (!right || answer_->doomed) {
 		wrong_password();
 		return;
 	}
@@ -477,10 +482,21 @@ void Login::learn_credential()
 	} else if (!c->password.empty()) {
 		c->has_key = proto::scram_keys_from_password(c->password, c->verifier, c->client_key);
 	}
-	// One who proved nothing must not take away what another one proved.
+	// One who proved nothing must not take away what another one proved; the way to the server is always
+	// the newest, as pg_hba.conf is now.
 	const Credential *have = session_.pool()->credential();
-	if (!have || c->has_key || !c->password.empty() || !c->md5.empty() || !have->has_key)
-		session_.pool()->learn(std::move(c));
+	if (have && !c->has_key && c->md5.empty() && c->password.empty()) {
+		c->has_key = have->has_key;
+		c->client_key = have->client_key;
+		c->verifier = have->verifier;
+		c->md5 = have->md5;
+		c->password = have->password;
+		if (c->route == control::ServerRoute::None) {
+			c->route = have->route;
+			c->method = have->method;
+		}
+	}
+	session_.pool()->learn(std::move(c));
 }
 
 std::string Login::startup_key() const

@@ -295,8 +295,10 @@ void Pool::on_server_failed(ServerConn *, const proto::Error &why)
 	}
 	last_failure_ = why;
 	retry_at_ = now + kRetryAfter;
+	// The manager may know better than the server's refusal why there is no way in.
+	const bool explained = credential_ && !credential_->route_error.sqlstate.empty();
 	if (!is_passing(why.sqlstate))
-		fail_waiters(why);
+		fail_waiters(explained ? credential_->route_error : why);
 }
 
 void Pool::on_server_gone(ServerConn *server)

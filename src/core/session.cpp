@@ -565,6 +565,11 @@ void Session::close(bool flush)
 		server_ = nullptr;
 	}
 	on_discarded();
+	if (engine_.settings().log_disconnections && pool_ && key_pid_ != 0)
+		engine_.outside().log("disconnection: session time " +
+		                      std::to_string((engine_.outside().wall_us() - connected_at_) / 1000) + " ms, role \"" +
+		                      pool_->role() + "\", database \"" + pool_->database() + "\", tenant \"" +
+		                      pool_->tenant() + "\"");
 	if (pool_)
 		pool_->detach(this);
 	if (tenant_slot_ != UINT32_MAX)

@@ -26,6 +26,7 @@ namespace
 {
 
 constexpr uint64_t kTickMs = 100;
+constexpr int64_t kListenAgain = 1000000; // microseconds
 constexpr int kReservedDescriptors = 128; // for servers, control sockets and the log
 
 std::string control_path(uint32_t worker)
@@ -188,6 +189,12 @@ void WorkerLoop::problem(const std::string &text)
 	log(text);
 }
 
+void WorkerLoop::solved(const std::string &text)
+{
+	memset(engine_.slot().problem, 0, sizeof(engine_.slot().problem));
+	log(text);
+}
+
 void WorkerLoop::listen()
 {
 	const region::Settings &s = loop_.settings();
@@ -198,30 +205,34 @@ void WorkerLoop::listen()
 	}
 	auto on_accept = [this](SocketStream *stream, bool session_port, int fd) { accept(stream, session_port, fd); };
 	std::string why;
-	tcp_listens_ = Listener::bind_tcp(loop_, s.listen_addresses, s.port, s.listen_backlog, false, on_accept, tcp_, why);
-	if (s.session_port != 0)
-		session_listens_ = Listener::bind_tcp(loop_, s.listen_addresses, s.session_port, s.listen_backlog, true,
-		                                      on_accept, tcp_, why);
-	if (!why.empty())
-		problem(why);
+	if (tcp_.empty())
+		(void) Listener::bind_tcp(loop_, s.listen_addresses, s.port, s.listen_backlog, false, on_accept, tcp_, why);
+	if (session_tcp_.empty() && s.session_port != 0)
+		(void) Listener::bind_tcp(loop_, s.listen_addresses, s.session_port, s.listen_backlog, true, on_accept, session_tcp_, why);
+	const bool complete = !tcp_.empty() && (s.session_port == 0 || !session_tcp_.empty());
+	if (!why.empty() && listen_again_at_ == 0)
+		problem(why + (complete ? "" : "; trying again every second"));
+	else if (complete && listen_again_at_ != 0)
+		solved("now listening on port " + std::to_string(s.port));
+	listen_again_at_ = complete ? 0 : now_us() + kListenAgain;
 	publish_listening();
 }
 
 void WorkerLoop::publish_listening()
 {
-	engine_.slot().listening.store((tcp_listens_ ? region::kListenTcp : 0) |
-	                               (session_listens_ ? region::kListenSession : 0) |
+	engine_.slot().listening.store((!tcp_.empty() ? region::kListenTcp : 0) |
+	                               (!session_tcp_.empty() ? region::kListenSession : 0) |
 	                               (!unix_.empty() ? region::kListenUnix : 0));
 }
 
 void WorkerLoop::stop_listening()
 {
-	for (auto *list : {&tcp_, &unix_}) {
+	for (auto *list : {&tcp_, &session_tcp_, &unix_}) {
 		for (Listener *l : *list)
 			l->close();
 		list->clear();
 	}
-	tcp_listens_ = session_listens_ = false;
+	listen_again_at_ = 0;
 	publish_listening();
 }
 
@@ -295,10 +306,12 @@ void WorkerLoop::on_tick()
 {
 	if (!manager_)
 		connect_manager();
-	for (auto *list : {&tcp_, &unix_}) {
+	for (auto *list : {&tcp_, &session_tcp_, &unix_}) {
 		for (Listener *l : *list)
 			l->tick();
 	}
+	if (listen_again_at_ != 0 && now_us() > listen_again_at_ && !stopping_)
+		listen();
 	loop_.tick();
 	engine_.tick();
 	if (stopping_) {

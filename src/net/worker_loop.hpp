@@ -58,6 +58,7 @@ private:
 	void listen();
 	void stop_listening();
 	void problem(const std::string &text);
+	void solved(const std::string &text);
 	void connect_manager();
 	void on_manager_packet(const control::Head &head, const std::vector<int> &fds);
 	void replace_unix_listeners(const control::UnixListeners &m, const std::vector<int> &fds);
@@ -74,14 +75,14 @@ private:
 	core::Engine engine_;
 	uv_poll_t signal_poll_, postmaster_poll_;
 	uv_timer_t timer_;
-	std::vector<Listener *> tcp_, unix_;
+	std::vector<Listener *> tcp_, session_tcp_, unix_;
 	PacketSocket *manager_ = nullptr;
 	PacketListener *control_ = nullptr;
 	sockaddr_storage unix_server_{}, tcp_server_{};
 	socklen_t unix_server_length_ = 0, tcp_server_length_ = 0;
 	int64_t stop_deadline_ = 0;
 	int file_limit_ = 0;
-	bool tcp_listens_ = false, session_listens_ = false;
+	int64_t listen_again_at_ = 0; // 0: all is bound
 	bool stopping_ = false;
 	bool finished_ = false;
 };

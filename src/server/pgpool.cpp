@@ -122,14 +122,14 @@ void register_workers()
 {
 	char name[BGW_MAXLEN];
 
-	// the last registered starts first: the manager is there when the workers say hello
+	// The first has a place when max_worker_processes is too small for all, and without the manager nobody logs in.
+	// 5 s: a missing pgpool.database must not fill the log
+	register_one("pgpool", "pgpool_manager_main", "pgpool manager", "pgpool manager",
+	             BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION, 5, 0);
 	for (int i = 0; i < gucs.workers; i++) {
 		snprintf(name, sizeof name, "pgpool worker %d", i);
 		register_one("pgpool_worker", "pgpool_worker_main", name, "pgpool worker", BGWORKER_SHMEM_ACCESS, 1, i);
 	}
-	// 5 s: a missing pgpool.database must not fill the log
-	register_one("pgpool", "pgpool_manager_main", "pgpool manager", "pgpool manager",
-	             BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION, 5, 0);
 }
 
 void warn_about_settings()
