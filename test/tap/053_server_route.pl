@@ -11,7 +11,7 @@ use Test::More;
 
 my $me = (getpwuid $>)[0];
 my @client = ('host all all 127.0.0.2/32 trust', 'host all all 127.0.0.1/32 scram-sha-256');
-my $node = pool_node('route', conf => "ssl = off\npgpool.default_pool_size = 3");
+my $node = pool_node('route', conf => "ssl = off\npgpool.workers = 1\npgpool.default_pool_size = 3");
 my $marker = 0;
 
 # Writes the files, and waits until both the server and the manager follow them.
@@ -38,22 +38,27 @@ sub no_servers
 	poll_until(sub { $node->safe_psql('postgres', 'SELECT count(*) FROM pgpool.pg_stat_servers') == 0 }, 'no server');
 }
 
+my $last;
+
 # A query through the pool: the route that it took, or the error.
 sub route
 {
 	my (%p) = @_;
 	my $c = PgPoolWire->open(port => $node->{pool_port}, source => delete $p{source});
 	my $r = $c->login(database => 'postgres', %p);
-	if (!$r->{ok}) { $main::last = $r->{error}; return PgPoolWire::text($r) }
-	my $pid = $c->value("SELECT pg_backend_pid()");
-	return $pid if $pid !~ /^\d+$/;
+	if (!$r->{ok}) { $last = $r->{error}; return PgPoolWire::text($r) }
+	$r = $c->query('SELECT pg_backend_pid()');
+	if ($r->{error}) { $last = $r->{error}; return PgPoolWire::text($r) }
+	my $pid = $r->{rows}[0][0];
 	return $node->safe_psql('postgres', "SELECT route FROM pgpool.pg_stat_servers WHERE pid = $pid");
 }
-our $last;
-
 $node->safe_psql('postgres', <<"SQL");
 CREATE ROLE app LOGIN PASSWORD 'secret';
 CREATE ROLE stored LOGIN PASSWORD 'secret';
+CREATE ROLE unproved LOGIN PASSWORD 'secret';
+CREATE ROLE mapped LOGIN PASSWORD 'secret';
+CREATE ROLE mended LOGIN;
+CREATE ROLE late LOGIN PASSWORD 'secret';
 CREATE ROLE wrong LOGIN PASSWORD 'secret';
 SET password_encryption = md5;
 CREATE ROLE old LOGIN PASSWORD 'secret';
@@ -79,8 +84,8 @@ is(route(user => 'app', password => 'secret'), $tcp, 'nobody has the clear passw
 
 # ---- trust for the client, from 127.0.0.2; pgpool's own login comes from 127.0.0.1 and is not trusted
 rules('', 'local all all scram-sha-256', @client);
-my $text = route(user => 'app', source => '127.0.0.2');
-is($text, '28000 pg_hba.conf has no way for pgpool to log in as role "app" to database "postgres"',
+my $text = route(user => 'unproved', source => '127.0.0.2');
+is($text, '28000 pg_hba.conf has no way for pgpool to log in as role "unproved" to database "postgres"',
 	'a trusted client brings no proof: the error is clear');
 is($last->{D}, 'By Unix socket: line 3, method scram-sha-256. By TCP from 127.0.0.1: line 5, method scram-sha-256.',
 	'... the detail names the lines');
@@ -96,12 +101,20 @@ no_servers();
 is(route(user => 'stored', source => '127.0.0.2'), $unix, '... until it is stored anew');
 
 # ---- the peer map
-rules("pool $me app\n", 'local all all peer map=pool', @client);
-is(route(user => 'app', source => '127.0.0.2'), $unix, 'a peer map serves a trusted client');
+is(route(user => 'unproved', password => 'secret'), $unix, 'a client that proves itself opens the pool');
+is(route(user => 'unproved', source => '127.0.0.2'), $unix, '... for trusted ones of the same role as well');
+rules("pool $me mapped\npool $me app\npool $me late\n", 'local all all peer map=pool', @client);
+is(route(user => 'mapped', source => '127.0.0.2'), $unix, 'a peer map serves a trusted client');
 is(route(user => 'app', password => 'secret'), $unix, 'a peer map serves a SCRAM client');
 like(route(user => 'stored', source => '127.0.0.2'), qr/$tcp/, 'a role that is not in the map takes TCP with its stored password');
-rules("pool /^(.*)\$ app\n", 'local all all peer map=pool', @client);
-is(route(user => 'app', source => '127.0.0.2'), $unix, 'a pattern in the map counts');
+rules("pool /^(.*)\$ mapped\n", 'local all all peer map=pool', @client);
+is(route(user => 'mapped', source => '127.0.0.2'), $unix, 'a pattern in the map counts');
+
+# a way that an earlier client left, and that was closed since, must not stand in the way of a later client
+rules('', 'local all all reject', @client);
+is(route(user => 'late', password => 'secret'), $tcp, 'a SCRAM client leaves its way to the pool');
+rules("pool $me late\n", 'local all all peer map=pool', 'host all all 127.0.0.2/32 trust', 'host all all 127.0.0.1/32 reject');
+is(route(user => 'late', source => '127.0.0.2'), $unix, 'when that way is closed, a trusted client opens a new one by the peer map');
 
 # ---- md5
 my @md5 = ('host all all 127.0.0.2/32 trust', 'host all all 127.0.0.1/32 md5');
@@ -120,13 +133,13 @@ like($last->{H}, qr/password_encryption = 'scram-sha-256'.*local all all md5/, '
 rules('', 'local all all scram-sha-256', 'host all all 127.0.0.1/32 password');
 is(route(user => 'app', password => 'secret'), $unix, 'a client by method password comes in by SCRAM on the socket');
 rules('', 'local all all trust', @client);
-is(route(user => 'app', source => '127.0.0.2'), $unix, 'trust on the socket needs no proof');
+is(route(user => 'mended', source => '127.0.0.2'), $unix, 'trust on the socket needs no proof');
 
 # ---- a mended file helps the next login without a restart
 rules('', 'local all all reject', 'host all all 127.0.0.2/32 trust', 'host all all 127.0.0.1/32 reject');
-like(route(user => 'app', source => '127.0.0.2'), qr/^28000 pg_hba.conf has no way/, 'no way at all');
+like(route(user => 'mended', source => '127.0.0.2'), qr/^28000 pg_hba.conf has no way/, 'no way at all');
 rules('', 'local all all trust', 'host all all 127.0.0.2/32 trust');
-is(route(user => 'app', source => '127.0.0.2'), $unix, 'after the reload the next login works');
+is(route(user => 'mended', source => '127.0.0.2'), $unix, 'after the reload the next login works');
 unlike(slurp_log($node), qr/secret(?!')/, 'no password is in the log');
 $node->stop;
 done_testing();
