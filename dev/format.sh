@@ -16,7 +16,7 @@ find_tool() { # clang-format or clang-tidy
             return
         fi
     done
-    echo "format: $1 $version is missing: apt-get install $1-$version (or: pip install $1==$version.*)" >&2
+    echo "format: $1 $version is missing: apt-get install $1-$version" >&2
     exit 3
 }
 mapfile -t files < <(find src test dev -name '*.cpp' -o -name '*.hpp' | sort)
