@@ -373,7 +373,7 @@ sub psql
 {
 	my ($self, $sql, %o) = @_;
 	my $user = $o{user} // 'app';
-	local %ENV = (%ENV, %{ $o{env} // {} }, PGPASSWORD => $o{password} // "$user-secret");
+	local %ENV = (%ENV, %{ $o{env} // {} }, PGPASSWORD => $o{password} // ($user =~ s/\..*//r) . '-secret');
 	delete $ENV{PGDATABASE};
 	my ($out, $err) = ('', '');
 	my @command = (
@@ -641,7 +641,7 @@ sub finish_login
 {
 	my ($self) = @_;
 	my $o        = $self->{options};
-	my $password = $o->{password} // "$o->{user}-secret";
+	my $password = $o->{password} // ($o->{user} =~ s/\..*//r) . '-secret'; # role.tenant
 	my $nonce    = join('', map { chr(97 + int(rand(26))) } 1 .. 24);
 	my ($first, $expected);
 	while (1)
