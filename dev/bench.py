@@ -263,6 +263,7 @@ class Bench:
                     f.write("5")
             except OSError:
                 pass
+        resident = memory_kb(system.pooler(), "VmRSS")
         read_end = subprocess.Popen(["wc", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         pooler, started = cpu_ns(system.pooler()), time.monotonic()
         self.psql(system, "COPY %s TO STDOUT" % table, stdout=read_end.stdin)
@@ -271,7 +272,8 @@ class Bench:
         read_end.wait()
         elapsed = time.monotonic() - started
         return {"mb_s": size / 1e6 / elapsed, "pooler_s_gb": (cpu_ns(system.pooler()) - pooler) / size,
-                "peak_kb": memory_kb(system.pooler(), "VmHWM"), "bytes": size}
+                "peak_kb": memory_kb(system.pooler(), "VmHWM"), "growth_kb": memory_kb(system.pooler(), "VmHWM") - resident,
+                "bytes": size}
 
     def run_stream(self):
         self.prepare_stream()
@@ -280,7 +282,7 @@ class Bench:
                             lambda s: self.stream(s, table))
             self.table(("stream", table), "stream: 200 MB, %s, one connection" % text,
                        [("MB/s", "mb_s", "%.0f"), ("pooler s/GB", "pooler_s_gb", "%.3f"),
-                        ("peak RSS kB", "peak_kb", "%.0f")],
+                        ("peak RSS kB", "peak_kb", "%.0f"), ("grown by kB", "growth_kb", "%.0f")],
                        [("MB/s", "mb_s"), ("pooler", "pooler_s_gb")])
 
     # -------------------------------------------------------------- idle
@@ -296,9 +298,8 @@ class Bench:
                                   text=True)
         try:
             started = time.monotonic()
-            line = holder.stdout.readline()
-            if not line:
-                return {"failed": holder.stderr.read().strip()[-300:] or "holdidle ended"}
+            if not any(line.startswith("ready") for line in iter(holder.stdout.readline, "")):
+                return {"failed": holder.stderr.read().strip()[-300:] or "holdidle ended before all were in"}
             login = time.monotonic() - started
             time.sleep(1)
             after = {k: memory_kb(system.pooler(), k) for k in ("Rss", "Pss")}
@@ -419,7 +420,8 @@ def main():
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     bench = Bench(args)
-    for measure in args.only:
+    # idle first: memory that other measures left behind would serve its clients
+    for measure in sorted(args.only, key=lambda m: m != "idle"):
         if measure in ("select", "tpcb"):
             bench.run_pgbench(measure)
         elif measure == "stream":
