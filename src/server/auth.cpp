@@ -162,9 +162,16 @@ bool certificate_passes(Context &c, const Rule &rule)
 	const char *name = rule.by_dn ? c.q.certificate_dn : c.q.certificate_cn;
 	if (name[0] && map_admits(rule.map, name, c.a.role, role_by_name(c.a.role).oid))
 		return true;
-	put_error(c.a.error, "28000", "certificate authentication failed for user \"%s\"", c.a.role);
 	snprintf(c.a.log_detail, sizeof c.a.log_detail,
 	         "Line %d of pg_hba.conf: certificate name \"%s\" does not match the role.", rule.line, name);
+	// the server looks at the name after the exchange, and then calls it a failure of that
+	if (exchanges_proof(c.a)) {
+		c.a.doomed = 1;
+		return true;
+	}
+	put_error(c.a.error, "28000",
+	          cert ? "certificate authentication failed for user \"%s\"" : "\"trust\" authentication failed for user \"%s\"",
+	          c.a.role);
 	return false;
 }
 
