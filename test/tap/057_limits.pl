@@ -215,6 +215,7 @@ MSG
 	sql('ALTER SYSTEM SET pgpool.max_server_connections = 4');
 	sql("SELECT pgpool.set_user('default', '$_', query_wait_timeout => '500 milliseconds')") for 'flood', 'plain';
 	sql('SELECT pg_reload_conf()');
+	client('plain')->close for 1 .. 12;
 	my @c = map { client('flood') } 1 .. 8;
 	my @results;
 	ok(poll_until(sub { sql("SELECT pool_size FROM pgpool.pg_stat_pools WHERE role = 'flood'") == 4 }, 'pool_size', 5), 'no pool is larger than max_server_connections');
@@ -226,7 +227,7 @@ MSG
 	my @answers = map { text($_->answer(10)) } @c;
 	cmp_ok($most, '<=', 4, "eight clients make $most servers");
 	is(scalar(grep { $_ eq 'no error' } @answers), 8, '... all are served') or diag join "\n", @answers;
-	# another pool, while all places are in use
+	# another pool, while all places are in use; its first login in each worker asked a server before
 	$_->query('BEGIN') for @c[ 0 .. 3 ];
 	my $other = PgPoolWire->open(port => $node->{pool_port});
 	my $r = $other->login(user => 'plain', password => 'secret', database => 'postgres');
