@@ -116,13 +116,28 @@ bool Engine::evicts(uint32_t tenant_slot, proto::Error &why) const
 	return true;
 }
 
-bool Engine::reserve_server()
+int64_t Engine::servers_everywhere()
 {
-	slot().servers.store(slot().servers.load() + 1);
 	int64_t sum = 0;
 	for (uint32_t w = 0; w < region_.header()->workers; w++)
 		sum += region_.worker(w).servers.load();
-	if (sum <= settings_.max_server_connections) {
+	return sum;
+}
+
+// The limit was lowered: idle servers above it go. Each worker closes no more than are too many.
+void Engine::shed_servers()
+{
+	int64_t surplus = servers_everywhere() - settings_.max_server_connections;
+	for (auto it = pools_.begin(); it != pools_.end() && surplus > 0; ++it) {
+		while (surplus > 0 && it->second->close_one_idle())
+			surplus--;
+	}
+}
+
+bool Engine::reserve_server()
+{
+	slot().servers.store(slot().servers.load() + 1);
+	if (servers_everywhere() <= settings_.max_server_connections) {
 		servers_++;
 		return true;
 	}
@@ -313,6 +328,7 @@ void Engine::tick()
 	}
 	if (++ticks_ % kTicksPerSecond == 0) {
 		tick_clients(t);
+		shed_servers();
 		if (draining())
 			send_away_idle(shutdown_error());
 	}

@@ -97,6 +97,8 @@ private:
 	bool cancel_here(int32_t pid, std::string_view key);
 	Session *find(uint64_t id);
 	void send_away_idle(const proto::Error &why);
+	int64_t servers_everywhere();
+	void shed_servers();
 	void tick_logins(int64_t now);
 	void tick_clients(int64_t now);
 

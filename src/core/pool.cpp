@@ -407,8 +407,13 @@ proto::Error Pool::wait_timeout_error() const
 		return {last_failure_.sqlstate, last_failure_.message,
 		        "The pool could not open a server connection within " + std::to_string(limit) + " ms.",
 		        last_failure_.hint};
-	return {proto::sqlstate::kTooManyConnections,
-	        "no server connection became free within " + std::to_string(limit) + " ms",
+	const std::string message = "no server connection became free within " + std::to_string(limit) + " ms";
+	if (open_everywhere() < static_cast<uint32_t>(settings().pool_size.load()))
+		return {proto::sqlstate::kTooManyConnections, message,
+		        "pgpool.max_server_connections is " + std::to_string(engine_.settings().max_server_connections) +
+		            ", and all places are taken by other pools.",
+		        "Raise pgpool.max_server_connections (and max_connections), or make other pools smaller."};
+	return {proto::sqlstate::kTooManyConnections, message,
 	        "The pool of role \"" + role_ + "\" in database \"" + database_ + "\" of tenant \"" + tenant_ + "\" has " +
 	            std::to_string(settings().pool_size.load()) + " server connections, and all are in use.",
 	        "Raise pool_size of the tenant (pgpool.default_pool_size) or query_wait_timeout "

@@ -54,7 +54,11 @@ void Session::on_data(const char *data, size_t size)
 		return;
 	}
 	if (holding_ || settling_ || wait_hook.linked) {
+		// Reading stays on, as long as there is room: to turn it off and on again for each wait would cost
+		// two system calls.
 		inbuf_.append(data, size);
+		if (inbuf_.size() >= kChunk)
+			stream_->read(false);
 		return;
 	}
 	if (inbuf_.empty()) {
@@ -181,14 +185,12 @@ void Session::acquire(const char *p, const char *end)
 		if (dead_)
 			return;
 		stash(p, end);
-		stream_->read(false);
 		since_ = engine_.now();
 		return;
 	}
 	if (!server_->apply(params_, false)) {
 		holding_ = true;
 		stash(p, end);
-		stream_->read(false);
 		server_->flush();
 		return;
 	}
@@ -234,7 +236,6 @@ void Session::on_applied()
 void Session::hold()
 {
 	holding_ = true;
-	stream_->read(false);
 }
 
 // Splits [p, end) into messages, writes each into the account of replies and sends all as one run; as
@@ -358,7 +359,6 @@ void Session::settle(const char *p, const char *end)
 {
 	settling_ = true;
 	stash(p, end);
-	stream_->read(false);
 }
 
 void Session::on_settled()

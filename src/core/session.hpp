@@ -1,7 +1,7 @@
 // One client: what it sent, which server it has, what it may do next.
 //
 // Owns the client's stream, its cancel key and its session settings. A client without a login in progress
-// is idle (no server, no buffer), waiting (in its pool's queue, reading off), or served. The login, which
+// is idle (no server, no buffer), waiting (in its pool's queue), or served. The login, which
 // an idle client needs no more, is an object of its own (login.hpp).
 //
 // Bytes go to the server as they came: frames are split to keep the account of replies (replies.hpp), not
