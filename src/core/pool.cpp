@@ -160,7 +160,6 @@ ServerConn *Pool::pick(const Session *session)
 
 bool Pool::acquire(Session *session, bool first)
 {
-	bump(mine_.waits);
 	while (waiters_.empty() && !idle_.empty()) {
 		ServerConn *server = pick(session);
 		if (server->stale()) {
@@ -171,6 +170,7 @@ bool Pool::acquire(Session *session, bool first)
 		session->server_ = server;
 		return true;
 	}
+	bump(mine_.waits);
 	session->since_ = engine_.now();
 	if (first)
 		waiters_.push_front(session);

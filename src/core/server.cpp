@@ -138,8 +138,11 @@ void ServerConn::emit_fakes()
 
 void ServerConn::flush()
 {
-	if (query_began_ == 0 && !replies_.empty())
+	if (query_began_ == 0 && !replies_.empty()) {
 		query_began_ = pool_.engine().now();
+		if (transaction_began_ == 0)
+			transaction_began_ = query_began_;
+	}
 	stream_->flush();
 	if (stream_->unsent() > 0 && session_)
 		session_->stream()->read(false);
@@ -345,15 +348,14 @@ void ServerConn::finished(char status, bool forward)
 		if (query_began_ > 0)
 			bump(c.query_us, static_cast<uint64_t>(std::max<int64_t>(0, now - query_began_)));
 		query_began_ = replies_.empty() ? 0 : now;
-		if (transaction_began_ == 0)
-			transaction_began_ = now;
 		since_ = now;
 		if (status == 'I') {
 			bump(c.transactions);
+			bump(c.transaction_us, static_cast<uint64_t>(std::max<int64_t>(0, now - transaction_began_)));
 			transactions_++;
 			if (session_)
 				session_->transactions_++;
-			transaction_began_ = 0;
+			transaction_began_ = query_began_;
 		}
 		if (session_ && session_->settling())
 			session_->on_settled();

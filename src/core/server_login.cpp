@@ -74,7 +74,7 @@ void ServerConn::login_data(const char *data, size_t size)
 	if (gone_ || state_ == ServerState::Closing)
 		return;
 	stash_.erase(0, at);
-	if (proved_ && state_ == ServerState::Login && stash_.empty())
+	if (proved_ && !proving_ && state_ == ServerState::Login && stash_.empty())
 		pool_.on_server_ready(this);
 }
 
