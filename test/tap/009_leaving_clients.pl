@@ -112,22 +112,33 @@ for my $how (qw(fin rst))
 ok(defined wait_until(1, sub { restless() == 0 }), 'all servers are at rest');
 
 # the sending side closed: the reply is delivered, then the connection ends
+$pool->sql("SELECT pgpool.alter_tenant('default', pool_size => 5)");
+wait_until(5, sub { $pool->sql("SELECT pool_size FROM pgpool.pg_stat_pools WHERE role = 'app'") == 5 });
 my $client = $pool->raw;
+$client->value('SELECT 1'); # so that its worker has a server
 $client->query("SELECT 42");
 $client->half_close;
 my $r = $client->result(5);
 is($r->{rows}[0][0], 42, 'half-close after a query: the reply comes');
 ok($client->ended(2), '... and then the end');
 $client = $pool->raw;
-$client->query("SELECT 43, pg_sleep(0.5)");
+$client->value('SELECT 1');
+$client->query("SELECT 43, pg_sleep(0.2)");
 $client->half_close;
 $r = $client->result(5);
 is($r->{rows}[0][0], 43, 'half-close during a query: the same');
+$client = $pool->raw;
+$client->query('SELECT pg_sleep(3600)');
+$client->half_close;
+ok($client->ended(2), '... but it is not waited for long: nobody can tell it from one that is gone');
 $client = $pool->raw;
 $client->ask('BEGIN; INSERT INTO t VALUES (1)');
 $client->half_close;
 ok($client->ended(2), 'half-close in a transaction: disconnected');
 is($probe->value('SELECT count(*) FROM t'), 0, '... and rolled back');
+
+$pool->sql("SELECT pgpool.alter_tenant('default', pool_size => 1)");
+ok(defined wait_until(5, sub { $pool->backends <= 1 }), 'a pool of one again');
 
 # a client that stops in the middle of a message
 $pool->sql("ALTER SYSTEM SET pgpool.idle_in_transaction_timeout = '500ms'");
@@ -138,6 +149,7 @@ $client->ask('BEGIN; LOCK TABLE t');
 $client->write('Q' . pack('N', 100) . 'INSERT');
 $r = $client->ended(5);
 is($r && $r->{error} && $r->{error}{C}, '25P03', 'a client that stops in the middle of a message in a transaction is told 25P03');
+$client->rst if !$r;
 is($probe->value('SELECT count(*) FROM t'), 0, '... and its server is free');
 $pool->sql('ALTER SYSTEM RESET ALL');
 $pool->sql('SELECT pg_reload_conf()');
