@@ -229,7 +229,8 @@ void Engine::on_drain_database(uint32_t oid, uint32_t &done)
 void Engine::on_yield(const control::YieldServer &yield)
 {
 	auto it = pools_.find(yield.pool_slot);
-	if (it != pools_.end() && it->second->generation() == yield.pool_generation && yield.from < region_.header()->workers)
+	if (it != pools_.end() && it->second->generation() == yield.pool_generation &&
+	    yield.from < region_.header()->workers)
 		it->second->yield(yield.from, yield.waited_ms);
 }
 

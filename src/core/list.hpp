@@ -24,14 +24,8 @@ public:
 	static T *next(const T *item) { return (item->*hook).next; }
 	static bool contains(const T *item) { return (item->*hook).linked; }
 
-	void push_back(T *item)
-	{
-		link(item, last_, nullptr);
-	}
-	void push_front(T *item)
-	{
-		link(item, nullptr, first_);
-	}
+	void push_back(T *item) { link(item, last_, nullptr); }
+	void push_front(T *item) { link(item, nullptr, first_); }
 	void remove(T *item)
 	{
 		Hook<T> &h = item->*hook;

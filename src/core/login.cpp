@@ -61,7 +61,10 @@ void Login::on_failed(const proto::Error &why)
 	stage_ = Stage::Over;
 	bump(session_.engine().slot().login_failures);
 	if (answer_ && answer_->tenant_slot != UINT32_MAX)
-		bump(session_.engine().region().tenant_counters(answer_->tenant_slot, session_.engine().worker()).login_failures);
+		bump(session_.engine()
+		         .region()
+		         .tenant_counters(answer_->tenant_slot, session_.engine().worker())
+		         .login_failures);
 	session_.fatal(why);
 }
 
@@ -82,7 +85,8 @@ void Login::on_data(const char *data, size_t size)
 				return;
 			}
 			if (length < 4 || length - 4 > proto::kMaxAuthMessage) {
-				fail(sqlstate::kProtocolViolation, "invalid length of a password or SASL message: " + std::to_string(length));
+				fail(sqlstate::kProtocolViolation,
+				     "invalid length of a password or SASL message: " + std::to_string(length));
 				return;
 			}
 			if (in_.size() <= length)
@@ -106,12 +110,21 @@ bool Login::startup_packet()
 {
 	uint32_t size;
 	switch (proto::classify_startup(in_, size)) {
-	case proto::StartupKind::Incomplete: return false;
-	case proto::StartupKind::Invalid: session_.close(false); return false; // as the server: no answer
-	case proto::StartupKind::Ssl: return encryption_request(true);
-	case proto::StartupKind::Gss: return encryption_request(false);
-	case proto::StartupKind::Cancel: cancel_request(size); return false;
-	case proto::StartupKind::Startup: begin(size); return false;
+	case proto::StartupKind::Incomplete:
+		return false;
+	case proto::StartupKind::Invalid:
+		session_.close(false);
+		return false; // as the server: no answer
+	case proto::StartupKind::Ssl:
+		return encryption_request(true);
+	case proto::StartupKind::Gss:
+		return encryption_request(false);
+	case proto::StartupKind::Cancel:
+		cancel_request(size);
+		return false;
+	case proto::StartupKind::Startup:
+		begin(size);
+		return false;
 	}
 	return false;
 }
@@ -121,7 +134,8 @@ bool Login::encryption_request(bool tls)
 	bool &asked = tls ? ssl_asked_ : gss_asked_;
 	Stream *stream = session_.stream();
 	if (asked || stream->tls()) {
-		fail(sqlstate::kProtocolViolation, tls ? "a second SSLRequest, or one within TLS" : "a second GSSENCRequest, or one within TLS");
+		fail(sqlstate::kProtocolViolation,
+		     tls ? "a second SSLRequest, or one within TLS" : "a second GSSENCRequest, or one within TLS");
 		return false;
 	}
 	asked = true;
@@ -129,7 +143,8 @@ bool Login::encryption_request(bool tls)
 	if (in_.size() > 8) {
 		// Somebody may have put bytes of his own before the encrypted ones.
 		fail(sqlstate::kProtocolViolation,
-		     tls ? "received unencrypted data after SSL request" : "received unencrypted data after GSSAPI encryption request",
+		     tls ? "received unencrypted data after SSL request"
+		         : "received unencrypted data after GSSAPI encryption request",
 		     "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.");
 		return false;
 	}
@@ -163,7 +178,8 @@ void Login::begin(uint32_t size)
 		on_failed(error);
 		return;
 	}
-	session_.minor = static_cast<uint8_t>(std::min<uint16_t>(startup_.minor == 1 ? 0 : startup_.minor, proto::kNewestMinor));
+	session_.minor =
+	    static_cast<uint8_t>(std::min<uint16_t>(startup_.minor == 1 ? 0 : startup_.minor, proto::kNewestMinor));
 	if (!startup_.replication.empty() && !proto::equal_names(startup_.replication, "false") &&
 	    startup_.replication != "0" && !proto::equal_names(startup_.replication, "off")) {
 		fail(sqlstate::kFeatureNotSupported, "replication connections are not pooled", "",
@@ -184,10 +200,9 @@ void Login::begin(uint32_t size)
 	if (refused_by_files_ || engine.too_many_clients()) {
 		bump(engine.slot().refused);
 		fail(sqlstate::kTooManyConnections, "sorry, too many clients already",
-		     refused_by_files_ ? "This worker's limit of open files is " +
-		                             std::to_string(engine.slot().file_limit.load()) + "."
-		                       : "pgpool.max_client_connections is " +
-		                             std::to_string(engine.settings().max_client_connections) + ".",
+		     refused_by_files_
+		         ? "This worker's limit of open files is " + std::to_string(engine.slot().file_limit.load()) + "."
+		         : "pgpool.max_client_connections is " + std::to_string(engine.settings().max_client_connections) + ".",
 		     refused_by_files_ ? "Raise the limit of open files of the database server, or pgpool.workers."
 		                       : "Raise pgpool.max_client_connections and reload.");
 		return;
@@ -247,7 +262,9 @@ void Login::start_exchange()
 	stage_ = Stage::Exchange;
 	proto::append_negotiation(out, startup_);
 	switch (answer_->method) {
-	case AuthMethod::Refuse: on_failed(to_error(answer_->error)); return;
+	case AuthMethod::Refuse:
+		on_failed(to_error(answer_->error));
+		return;
 	case AuthMethod::Trust:
 	case AuthMethod::Certificate:
 		if (!out.empty())
@@ -300,7 +317,9 @@ void Login::exchange_message(std::string_view body)
 			check_password(text);
 		return;
 	}
-	case Expect::SaslInitial: sasl_initial(body); return;
+	case Expect::SaslInitial:
+		sasl_initial(body);
+		return;
 	case Expect::SaslLateInitial: {
 		const proto::ScramStep step = scram_->first(late_mechanism_, body, out);
 		expect_ = Expect::SaslFinal;
@@ -359,7 +378,9 @@ void Login::sasl_step(proto::ScramStep step, const std::string &message)
 		session_.stream()->flush();
 		authenticated();
 		return;
-	case proto::ScramStep::WrongProof: wrong_password(); return;
+	case proto::ScramStep::WrongProof:
+		wrong_password();
+		return;
 	case proto::ScramStep::Malformed: {
 		const proto::ScramProblem &p = scram_->problem();
 		fail(p.sqlstate, p.message, p.detail);
@@ -425,8 +446,8 @@ void Login::authenticated()
 		fail(sqlstate::kCannotConnectNow, "the pool was given to another role meanwhile", "", "Try again.");
 		return;
 	}
-	session_.set_pool(pool, session_.session_port() ||
-	                            pool->settings().pool_mode.load(std::memory_order_relaxed) == region::PoolMode::Session);
+	session_.set_pool(pool, session_.session_port() || pool->settings().pool_mode.load(std::memory_order_relaxed) ==
+	                                                       region::PoolMode::Session);
 	if (!within_limits())
 		return;
 	learn_credential();

@@ -43,9 +43,7 @@ Params::Params(ParamStore *store, const ParamSet *set) : store_(store), set_(set
 		set_->references++;
 }
 
-Params::Params(const Params &other) : Params(other.store_, other.set_)
-{
-}
+Params::Params(const Params &other) : Params(other.store_, other.set_) {}
 
 Params::Params(Params &&other) noexcept
     : store_(std::exchange(other.store_, nullptr)), set_(std::exchange(other.set_, nullptr))
@@ -151,8 +149,8 @@ std::string sql_between(const ParamSet &have, const ParamSet &want, bool &only_r
 
 bool is_fixed_parameter(std::string_view name)
 {
-	static constexpr std::string_view fixed[] = {"server_version",  "server_encoding",       "integer_datetimes",
-	                                             "is_superuser",    "session_authorization", "in_hot_standby"};
+	static constexpr std::string_view fixed[] = {"server_version", "server_encoding",       "integer_datetimes",
+	                                             "is_superuser",   "session_authorization", "in_hot_standby"};
 	for (std::string_view f : fixed) {
 		if (f == name)
 			return true;

@@ -17,11 +17,11 @@ using region::bump;
 namespace
 {
 
-constexpr int64_t kRetryAfter = 500000;    // after a server could not log in, microseconds
-constexpr int64_t kAskAgain = 50000;       // between two requests for a place of another worker
-constexpr int64_t kYieldPause = 20000;     // a yielded place is not taken back at once
-constexpr uint32_t kYieldAfterMs = 30;     // a busy server is not given away for less
-constexpr int kLookAt = 16;                // idle servers that are compared for their settings
+constexpr int64_t kRetryAfter = 500000; // after a server could not log in, microseconds
+constexpr int64_t kAskAgain = 50000;    // between two requests for a place of another worker
+constexpr int64_t kYieldPause = 20000;  // a yielded place is not taken back at once
+constexpr uint32_t kYieldAfterMs = 30;  // a busy server is not given away for less
+constexpr int kLookAt = 16;             // idle servers that are compared for their settings
 
 void set(region::Atomic<int32_t> &gauge, size_t n)
 {
@@ -244,8 +244,9 @@ void Pool::grow()
 		if (now < retry_at_ || now < hold_until_ || now < drain_until_)
 			return;
 		if (!credential_ || credential_->route == control::ServerRoute::None) {
-			fail_waiters(credential_ ? credential_->route_error
-			                         : proto::Error{proto::sqlstate::kInternal, "no credential for the server", "", ""});
+			fail_waiters(credential_
+			                 ? credential_->route_error
+			                 : proto::Error{proto::sqlstate::kInternal, "no credential for the server", "", ""});
 			return;
 		}
 		if (!reserve()) {
@@ -268,7 +269,8 @@ uint32_t Pool::open_everywhere() const
 bool Pool::reserve()
 {
 	mine_.open.store(mine_.open.load() + 1);
-	if (open_everywhere() <= static_cast<uint32_t>(std::max(0, settings().pool_size.load())) && engine_.reserve_server())
+	if (open_everywhere() <= static_cast<uint32_t>(std::max(0, settings().pool_size.load())) &&
+	    engine_.reserve_server())
 		return true;
 	mine_.open.store(mine_.open.load() - 1);
 	return false;
@@ -290,8 +292,8 @@ void Pool::on_server_failed(ServerConn *, const proto::Error &why)
 	const int64_t now = engine_.now();
 	if (now >= logged_at_ + 1000000) {
 		logged_at_ = now;
-		engine_.outside().log("pool of role \"" + role_ + "\" in database \"" + database_ + "\" of tenant \"" + tenant_ +
-		                      "\": a server could not be opened: " + why.message);
+		engine_.outside().log("pool of role \"" + role_ + "\" in database \"" + database_ + "\" of tenant \"" +
+		                      tenant_ + "\": a server could not be opened: " + why.message);
 	}
 	last_failure_ = why;
 	retry_at_ = now + kRetryAfter;

@@ -60,7 +60,7 @@ public:
 	const Credential *credential() const { return credential_.get(); }
 
 	// ---- for servers
-	void on_server_ready(ServerConn *server); // logged in, or released
+	void on_server_ready(ServerConn *server);                           // logged in, or released
 	void on_server_failed(ServerConn *server, const proto::Error &why); // it could not log in
 	void on_server_gone(ServerConn *server);
 	void change_state(ServerConn *server, control::ServerState to);
@@ -152,7 +152,7 @@ private:
 	int64_t logged_at_ = 0;
 	uint32_t base_epoch_ = 0;
 	bool serving_ = false;
-	int64_t retry_at_ = 0;    // after a failed login
+	int64_t retry_at_ = 0; // after a failed login
 	int64_t asked_at_ = 0;
 	proto::Error last_failure_;
 };

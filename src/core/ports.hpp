@@ -33,9 +33,9 @@ public:
 	virtual ~StreamOwner() = default;
 	virtual void on_connected() {} // a dialled stream is open
 	virtual void on_data(const char *data, size_t size) = 0;
-	virtual void on_writable() = 0;             // what was unsent has gone
+	virtual void on_writable() = 0;              // what was unsent has gone
 	virtual void on_closed(const char *why) = 0; // end of file or an error; close() is still to be called
-	virtual void on_half_closed() {}            // the peer will send no more, seen while reading is off
+	virtual void on_half_closed() {}             // the peer will send no more, seen while reading is off
 };
 
 class Stream
@@ -78,7 +78,7 @@ public:
 	// False: there is no manager now; ask again when on_manager() says so.
 	virtual bool ask_manager(const control::AuthLookup &lookup) = 0;
 	virtual Stream *dial(const ServerAddress &address, StreamOwner *owner) = 0; // nullptr: no socket to be had
-	virtual void interrupt_backend(int32_t pid) = 0;                           // SIGINT
+	virtual void interrupt_backend(int32_t pid) = 0;                            // SIGINT
 	virtual void tell_worker(uint32_t worker, const void *packet, size_t size) = 0;
 	// To all other workers; Engine::on_cancel_done(session) follows when each has acted on it.
 	virtual void forward_cancel(const control::CancelKey &cancel, uint64_t session) = 0;

@@ -12,7 +12,7 @@ namespace pgpool::core
 
 Statement *StatementStore::intern(std::string_view body, std::string_view meaning)
 {
-	const uint64_t hash = std::hash<std::string_view>{}(body) ^ (std::hash<std::string_view>{}(meaning) * 31);
+	const uint64_t hash = std::hash<std::string_view>{}(body) ^ (std::hash<std::string_view>{}(meaning)*31);
 	auto range = by_hash_.equal_range(hash);
 	for (auto it = range.first; it != range.second; ++it) {
 		if (it->second.statement->body == body && it->second.meaning == meaning)

@@ -75,7 +75,7 @@ public:
 	// Yes: a message that follows at once may use it. Unsettled: only the replies to an earlier batch will
 	// tell, so the caller must wait for them. `batch` counts the Syncs that were sent.
 	Has has(Statement *s, uint64_t batch);
-	bool present(Statement *s) const; // and nothing on the way changes that
+	bool present(Statement *s) const;           // and nothing on the way changes that
 	void parsing(Statement *s, uint64_t batch); // Parse is sent
 	void closing(Statement *s, uint64_t batch); // Close is sent
 	void parsed(Statement *s);                  // its reply came

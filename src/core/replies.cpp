@@ -174,15 +174,20 @@ Replies::Verdict Replies::received(char type, char status)
 	drop_markers();
 	Verdict v;
 	switch (type) {
-	case '1': return answer('P', kNotedParse);
-	case '2': return answer('B');
-	case '3': return answer('C', kNotedClose);
-	case 'n': return answer('D');
+	case '1':
+		return answer('P', kNotedParse);
+	case '2':
+		return answer('B');
+	case '3':
+		return answer('C', kNotedClose);
+	case 'n':
+		return answer('D');
 	case 'T':
 		if (front() == 'D')
 			return answer('D');
 		break;
-	case 's': return answer('E');
+	case 's':
+		return answer('E');
 	case 'I':
 		probe_seen_ |= probing_;
 		[[fallthrough]];
@@ -193,8 +198,11 @@ Replies::Verdict Replies::received(char type, char status)
 			return answer('E');
 		v.statement = front() == 'Q' && !front_is_ours();
 		break;
-	case 'G': start_copy(); break;
-	case 'E': return error();
+	case 'G':
+		start_copy();
+		break;
+	case 'E':
+		return error();
 	case 'Z':
 		status_ = status;
 		if (probing_ && !probe_seen_)
@@ -216,7 +224,8 @@ Replies::Verdict Replies::received(char type, char status)
 	case 'S':
 		// Asynchronous ones belong to whomever the server works for, else to the client.
 		break;
-	default: break; // DataRow, CopyData and the like: part of the front's reply
+	default:
+		break; // DataRow, CopyData and the like: part of the front's reply
 	}
 	if (empty())
 		v.violation = type != 'A' && type != 'N' && type != 'S' && type != 'E' && !doubtful_;

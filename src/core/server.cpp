@@ -21,9 +21,9 @@ using region::bump;
 namespace
 {
 
-constexpr int64_t kConnectTime = 15000000;  // for connecting and logging in at a backend, microseconds
-constexpr int64_t kCleaningTime = 1000000;  // to end what a vanished client left behind
-constexpr int64_t kClosingTime = 1000000;   // until a place is given up although the backend is still there
+constexpr int64_t kConnectTime = 15000000; // for connecting and logging in at a backend, microseconds
+constexpr int64_t kCleaningTime = 1000000; // to end what a vanished client left behind
+constexpr int64_t kClosingTime = 1000000;  // until a place is given up although the backend is still there
 
 // Messages of which more than the header is needed, and which are never long.
 bool is_needed_whole(char type)
@@ -34,8 +34,8 @@ bool is_needed_whole(char type)
 } // namespace
 
 ServerConn::ServerConn(Pool &pool)
-    : pool_(pool), notes_(pool.engine().statements(), statements_), connected_at_(pool.engine().outside().wall_us()), opened_(pool.engine().now()), since_(opened_),
-      deadline_(opened_ + kConnectTime), epoch_(pool.epoch())
+    : pool_(pool), notes_(pool.engine().statements(), statements_), connected_at_(pool.engine().outside().wall_us()),
+      opened_(pool.engine().now()), since_(opened_), deadline_(opened_ + kConnectTime), epoch_(pool.epoch())
 {
 }
 
@@ -166,9 +166,14 @@ void ServerConn::on_data(const char *data, size_t size)
 {
 	switch (state_) {
 	case ServerState::Connecting:
-	case ServerState::Login: login_data(data, size); break;
-	case ServerState::Closing: break;
-	default: service_data(data, size); break;
+	case ServerState::Login:
+		login_data(data, size);
+		break;
+	case ServerState::Closing:
+		break;
+	default:
+		service_data(data, size);
+		break;
 	}
 }
 
@@ -270,7 +275,9 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		return false;
 	}
 	switch (type) {
-	case 'S': parameter(body); break;
+	case 'S':
+		parameter(body);
+		break;
 	case 'C':
 		if (v.forward)
 			command_complete(body);
@@ -302,8 +309,11 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 	case 'N':
 		forward = session_ != nullptr && v.forward;
 		break;
-	case 'Z': finished(replies_.status(), v.forward); return !gone_ && state_ != ServerState::Closing;
-	default: break;
+	case 'Z':
+		finished(replies_.status(), v.forward);
+		return !gone_ && state_ != ServerState::Closing;
+	default:
+		break;
 	}
 	return true;
 }
@@ -389,12 +399,12 @@ void ServerConn::finished(char status, bool forward)
 // The heart: see the design, "when a server may be released". Nothing here is ever weakened.
 bool ServerConn::may_release() const
 {
-	return replies_.at_rest()                   // (a), (b)
-	       && stash_.empty() && body_left_ == 0                                  // (c) unread from the server
-	       && stream_->unsent() == 0                                            // (c) unsent to the server
-	       && session_->stream()->unsent() == 0                                 // (c) unsent to the client
-	       && !session_->mid_message()                                          // (d)
-	       && !session_->pinned() && !foreign_identity_;                        // (f); (e): kill() is synchronous
+	return replies_.at_rest()                            // (a), (b)
+	       && stash_.empty() && body_left_ == 0          // (c) unread from the server
+	       && stream_->unsent() == 0                     // (c) unsent to the server
+	       && session_->stream()->unsent() == 0          // (c) unsent to the client
+	       && !session_->mid_message()                   // (d)
+	       && !session_->pinned() && !foreign_identity_; // (f); (e): kill() is synchronous
 }
 
 bool ServerConn::try_release()
@@ -550,8 +560,8 @@ void ServerConn::out_of_step(const char *what)
 {
 	pool_.engine().outside().log(std::string("server connection out of step: the backend with pid ") +
 	                             std::to_string(pid_) + " sent " + what + "; the connection is closed");
-	const proto::Error why{proto::sqlstate::kProtocolViolation,
-	                       std::string("the server sent ") + what, "The connection to it was closed.", ""};
+	const proto::Error why{proto::sqlstate::kProtocolViolation, std::string("the server sent ") + what,
+	                       "The connection to it was closed.", ""};
 	lost(&why);
 }
 
@@ -570,8 +580,8 @@ void ServerConn::on_closed(const char *why)
 	if (gone_)
 		return;
 	if (state_ == ServerState::Connecting || state_ == ServerState::Login) {
-		login_failed({proto::sqlstate::kConnectionFailure,
-		              std::string("could not connect to the server: ") + why, "", ""});
+		login_failed(
+		    {proto::sqlstate::kConnectionFailure, std::string("could not connect to the server: ") + why, "", ""});
 		return;
 	}
 	Session *session = session_;
@@ -635,7 +645,8 @@ void ServerConn::tick(int64_t now)
 			                 "terminating connection due to idle-in-transaction timeout",
 			                 "The transaction was idle for " + std::to_string((now - since_) / 1000) + " ms.",
 			                 "The limit is pgpool.idle_in_transaction_timeout or idle_in_transaction_timeout of the "
-			                 "tenant, now " + std::to_string(limit) + " ms."});
+			                 "tenant, now " +
+			                     std::to_string(limit) + " ms."});
 		break;
 	}
 	}

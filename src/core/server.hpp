@@ -123,16 +123,16 @@ private:
 	Params target_; // settings that are being applied
 	proto::Error apply_error_;
 	std::string stash_out_; // what applies the settings, until it is flushed
-	std::string stash_; // the start of a message that is needed whole
+	std::string stash_;     // the start of a message that is needed whole
 	std::unique_ptr<proto::ScramClient> scram_;
 	uint64_t sent_at_assign_ = 0;
 	uint64_t transactions_ = 0, queries_ = 0;
-	int64_t connected_at_ = 0;   // wall clock
-	int64_t opened_ = 0;         // monotonic
-	int64_t since_ = 0;          // monotonic: of the present state
+	int64_t connected_at_ = 0; // wall clock
+	int64_t opened_ = 0;       // monotonic
+	int64_t since_ = 0;        // monotonic: of the present state
 	int64_t transaction_began_ = 0;
 	int64_t query_began_ = 0;
-	int64_t deadline_ = 0;       // of Connecting, Login, Cleaning and Closing
+	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
 	uint32_t body_left_ = 0;
 	uint32_t epoch_ = 0;
 	int32_t pid_ = 0;
@@ -140,7 +140,7 @@ private:
 	bool body_forward_ = false;
 	bool by_tcp_ = false;
 	bool proving_ = false;  // the query for the OIDs is out
-	bool proved_ = false;  // it has the right role and database
+	bool proved_ = false;   // it has the right role and database
 	bool applying_ = false; // settings are on their way
 	bool holding_ = false;  // and the client waits for them
 	bool discard_ = false;  // DISCARD ALL before the next client

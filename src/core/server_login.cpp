@@ -81,19 +81,29 @@ void ServerConn::login_data(const char *data, size_t size)
 void ServerConn::login_message(char type, std::string_view body)
 {
 	switch (type) {
-	case 'R': login_authentication(body); break;
-	case 'S': login_parameter(body); break;
+	case 'R':
+		login_authentication(body);
+		break;
+	case 'S':
+		login_parameter(body);
+		break;
 	case 'K': {
 		proto::Reader r(body);
 		pid_ = static_cast<int32_t>(r.u32());
 		break;
 	}
-	case 'E': login_failed(proto::read_error(body)); break;
-	case 'Z': login_ready(); break;
+	case 'E':
+		login_failed(proto::read_error(body));
+		break;
+	case 'Z':
+		login_ready();
+		break;
 	case 'N':
-	case 'v': break;
+	case 'v':
+		break;
 	default:
-		login_failed({proto::sqlstate::kProtocolViolation, "the server sent an unexpected message during login", "", ""});
+		login_failed(
+		    {proto::sqlstate::kProtocolViolation, "the server sent an unexpected message during login", "", ""});
 	}
 }
 
@@ -120,7 +130,8 @@ void ServerConn::login_authentication(std::string_view body)
 	std::string out;
 	std::string text;
 	switch (code) {
-	case proto::kAuthOk: return;
+	case proto::kAuthOk:
+		return;
 	case proto::kAuthCleartext:
 		// Only to a backend of this machine, and only what the client itself sent in clear or what the
 		// tenant's administrator stored.
@@ -135,14 +146,16 @@ void ServerConn::login_authentication(std::string_view body)
 		memcpy(salt, bytes.data(), sizeof(salt));
 		std::string verifier = credential->md5;
 		if (verifier.empty() && !credential->password.empty())
-			(void) proto::md5_verifier(credential->password, pool_.role(), verifier);
+			(void)proto::md5_verifier(credential->password, pool_.role(), verifier);
 		if (!verifier.empty())
-			(void) proto::md5_response(verifier, salt, text);
+			(void)proto::md5_response(verifier, salt, text);
 		break;
 	}
 	case proto::kAuthSasl:
 	case proto::kAuthSaslContinue:
-	case proto::kAuthSaslFinal: login_sasl(code, r.bytes(r.left())); return;
+	case proto::kAuthSaslFinal:
+		login_sasl(code, r.bytes(r.left()));
+		return;
 	default:
 		login_failed({proto::sqlstate::kInvalidAuthorization,
 		              "the server asks for an authentication method that pgpool does not support (code " +
@@ -151,10 +164,10 @@ void ServerConn::login_authentication(std::string_view body)
 		return;
 	}
 	if (text.empty()) {
-		login_failed({proto::sqlstate::kInvalidAuthorization,
-		              "the server asks for a password that pgpool does not have",
-		              "What the client proved does not fit the method that pg_hba.conf sets for pgpool's own connection.",
-		              "Use scram-sha-256 for both, or store a password with pgpool.set_user(..., server_password => ...)."});
+		login_failed(
+		    {proto::sqlstate::kInvalidAuthorization, "the server asks for a password that pgpool does not have",
+		     "What the client proved does not fit the method that pg_hba.conf sets for pgpool's own connection.",
+		     "Use scram-sha-256 for both, or store a password with pgpool.set_user(..., server_password => ...)."});
 		return;
 	}
 	proto::Writer(out).begin('p').string(text).end();
@@ -232,8 +245,12 @@ void ServerConn::login_proof(char type, std::string_view body)
 		          role == std::to_string(pool_.shared().role_oid);
 		break;
 	}
-	case 'S': login_parameter(body); break;
-	case 'E': login_failed(proto::read_error(body)); break;
+	case 'S':
+		login_parameter(body);
+		break;
+	case 'E':
+		login_failed(proto::read_error(body));
+		break;
 	case 'Z':
 		proving_ = false;
 		if (!proved_)
@@ -242,7 +259,8 @@ void ServerConn::login_proof(char type, std::string_view body)
 			                  "\" is not the one that the client logged in to",
 			              "It was dropped or renamed, and its name was given to another one.", "Connect again."});
 		break;
-	default: break;
+	default:
+		break;
 	}
 }
 

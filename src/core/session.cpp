@@ -88,7 +88,8 @@ void Session::on_closed(const char *)
 {
 	if (dead_)
 		return;
-	if (server_ && !stream_->broken() && !server_->replies().empty() && body_left_ == 0 && !leaving_ && !holding_ && !settling_) {
+	if (server_ && !stream_->broken() && !server_->replies().empty() && body_left_ == 0 && !leaving_ && !holding_ &&
+	    !settling_) {
 		leaving_ = true;
 		since_ = engine_.now();
 		stream_->read(false);
@@ -108,9 +109,14 @@ void Session::process(const char *data, size_t size)
 		return;
 	}
 	switch (before_server(p, end)) {
-	case Next::More: stash(p, end); break;
-	case Next::Server: acquire(p, end); break;
-	case Next::Ended: break;
+	case Next::More:
+		stash(p, end);
+		break;
+	case Next::Server:
+		acquire(p, end);
+		break;
+	case Next::Ended:
+		break;
 	}
 }
 

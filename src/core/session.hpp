@@ -52,16 +52,16 @@ public:
 	void on_assigned(ServerConn *server);
 	void on_wait_failed(const proto::Error &why, bool fatal);
 	// ---- for the server
-	void on_applied();       // its settings are ours now: go on
-	void hold();             // what the client sends is kept until on_applied()
+	void on_applied(); // its settings are ours now: go on
+	void hold();       // what the client sends is kept until on_applied()
 	bool held() const { return holding_; }
-	void on_released();      // the server is gone back to its pool
-	void on_server_died_at_rest(); // between two transactions: another one will serve
+	void on_released();                           // the server is gone back to its pool
+	void on_server_died_at_rest();                // between two transactions: another one will serve
 	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
 	void on_server_writable();
-	void on_discarded();     // DISCARD ALL or DEALLOCATE ALL was executed
+	void on_discarded(); // DISCARD ALL or DEALLOCATE ALL was executed
 	bool settling() const { return settling_; }
-	void on_settled();       // replies came that a name waited for
+	void on_settled(); // replies came that a name waited for
 	ClientStatements &statements() { return statements_; }
 
 	// ---- for the engine
@@ -132,9 +132,9 @@ private:
 	Params params_;
 	std::string inbuf_; // the start of a message, or all that waits for a server
 	ClientStatements statements_;
-	std::string cleanup_; // a name that is to be closed on the server behind the next Sync
-	uint64_t unnamed_at_ = 0;       // assignment in which the unnamed statement was prepared
-	Statement *unnamed_ = nullptr;  // remembered, for a Bind that comes on another server
+	std::string cleanup_;          // a name that is to be closed on the server behind the next Sync
+	uint64_t unnamed_at_ = 0;      // assignment in which the unnamed statement was prepared
+	Statement *unnamed_ = nullptr; // remembered, for a Bind that comes on another server
 	uint64_t id_;
 	int64_t connected_at_; // wall clock
 	int64_t since_;        // monotonic: of the present state

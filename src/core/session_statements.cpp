@@ -74,9 +74,12 @@ Session::Rewrite Session::rewrite(const char *message, size_t have, size_t total
 		return Rewrite::More;
 	server_->notes().note_batch(server_->replies().batch());
 	switch (*message) {
-	case 'P': return rewrite_parse(message, have, total, out, used);
-	case 'B': return rewrite_bind(message, have, total, out, used);
-	default: return rewrite_describe_or_close(message, have, total, out, used);
+	case 'P':
+		return rewrite_parse(message, have, total, out, used);
+	case 'B':
+		return rewrite_bind(message, have, total, out, used);
+	default:
+		return rewrite_describe_or_close(message, have, total, out, used);
 	}
 }
 
@@ -196,9 +199,12 @@ Session::Rewrite Session::use_statement(Statement *s, std::string &out)
 	if (replies.skipping())
 		return Rewrite::Done;
 	switch (server_->statements().has(s, replies.batch())) {
-	case ServerStatements::Has::Unsettled: return Rewrite::Settle;
-	case ServerStatements::Has::Yes: return Rewrite::Done;
-	case ServerStatements::Has::No: break;
+	case ServerStatements::Has::Unsettled:
+		return Rewrite::Settle;
+	case ServerStatements::Has::Yes:
+		return Rewrite::Done;
+	case ServerStatements::Has::No:
+		break;
 	}
 	make_room(out);
 	put_parse(out, s->name, s->body);

@@ -26,7 +26,7 @@ public:
 	void add(OnServer what, Statement *statement);
 	void add(OnServer what, Statement *statement, std::string_view name, Statement *before);
 
-	void confirm(); // the first one
+	void confirm();                                           // the first one
 	void make_void(uint32_t count, ClientStatements *client); // the first ones: taken back, last first
 	// A name whose meaning depends on the reply to an earlier batch.
 	bool unsettled(std::string_view name, uint64_t batch) const;

@@ -139,7 +139,8 @@ void Listener::accept_some()
 		const bool tcp = address.ss_family != AF_UNIX;
 		if (tcp)
 			Loop::set_tcp_options(fd, loop_.settings());
-		SocketStream *s = SocketStream::adopt(loop_, fd, tcp ? reinterpret_cast<sockaddr *>(&address) : nullptr, length);
+		SocketStream *s =
+		    SocketStream::adopt(loop_, fd, tcp ? reinterpret_cast<sockaddr *>(&address) : nullptr, length);
 		if (!s)
 			continue;
 		if (tcp)

@@ -55,7 +55,8 @@ class PacketListener
 {
 public:
 	// nullptr: `why` says why not.
-	static PacketListener *listen(Loop &loop, const char *path, std::function<void(int fd)> on_accept, std::string &why);
+	static PacketListener *listen(Loop &loop, const char *path, std::function<void(int fd)> on_accept,
+	                              std::string &why);
 
 private:
 	Loop *loop_ = nullptr;

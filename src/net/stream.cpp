@@ -18,8 +18,8 @@ namespace pgpool::net
 namespace
 {
 
-constexpr int kReadsPerEvent = 4;            // one bulk connection must not starve the others
-constexpr int64_t kLingerTime = 1000000;     // for the peer to read our last words, microseconds
+constexpr int kReadsPerEvent = 4;        // one bulk connection must not starve the others
+constexpr int64_t kLingerTime = 1000000; // for the peer to read our last words, microseconds
 
 } // namespace
 
@@ -484,9 +484,8 @@ void SocketStream::linger_tick(int64_t now)
 void SocketStream::destroy()
 {
 	tls_.reset();
-	uv_close(reinterpret_cast<uv_handle_t *>(&poll_), [](uv_handle_t *h) {
-		delete static_cast<SocketStream *>(h->data);
-	});
+	uv_close(reinterpret_cast<uv_handle_t *>(&poll_),
+	         [](uv_handle_t *h) { delete static_cast<SocketStream *>(h->data); });
 	::close(fd_);
 }
 

@@ -36,11 +36,16 @@ int accept_any_outcome(int ok, X509_STORE_CTX *)
 int version_of(region::TlsVersion v)
 {
 	switch (v) {
-	case region::TlsVersion::V1_0: return TLS1_VERSION;
-	case region::TlsVersion::V1_1: return TLS1_1_VERSION;
-	case region::TlsVersion::V1_2: return TLS1_2_VERSION;
-	case region::TlsVersion::V1_3: return TLS1_3_VERSION;
-	case region::TlsVersion::Any: break;
+	case region::TlsVersion::V1_0:
+		return TLS1_VERSION;
+	case region::TlsVersion::V1_1:
+		return TLS1_1_VERSION;
+	case region::TlsVersion::V1_2:
+		return TLS1_2_VERSION;
+	case region::TlsVersion::V1_3:
+		return TLS1_3_VERSION;
+	case region::TlsVersion::Any:
+		break;
 	}
 	return 0;
 }
@@ -96,7 +101,8 @@ bool set_protocol(SSL_CTX *context, const region::Settings &s, std::string &why)
 	                                 SSL_OP_SINGLE_DH_USE | SSL_OP_SINGLE_ECDH_USE);
 	SSL_CTX_set_num_tickets(context, 0);
 	SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-	SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+	SSL_CTX_set_mode(context,
+	                 SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
 	// libpq's buffer: a larger record can leave bytes in it that nobody waits for.
 	SSL_CTX_set_max_send_fragment(context, 8192);
 	SSL_CTX_set_alpn_select_cb(context, select_alpn, nullptr);

@@ -131,7 +131,8 @@ void WorkerLoop::resolve_server()
 	if (s.server_socket_directory[0] != '\0') {
 		auto *a = reinterpret_cast<sockaddr_un *>(&unix_server_);
 		a->sun_family = AF_UNIX;
-		const int n = snprintf(a->sun_path, sizeof(a->sun_path), "%s/.s.PGSQL.%d", s.server_socket_directory, s.server_port);
+		const int n =
+		    snprintf(a->sun_path, sizeof(a->sun_path), "%s/.s.PGSQL.%d", s.server_socket_directory, s.server_port);
 		// PostgreSQL writes abstract sockets with a leading @.
 		if (n > 0 && a->sun_path[0] == '@')
 			a->sun_path[0] = '\0';
@@ -178,7 +179,8 @@ void WorkerLoop::load_tls()
 {
 	std::string why;
 	if (!loop_.tls().load(loop_.settings(), why))
-		log(why + (loop_.tls().enabled() ? "; the old TLS configuration stays in force" : "; TLS is off on pgpool's port"));
+		log(why +
+		    (loop_.tls().enabled() ? "; the old TLS configuration stays in force" : "; TLS is off on pgpool's port"));
 }
 
 void WorkerLoop::problem(const std::string &text)
@@ -199,16 +201,18 @@ void WorkerLoop::listen()
 {
 	const region::Settings &s = loop_.settings();
 	if (host_.region.header()->port_taken.load()) {
-		problem("port " + std::to_string(s.port) + " or the session port is used by pgpool of another cluster on this machine: "
+		problem("port " + std::to_string(s.port) +
+		        " or the session port is used by pgpool of another cluster on this machine: "
 		        "not listening");
 		return;
 	}
 	auto on_accept = [this](SocketStream *stream, bool session_port, int fd) { accept(stream, session_port, fd); };
 	std::string why;
 	if (tcp_.empty())
-		(void) Listener::bind_tcp(loop_, s.listen_addresses, s.port, s.listen_backlog, false, on_accept, tcp_, why);
+		(void)Listener::bind_tcp(loop_, s.listen_addresses, s.port, s.listen_backlog, false, on_accept, tcp_, why);
 	if (session_tcp_.empty() && s.session_port != 0)
-		(void) Listener::bind_tcp(loop_, s.listen_addresses, s.session_port, s.listen_backlog, true, on_accept, session_tcp_, why);
+		(void)Listener::bind_tcp(loop_, s.listen_addresses, s.session_port, s.listen_backlog, true, on_accept,
+		                         session_tcp_, why);
 	const bool complete = !tcp_.empty() && (s.session_port == 0 || !session_tcp_.empty());
 	if (!why.empty() && listen_again_at_ == 0)
 		problem(why + (complete ? "" : "; trying again every second"));
@@ -248,11 +252,17 @@ void WorkerLoop::run()
 	resolve_server();
 	load_tls();
 	std::string why;
-	control_ = PacketListener::listen(loop_, control_path(host_.worker).c_str(), [this](int fd) {
-		PacketSocket::adopt(
-		    loop_, fd, [this](PacketSocket &from, const control::Head &head, const std::vector<int> &) { on_control_packet(from, head); },
-		    [](PacketSocket &) {});
-	}, why);
+	control_ = PacketListener::listen(
+	    loop_, control_path(host_.worker).c_str(),
+	    [this](int fd) {
+		    PacketSocket::adopt(
+		        loop_, fd,
+		        [this](PacketSocket &from, const control::Head &head, const std::vector<int> &) {
+			        on_control_packet(from, head);
+		        },
+		        [](PacketSocket &) {});
+	    },
+	    why);
 	if (!control_)
 		problem(why);
 	listen();
@@ -270,10 +280,13 @@ void WorkerLoop::run()
 			_exit(1);
 	});
 	uv_timer_init(loop_.uv(), &timer_);
-	uv_timer_start(&timer_, [](uv_timer_t *h) {
-		auto *self = static_cast<WorkerLoop *>(h->data);
-		self->loop_.guarded([self] { self->on_tick(); });
-	}, 0, kTickMs);
+	uv_timer_start(
+	    &timer_,
+	    [](uv_timer_t *h) {
+		    auto *self = static_cast<WorkerLoop *>(h->data);
+		    self->loop_.guarded([self] { self->on_tick(); });
+	    },
+	    0, kTickMs);
 
 	region::WorkerSlot &slot = engine_.slot();
 	slot.started_at.store(wall_us());
@@ -325,7 +338,9 @@ void WorkerLoop::connect_manager()
 {
 	manager_ = PacketSocket::connect(
 	    loop_, control::kManagerSocket,
-	    [this](PacketSocket &, const control::Head &head, const std::vector<int> &fds) { on_manager_packet(head, fds); },
+	    [this](PacketSocket &, const control::Head &head, const std::vector<int> &fds) {
+		    on_manager_packet(head, fds);
+	    },
 	    [this](PacketSocket &) { manager_ = nullptr; });
 	if (!manager_)
 		return;
@@ -355,8 +370,11 @@ void WorkerLoop::on_manager_packet(const control::Head &head, const std::vector<
 		if (head.size == sizeof(control::AuthAnswer))
 			engine_.on_answer(reinterpret_cast<const control::AuthAnswer &>(head));
 		break;
-	case control::Type::Poke: engine_.on_poke(); break;
-	default: break;
+	case control::Type::Poke:
+		engine_.on_poke();
+		break;
+	default:
+		break;
 	}
 }
 
@@ -370,8 +388,9 @@ void WorkerLoop::replace_unix_listeners(const control::UnixListeners &m, const s
 			close(fds[i]);
 			continue;
 		}
-		Listener *l = Listener::watch(loop_, fds[i], i >= m.transaction_fds,
-		                              [this](SocketStream *stream, bool session_port, int fd) { accept(stream, session_port, fd); });
+		Listener *l = Listener::watch(
+		    loop_, fds[i], i >= m.transaction_fds,
+		    [this](SocketStream *stream, bool session_port, int fd) { accept(stream, session_port, fd); });
 		if (l)
 			unix_.push_back(l);
 	}
@@ -399,13 +418,18 @@ void WorkerLoop::on_control_packet(PacketSocket &from, const control::Head &head
 {
 	auto ack = control::make<control::Ack>(control::Type::Ack, head.id);
 	switch (head.type) {
-	case control::Type::ListClients: send_rows(from, control::Type::ClientRows, head.id, engine_.client_rows()); return;
-	case control::Type::ListServers: send_rows(from, control::Type::ServerRows, head.id, engine_.server_rows()); return;
+	case control::Type::ListClients:
+		send_rows(from, control::Type::ClientRows, head.id, engine_.client_rows());
+		return;
+	case control::Type::ListServers:
+		send_rows(from, control::Type::ServerRows, head.id, engine_.server_rows());
+		return;
 	case control::Type::TerminateClient:
 	case control::Type::CancelClient:
 		if (head.size == sizeof(control::ClientVerb)) {
 			const uint64_t id = reinterpret_cast<const control::ClientVerb &>(head).client_id;
-			ack.done = head.type == control::Type::CancelClient ? engine_.cancel_client(id) : engine_.terminate_client(id);
+			ack.done =
+			    head.type == control::Type::CancelClient ? engine_.cancel_client(id) : engine_.terminate_client(id);
 		}
 		break;
 	case control::Type::DrainDatabase:
@@ -428,7 +452,8 @@ void WorkerLoop::on_control_packet(PacketSocket &from, const control::Head &head
 			engine_.on_place_free(m.pool_slot, m.pool_generation);
 		}
 		return;
-	default: return;
+	default:
+		return;
 	}
 	from.send(&ack, sizeof(ack));
 }

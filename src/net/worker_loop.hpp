@@ -63,7 +63,8 @@ private:
 	void on_manager_packet(const control::Head &head, const std::vector<int> &fds);
 	void replace_unix_listeners(const control::UnixListeners &m, const std::vector<int> &fds);
 	void on_control_packet(PacketSocket &from, const control::Head &head);
-	template <class Row> void send_rows(PacketSocket &to, control::Type type, uint64_t id, const std::vector<Row> &rows);
+	template <class Row>
+	void send_rows(PacketSocket &to, control::Type type, uint64_t id, const std::vector<Row> &rows);
 	void on_signal();
 	void on_tick();
 	void accept(SocketStream *stream, bool session_port, int fd);

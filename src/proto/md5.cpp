@@ -79,8 +79,7 @@ bool md5_response(std::string_view verifier, const uint8_t (&salt)[kMd5SaltLengt
 	              std::string_view(reinterpret_cast<const char *>(salt), kMd5SaltLength), out);
 }
 
-bool md5_response_matches(std::string_view verifier, const uint8_t (&salt)[kMd5SaltLength],
-                          std::string_view response)
+bool md5_response_matches(std::string_view verifier, const uint8_t (&salt)[kMd5SaltLength], std::string_view response)
 {
 	std::string expected;
 	const bool matches = md5_response(verifier, salt, expected) && same(expected, response);
@@ -91,8 +90,8 @@ bool md5_response_matches(std::string_view verifier, const uint8_t (&salt)[kMd5S
 bool md5_password_matches(std::string_view verifier, std::string_view user, std::string_view password)
 {
 	std::string computed;
-	const bool matches = !password.empty() && is_md5_verifier(verifier) &&
-	                     md5_verifier(password, user, computed) && same(computed, verifier);
+	const bool matches = !password.empty() && is_md5_verifier(verifier) && md5_verifier(password, user, computed) &&
+	                     same(computed, verifier);
 	wipe_string(computed);
 	return matches;
 }

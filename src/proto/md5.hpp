@@ -23,14 +23,12 @@ constexpr size_t kMd5SaltLength = 4;
 [[nodiscard]] bool md5_verifier(std::string_view password, std::string_view user, std::string &out);
 
 // What a client that holds the verifier answers to AuthenticationMD5Password, without the final NUL.
-[[nodiscard]] bool md5_response(std::string_view verifier, const uint8_t (&salt)[kMd5SaltLength],
-                                std::string &out);
+[[nodiscard]] bool md5_response(std::string_view verifier, const uint8_t (&salt)[kMd5SaltLength], std::string &out);
 
 // Server side; constant time in the content of the answer.
 [[nodiscard]] bool md5_response_matches(std::string_view verifier, const uint8_t (&salt)[kMd5SaltLength],
                                         std::string_view response);
-[[nodiscard]] bool md5_password_matches(std::string_view verifier, std::string_view user,
-                                        std::string_view password);
+[[nodiscard]] bool md5_password_matches(std::string_view verifier, std::string_view user, std::string_view password);
 
 // Random bytes for AuthenticationMD5Password; false when libcrypto has none.
 [[nodiscard]] bool md5_salt(uint8_t (&salt)[kMd5SaltLength]);

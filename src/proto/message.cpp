@@ -33,11 +33,20 @@ Error read_error(std::string_view body)
 		if (!r.ok())
 			break;
 		switch (field) {
-		case 'C': e.sqlstate = value; break;
-		case 'M': e.message = value; break;
-		case 'D': e.detail = value; break;
-		case 'H': e.hint = value; break;
-		default: break;
+		case 'C':
+			e.sqlstate = value;
+			break;
+		case 'M':
+			e.message = value;
+			break;
+		case 'D':
+			e.detail = value;
+			break;
+		case 'H':
+			e.hint = value;
+			break;
+		default:
+			break;
 		}
 	}
 	if (e.sqlstate.size() != 5)

@@ -190,8 +190,8 @@ public:
 	bool value(char name, std::string_view &out)
 	{
 		if (rest_.empty() || rest_[0] != name) {
-			malformed(problem_, std::string("Expected attribute \"") + name + "\" but found " +
-			                        shown_char(rest_) + ".");
+			malformed(problem_,
+			          std::string("Expected attribute \"") + name + "\" but found " + shown_char(rest_) + ".");
 			return false;
 		}
 		return take(out);
@@ -202,9 +202,8 @@ public:
 	{
 		name = rest_.empty() ? '\0' : rest_[0];
 		if (!((name >= 'a' && name <= 'z') || (name >= 'A' && name <= 'Z'))) {
-			malformed(problem_,
-			          "Attribute expected, but found " +
-			              (rest_.empty() ? "end of string" : "invalid character " + shown_char(rest_)) + ".");
+			malformed(problem_, "Attribute expected, but found " +
+			                        (rest_.empty() ? "end of string" : "invalid character " + shown_char(rest_)) + ".");
 			return false;
 		}
 		return take(out);
@@ -244,9 +243,8 @@ bool ScramVerifier::parse(std::string_view text, ScramVerifier &out)
 		return false;
 	text.remove_prefix(kVerifierPrefix.size());
 	if (split(text, ':', iterations) && split(text, '$', salt) && split(text, ':', stored) &&
-	    read_iterations(iterations, out.iterations) &&
-	    base64_decode(salt, out.salt, kScramMaxSalt, salt_length) && salt_length > 0 &&
-	    decode_key(stored, out.stored_key) && decode_key(text, out.server_key)) {
+	    read_iterations(iterations, out.iterations) && base64_decode(salt, out.salt, kScramMaxSalt, salt_length) &&
+	    salt_length > 0 && decode_key(stored, out.stored_key) && decode_key(text, out.server_key)) {
 		out.salt_length = static_cast<uint32_t>(salt_length);
 		return true;
 	}
@@ -254,8 +252,7 @@ bool ScramVerifier::parse(std::string_view text, ScramVerifier &out)
 	return false;
 }
 
-bool ScramVerifier::mock(std::string_view role, std::string_view nonce, uint32_t iterations,
-                         ScramVerifier &out)
+bool ScramVerifier::mock(std::string_view role, std::string_view nonce, uint32_t iterations, ScramVerifier &out)
 {
 	constexpr uint32_t kSaltLength = 16; // PostgreSQL's
 	ScramKey hash;
@@ -295,9 +292,8 @@ bool scram_keys_from_password(std::string_view password, const ScramVerifier &ve
 	if (password.find('\0') != std::string_view::npos) // HMAC pads with NUL: "x" and "x\0" are one key
 		return false;
 	if (!crypto_ok(PKCS5_PBKDF2_HMAC(password.data(), static_cast<int>(password.size()), verifier.salt,
-	                                 static_cast<int>(verifier.salt_length),
-	                                 static_cast<int>(verifier.iterations), EVP_sha256(), kScramKeyLength,
-	                                 salted.bytes) == 1))
+	                                 static_cast<int>(verifier.salt_length), static_cast<int>(verifier.iterations),
+	                                 EVP_sha256(), kScramKeyLength, salted.bytes) == 1))
 		return false;
 	if (!hmac(salted, "Client Key", key) || !sha256(key.bytes, kScramKeyLength, stored) ||
 	    !same(stored, verifier.stored_key))
@@ -369,8 +365,7 @@ bool ScramServer::read_binding_flag(std::string_view &rest)
 	if (!split(rest, ',', flag))
 		flag = std::exchange(rest, std::string_view());
 	if (plus_ && flag.substr(2) != kBindingType) {
-		refuse(problem_, "08P01",
-		       "unsupported SCRAM channel-binding type \"" + shown_text(flag.substr(2)) + "\"", "");
+		refuse(problem_, "08P01", "unsupported SCRAM channel-binding type \"" + shown_text(flag.substr(2)) + "\"", "");
 		return false;
 	}
 	if (!rest.empty() && rest[0] == 'a') {
@@ -385,8 +380,7 @@ bool ScramServer::read_binding_flag(std::string_view &rest)
 	return true;
 }
 
-ScramStep ScramServer::first(std::string_view mechanism, std::string_view client_first,
-                             std::string &server_first)
+ScramStep ScramServer::first(std::string_view mechanism, std::string_view client_first, std::string &server_first)
 {
 	std::string_view rest = client_first, value;
 	char name;
@@ -455,8 +449,7 @@ bool ScramServer::check_proof(std::string_view without_proof, const ScramKey &pr
 	std::string auth_message = client_first_bare_ + "," + server_first_ + ",";
 
 	auth_message += without_proof;
-	if (!hmac(verifier_.stored_key, auth_message, key) ||
-	    !hmac(verifier_.server_key, auth_message, signature)) {
+	if (!hmac(verifier_.stored_key, auth_message, key) || !hmac(verifier_.server_key, auth_message, signature)) {
 		internal(problem_, "could not compute SCRAM signature");
 		return false;
 	}

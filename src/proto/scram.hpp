@@ -91,13 +91,11 @@ public:
 
 	// SASLInitialResponse. Continue, or Malformed. A response without data (length -1) is the caller's: send
 	// an empty AuthenticationSASLContinue and give the next message as `client_first`.
-	[[nodiscard]] ScramStep first(std::string_view mechanism, std::string_view client_first,
-	                              std::string &server_first);
+	[[nodiscard]] ScramStep first(std::string_view mechanism, std::string_view client_first, std::string &server_first);
 
 	// SASLResponse. Done, WrongProof or Malformed; `server_final` and `client_key` are set only by Done,
 	// else empty and zero.
-	[[nodiscard]] ScramStep final(std::string_view client_final, std::string &server_final,
-	                              ScramKey &client_key);
+	[[nodiscard]] ScramStep final(std::string_view client_final, std::string &server_final, ScramKey &client_key);
 
 	const ScramProblem &problem() const { return problem_; }
 

@@ -38,8 +38,8 @@ struct Startup {
 	std::string replication;
 	std::string application_name;
 	bool has_application_name = false;
-	std::vector<Setting> settings;       // all else, options taken apart, last value of a name wins
-	std::vector<std::string> unknown;    // _pq_.* names
+	std::vector<Setting> settings;    // all else, options taken apart, last value of a name wins
+	std::vector<std::string> unknown; // _pq_.* names
 };
 
 constexpr uint16_t kNewestMinor = 2;

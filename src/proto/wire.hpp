@@ -43,11 +43,11 @@ inline bool same_secret(std::string_view a, std::string_view b)
 	return difference == 0;
 }
 
-constexpr uint32_t kHeaderSize = 5;                 // type byte and length
-constexpr uint32_t kMaxMessage = 0x3fffffff;        // 1 GiB - 1, as PQ_LARGE_MESSAGE_LIMIT
-constexpr uint32_t kMaxSmallMessage = 10000;        // as PQ_SMALL_MESSAGE_LIMIT
-constexpr uint32_t kMaxStartup = 10000;             // as MAX_STARTUP_PACKET_LENGTH
-constexpr uint32_t kMaxAuthMessage = 65535;         // as PG_MAX_AUTH_TOKEN_LENGTH
+constexpr uint32_t kHeaderSize = 5;          // type byte and length
+constexpr uint32_t kMaxMessage = 0x3fffffff; // 1 GiB - 1, as PQ_LARGE_MESSAGE_LIMIT
+constexpr uint32_t kMaxSmallMessage = 10000; // as PQ_SMALL_MESSAGE_LIMIT
+constexpr uint32_t kMaxStartup = 10000;      // as MAX_STARTUP_PACKET_LENGTH
+constexpr uint32_t kMaxAuthMessage = 65535;  // as PG_MAX_AUTH_TOKEN_LENGTH
 
 // Reads one message's body. After a failed read ok() is false and stays so; values are then empty.
 class Reader

@@ -151,17 +151,17 @@ enum class ClientState : uint32_t { Login = 0, Idle, Waiting, Active, IdleInTran
 enum class ServerState : uint32_t { Connecting = 0, Login, Idle, Active, Cleaning, Closing };
 
 struct ClientRow {
-	uint64_t id; // worker number * 2^48 + serial number
+	uint64_t id;        // worker number * 2^48 + serial number
 	int32_t server_pid; // backend that serves it, 0 = none
 	ClientState state;
-	uint32_t pool_slot; // UINT32_MAX before login
+	uint32_t pool_slot;      // UINT32_MAX before login
 	uint32_t address_length; // 0 = Unix socket
 	uint8_t address[28];     // sockaddr_in or sockaddr_in6
 	uint8_t tls;
 	uint8_t session_mode;
 	uint8_t protocol_minor;
 	uint8_t spare;
-	int32_t key_pid; // the pid that the client was told
+	int32_t key_pid;                   // the pid that the client was told
 	int64_t connected_at, state_since; // microseconds since 1970
 	uint64_t transactions, queries;
 	char tls_version[16], tls_cipher[48];

@@ -87,9 +87,9 @@ struct PoolTotals {
 };
 
 struct alignas(64) PoolCounters { // one per worker and pool
-	Atomic<int32_t> clients; // sessions of this pool, waiting ones included
-	Atomic<int32_t> open;    // servers, those that log in or close included
-	Atomic<int32_t> active;  // servers that serve a client
+	Atomic<int32_t> clients;      // sessions of this pool, waiting ones included
+	Atomic<int32_t> open;         // servers, those that log in or close included
+	Atomic<int32_t> active;       // servers that serve a client
 	Atomic<int32_t> idle;
 	Atomic<int32_t> waiting;          // clients in the queue
 	Atomic<int64_t> waiting_since_us; // CLOCK_MONOTONIC of the first in the queue, 0 = none

@@ -29,13 +29,13 @@ struct Settings {
 	int32_t login_timeout;
 	int32_t write_timeout;
 	int32_t shutdown_timeout;
-	int32_t tcp_keepalives_idle; // seconds
+	int32_t tcp_keepalives_idle;     // seconds
 	int32_t tcp_keepalives_interval; // seconds
 	int32_t tcp_keepalives_count;
 	int32_t tcp_user_timeout;
 	int32_t max_prepared_statements; // shared ones on one server
-	int32_t log_connections; // bool
-	int32_t log_disconnections; // bool
+	int32_t log_connections;         // bool
+	int32_t log_disconnections;      // bool
 	char listen_addresses[kPathLen]; // comma separated, "*" = all
 
 	// of the server

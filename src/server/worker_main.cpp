@@ -46,7 +46,7 @@ void wake()
 {
 	const uint64_t one = 1;
 	ssize_t rc = write(signal_fd, &one, sizeof(one));
-	(void) rc;
+	(void)rc;
 }
 
 void on_sigterm(int)
@@ -58,13 +58,14 @@ void on_sigterm(int)
 void put(const char *text)
 {
 	ssize_t rc = write(STDERR_FILENO, text, strlen(text));
-	(void) rc;
+	(void)rc;
 }
 
 // Async-signal-safe (backtrace() was called once before, so it loads nothing here).
 void on_crash(int signal)
 {
-	char line[] = "pgpool worker: crashed by signal 00; its clients lose their connections, the database does not notice\n";
+	char line[] =
+	    "pgpool worker: crashed by signal 00; its clients lose their connections, the database does not notice\n";
 	char *digits = strstr(line, "00");
 	digits[0] = static_cast<char>('0' + signal / 10);
 	digits[1] = static_cast<char>('0' + signal % 10);
@@ -90,13 +91,15 @@ void install_signals()
 	stack.ss_sp = alternate;
 	stack.ss_size = sizeof(alternate);
 	sigaltstack(&stack, nullptr);
-	struct sigaction crash{};
+	struct sigaction crash {
+	};
 	crash.sa_handler = on_crash;
 	crash.sa_flags = static_cast<int>(SA_ONSTACK | SA_RESETHAND);
 	for (const int s : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL})
 		sigaction(s, &crash, nullptr);
 
-	struct sigaction term{};
+	struct sigaction term {
+	};
 	term.sa_handler = on_sigterm;
 	term.sa_flags = SA_RESTART;
 	sigaction(SIGTERM, &term, nullptr);
@@ -107,7 +110,8 @@ void install_signals()
 	signal(SIGUSR1, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
 	signal(SIGALRM, SIG_IGN);
-	struct sigaction quit{};
+	struct sigaction quit {
+	};
 	quit.sa_handler = [](int) { _exit(2); };
 	sigaction(SIGQUIT, &quit, nullptr);
 	sigset_t none;
