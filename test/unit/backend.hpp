@@ -52,7 +52,7 @@ inline std::string parse(std::string_view sql, std::string_view name = "")
 	return out;
 }
 
-inline std::string bind(std::string_view statement = "", std::string_view portal = "")
+inline std::string bind_to(std::string_view statement = "", std::string_view portal = "")
 {
 	std::string out;
 	Writer(out).begin('B').string(portal).string(statement).u16(0).u16(0).u16(0).end();
@@ -102,6 +102,7 @@ public:
 	bool dead = false;    // it closed its end
 	bool greet = true;    // false: the model, which is logged in from the start
 	std::vector<std::string> log; // commands that it executed
+	std::string history;          // types of the last messages, after an error in lower case
 	int cancelled = -1;   // client whose SLEEP was cancelled last
 	size_t bytes_in = 0;
 
@@ -162,6 +163,9 @@ public:
 		const char type = in_[0];
 		const std::string body = in_.substr(5, length - 4);
 		in_.erase(0, size_t{length} + 1);
+		history += skipping_ ? static_cast<char>(tolower(type)) : type;
+		if (history.size() > 40)
+			history.erase(0, 20);
 		if (phase_ == Phase::Password)
 			password(body);
 		else if (copying_)
@@ -275,20 +279,28 @@ private:
 			claim(sql);
 			unsynced_ = true;
 			open();
-			if (sql.substr(0, 8) == "BADPARSE") {
-				fail("42601", sql);
-				break;
-			}
-			statements_[name] = sql;
-			out += message('1');
+			if (name.empty())
+				statements_.erase(name);
+			if (sql.substr(0, 8) == "BADPARSE")
+				fail("42601", "syntax error");
+			else if (refused(sql))
+				fail("25P02", "current transaction is aborted");
+			else if (statements_.count(name) != 0)
+				fail("42P05", "prepared statement exists");
+			else
+				statements_[name] = sql, out += message('1');
 			break;
 		}
 		case 'B': {
 			const std::string portal(r.string()), name(r.string());
-			unsynced_ = true;
+			unsynced_ = touched_ = true;
 			open();
 			if (statements_.count(name) == 0) {
 				fail("26000", "no such statement");
+				break;
+			}
+			if (refused(statements_[name])) {
+				fail("25P02", "current transaction is aborted");
 				break;
 			}
 			portals_[portal] = {statements_[name], 0};
@@ -299,7 +311,7 @@ private:
 		case 'E': {
 			const std::string portal(r.string());
 			const uint32_t limit = r.u32();
-			unsynced_ = true;
+			unsynced_ = touched_ = true;
 			open();
 			if (portals_.count(portal) == 0) {
 				fail("34000", "no such portal");
@@ -319,6 +331,12 @@ private:
 		}
 	}
 
+	// In a failed transaction only its end is taken.
+	bool refused(const std::string &sql) const
+	{
+		return block_ == 'E' && sql.substr(0, 8) != "ROLLBACK" && sql.substr(0, 6) != "COMMIT";
+	}
+
 	void describe_message(const std::string &body)
 	{
 		const std::string name = body.substr(1, body.size() - 2);
@@ -329,10 +347,15 @@ private:
 			fail("26000", "no such thing to describe");
 			return;
 		}
+		const std::string &sql = body[0] == 'S' ? statements_[name] : portals_[name].sql;
+		const bool rows = sql.substr(0, 6) == "SELECT" || sql.substr(0, 4) == "ROWS" || sql.substr(0, 4) == "SHOW";
+		if (rows && block_ == 'E') {
+			fail("25P02", "current transaction is aborted");
+			return;
+		}
 		if (body[0] == 'S')
 			out += message('t', std::string(2, '\0'));
-		const std::string &sql = body[0] == 'S' ? statements_[name] : portals_[name].sql;
-		if (sql.substr(0, 6) == "SELECT" || sql.substr(0, 4) == "ROWS" || sql.substr(0, 4) == "SHOW")
+		if (rows)
 			row_description();
 		else
 			out += message('n');
@@ -400,13 +423,14 @@ private:
 
 	void end_of_query()
 	{
+		unsynced_ = touched_ = false; // it committed what an unfinished pipeline did
 		close_implicit();
 		ready();
 	}
 
 	void end_of_batch()
 	{
-		skipping_ = unsynced_ = false;
+		skipping_ = unsynced_ = touched_ = false;
 		close_implicit();
 		ready();
 	}
@@ -463,9 +487,12 @@ private:
 		if (at == std::string::npos || !isdigit(static_cast<unsigned char>(sql[at + 2])))
 			return;
 		const int client = atoi(&sql[at + 2]);
-		if (client != owner_ && owner_ >= 0 && (block_ != 'I' || unsynced_ || skipping_ || copying_))
-			note("a server not at rest went from client " + std::to_string(owner_) + " to " + std::to_string(client));
+		if (client != owner_ && owner_ >= 0 && (block_ != 'I' || touched_ || skipping_ || copying_))
+			note("a server not at rest went from client " + std::to_string(owner_) + " to " + std::to_string(client) +
+			     " (" + block_ + (touched_ ? ", no Sync yet" : "") + (skipping_ ? ", skipping" : "") +
+			     (copying_ ? ", in copy" : "") + "), messages " + history);
 		owner_ = client;
+		touched_ |= extended_;
 	}
 
 	// ---- statements
@@ -702,6 +729,7 @@ private:
 	int copied_ = 0;
 	char block_ = 'I';
 	bool open_ = false; // a transaction, if only an implicit one
+	bool touched_ = false; // by an extended message of a client; Parse and Close of pgpool's own come before it
 	bool unsynced_ = false, skipping_ = false, copying_ = false, sleeping_ = false, extended_ = false;
 	bool first_seen_ = false;
 };

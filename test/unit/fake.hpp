@@ -166,6 +166,25 @@ public:
 		}
 	}
 
+	// A test that fails leaves sessions and servers behind: they end here, or every failure were a leak, too.
+	~World()
+	{
+		for (auto &n : nodes) {
+			n->engine->drain();
+			n->engine->abandon();
+			n->engine->end_event();
+		}
+		for (int i = 0; i < 20; i++) {
+			for (auto &s : streams)
+				s->peer_eof = s->peer_gone = true;
+			for (size_t k = 0; k < streams.size(); k++) {
+				while (stream_event(streams[k].get(), SIZE_MAX)) {
+				}
+			}
+			tick(2000);
+		}
+	}
+
 	struct Free {
 		void operator()(char *p) const { operator delete[](p, std::align_val_t(64)); }
 	};

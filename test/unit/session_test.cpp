@@ -114,7 +114,7 @@ TEST_F(Session, SyncFlushAndCopyLeftoversNeedNoServer)
 TEST_F(Session, APipelineWithoutSyncKeepsTheServer)
 {
 	Stream *c = login();
-	EXPECT_EQ(ask(c, parse("SELECT c1.a") + bind() + execute() + kFlush), "1 2 D:c1.a C:SELECT 1");
+	EXPECT_EQ(ask(c, parse("SELECT c1.a") + bind_to() + execute() + kFlush), "1 2 D:c1.a C:SELECT 1");
 	EXPECT_EQ(busy(), 1);
 	EXPECT_EQ(ask(c, kSync), "Z:I");
 	EXPECT_EQ(busy(), 0);
@@ -136,7 +136,7 @@ TEST_F(Session, FiftyQueriesInOneWriteAreAllAnsweredInOrder)
 TEST_F(Session, AnErrorSkipsToSyncAndAQueryInBetweenIsDiscarded)
 {
 	Stream *c = login();
-	EXPECT_EQ(ask(c, parse("FAIL c1.a") + bind() + execute()), "1 2 E:22012");
+	EXPECT_EQ(ask(c, parse("FAIL c1.a") + bind_to() + execute()), "1 2 E:22012");
 	EXPECT_EQ(ask(c, query("SELECT c1.lost") + parse("SELECT c1.lost")), "");
 	EXPECT_EQ(busy(), 1);
 	EXPECT_EQ(ask(c, kSync + query("SELECT c1.b")), "Z:I T D:c1.b C:SELECT 1 Z:I");
@@ -146,7 +146,7 @@ TEST_F(Session, AnErrorSkipsToSyncAndAQueryInBetweenIsDiscarded)
 TEST_F(Session, CopyInEatsSyncAndAFailedOneDoesNotStrandTheServer)
 {
 	Stream *c = login();
-	const std::string copy = parse("COPYIN c1.x") + bind() + execute() + kSync;
+	const std::string copy = parse("COPYIN c1.x") + bind_to() + execute() + kSync;
 	EXPECT_EQ(ask(c, copy), "1 2 G");
 	EXPECT_EQ(ask(c, message('d', "c1 row") + message('c') + kSync), "C:COPY 1 Z:I");
 	EXPECT_EQ(busy(), 0);
@@ -202,7 +202,7 @@ TEST_F(Session, AWaitThatIsTooLongIsAnErrorAndThePipelineIsSkippedToSync)
 	Stream *a = login(), *b = login(), *c = login();
 	EXPECT_EQ(ask(a, query("BEGIN")), "C:BEGIN Z:T");
 	EXPECT_EQ(ask(b, query("SELECT c2.x")), "");
-	EXPECT_EQ(ask(c, parse("SELECT c3.x") + bind() + execute()), "");
+	EXPECT_EQ(ask(c, parse("SELECT c3.x") + bind_to() + execute()), "");
 	world.pass(700);
 	EXPECT_EQ(got(b), "E:53300 Z:I");
 	EXPECT_EQ(got(c), "E:53300");
@@ -303,9 +303,9 @@ TEST_F(Session, AClientThatLeavesWithinAMessageCostsTheServer)
 
 TEST_F(Session, AClientThatLeavesInAPipelineOrACopyLeavesNothingBehind)
 {
-	for (const std::string &work : {parse("SELECT c1.x") + bind() + execute() + kFlush,
-	                                parse("FAIL c1.x") + bind() + execute() + kFlush, query("COPYIN c1.x"),
-	                                parse("COPYIN c1.x") + bind() + execute() + kSync}) {
+	for (const std::string &work : {parse("SELECT c1.x") + bind_to() + execute() + kFlush,
+	                                parse("FAIL c1.x") + bind_to() + execute() + kFlush, query("COPYIN c1.x"),
+	                                parse("COPYIN c1.x") + bind_to() + execute() + kSync}) {
 		Stream *a = login();
 		send(a, work);
 		EXPECT_EQ(busy(), 1);
@@ -393,6 +393,52 @@ TEST_F(Session, AServerFoundDeadByTheFirstWriteIsReplaced)
 	backend().dead = true;
 	s->peer_gone = true; // nobody has read the end of file yet
 	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:I");
+}
+
+TEST_F(Session, AServerFoundDeadWhenSettingsAreAppliedIsReplaced)
+{
+	world.settings().pool_size.store(1);
+	Stream *a = login({{"options", "-c statement_timeout=7"}}), *b = login();
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	Stream *s = world.stream_of(&backend());
+	backend().dead = true;
+	s->peer_gone = true;
+	b->from_peer = query("SELECT c2.y");
+	world.stream_event(b, SIZE_MAX);
+	s->peer_eof = true;
+	world.settle();
+	EXPECT_EQ(got(b), "T D:c2.y C:SELECT 1 Z:I");
+}
+
+TEST_F(Session, AServerIsNotReadyBeforeTheAnswerAboutItsIdentityIsComplete)
+{
+	for (size_t at = 1; at < 400; at++) {
+		Stream *c = world.connect();
+		c->from_peer = startup_packet({{"user", "anna"}, {"database", "shop"}, {"TimeZone", std::to_string(at)}});
+		while (world.stream_event(c, SIZE_MAX) || world.post_event()) {
+		}
+		Stream *s = world.stream_of(world.backends.back().get());
+		size_t left = at; // the first read of all that the backend says ends here
+		for (bool more = true; more;) {
+			more = world.backend_event(s, SIZE_MAX, SIZE_MAX);
+			const size_t n = std::min(left, s->from_peer.size());
+			if (n > 0 && world.stream_event(s, n)) {
+				left -= n;
+				more = true;
+			}
+			more |= left == 0 ? false : world.stream_event(s, left);
+			if (left == 0)
+				break;
+		}
+		c->from_peer += query("SHOW TimeZone");
+		world.settle();
+		const std::string all = got(c), end = "T D:" + std::to_string(at) + " C:SHOW Z:I";
+		ASSERT_GE(all.size(), end.size()) << at;
+		EXPECT_EQ(all.substr(all.size() - end.size()), end) << at;
+		send(c, message('X'));
+		world.backends.back()->die();
+		world.settle();
+	}
 }
 
 TEST_F(Session, AnIdleServerThatSaidItsLastWordsIsNotGivenToAClient)
@@ -505,8 +551,8 @@ TEST_F(Session, AServerThatDoesNotReadStopsItsClient)
 
 TEST_F(Session, EverySplitOfBothSidesGivesTheSameAnswer)
 {
-	const std::string work = query("SELECT c1.a") + parse("SELECT c1.b") + bind() + describe('P') + execute() + kSync +
-	                         parse("FAIL c1.c") + bind() + kFlush + execute() + query("SELECT c1.no") + kSync +
+	const std::string work = query("SELECT c1.a") + parse("SELECT c1.b") + bind_to() + describe('P') + execute() + kSync +
+	                         parse("FAIL c1.c") + bind_to() + kFlush + execute() + query("SELECT c1.no") + kSync +
 	                         query("COPYIN c1.d") + message('d', "c1 x") + message('c') + query("SET TimeZone PST");
 	Stream *one = login();
 	const std::string want = ask(one, work);
