@@ -250,8 +250,10 @@ report_prove() { # log status files
     # shellcheck disable=SC2086 # three numbers
     end $counts
     case $counts in *' 0 '*) ;; *)
-        grep -vE ' \.\. ok( |$)|^ok [0-9]' "$1" >"$1.short" || true
-        show "$1.short" 80 "$1"
+        # what passed, and what servers and pgbench say while they start
+        grep -vE ' \.\.+ ok( |$)|^ok [0-9]|^ok  +[0-9]+ ms|^# (initializing|NOTICE: |creating|generating|vacuuming|done in|[0-9]+ of)|^\[[0-9:]+\]$' \
+            "$1" >"$1.short" || true
+        show "$1.short" 150 "$1"
         rm -f "$1.short"
         ;;
     esac

@@ -177,6 +177,21 @@ void ServerConn::on_data(const char *data, size_t size)
 	}
 }
 
+// More: the header, or a message that is needed whole, is not all there.
+ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &total) const
+{
+	if (have < proto::kHeaderSize)
+		return Header::More;
+	const uint32_t length = proto::load32(p + 1);
+	if (length < 4 || length > proto::kMaxMessage + 1)
+		return Header::Broken;
+	total = size_t{length} + 1;
+	const bool whole = is_needed_whole(*p) || (*p == 'E' && (session_ == nullptr || replies_.front_is_ours()));
+	if (!whole || have >= total)
+		return Header::Whole;
+	return total > kChunk ? Header::Broken : Header::More;
+}
+
 // Splits what the backend sent, keeps the account, and forwards all that is the client's as few runs.
 void ServerConn::service_data(const char *data, size_t size)
 {
@@ -213,30 +228,23 @@ void ServerConn::service_data(const char *data, size_t size)
 				run = p;
 			continue;
 		}
-		if (have < proto::kHeaderSize)
+		size_t total = 0;
+		const Header header = read_header(p, have, total);
+		if (header == Header::More)
 			break;
 		const char type = *p;
-		const uint32_t length = proto::load32(p + 1);
-		if (length < 4 || length > proto::kMaxMessage + 1) {
-			out_of_step("a message with an impossible length");
-			return;
+		if (session_ &&
+		    (header == Header::Broken || (type == 'Z' && (replies_.front_is_ours() || session_->settling())))) {
+			// What follows from it may answer or end the session: its replies go out first, this one with them.
+			put_run(replies_.front_is_ours() ? p : p + total);
+			session_->stream()->flush();
 		}
-		const size_t total = size_t{length} + 1;
-		const bool whole = is_needed_whole(type) || (type == 'E' && (session_ == nullptr || replies_.front_is_ours()));
-		if (whole && have < total) {
-			if (total > kChunk) {
-				out_of_step("a message that is longer than any of its type");
-				return;
-			}
-			break;
+		if (header == Header::Broken) {
+			out_of_step("a message of impossible length");
+			return;
 		}
 		const size_t n = std::min(total, have);
 		bool forward = true;
-		if (type == 'Z' && session_ && (replies_.front_is_ours() || session_->settling())) {
-			// What follows from it may end the session: its replies go out first.
-			put_run(p);
-			session_->stream()->flush();
-		}
 		if (!message(type, {p + proto::kHeaderSize, n - proto::kHeaderSize}, forward))
 			return;
 		if (!forward)

@@ -96,6 +96,8 @@ private:
 	void login_data(const char *data, size_t size);
 
 	// ---- service
+	enum class Header { More, Whole, Broken };
+	Header read_header(const char *p, size_t have, size_t &total) const;
 	void service_data(const char *data, size_t size);
 	bool message(char type, std::string_view body, bool &forward);
 	void parameter(std::string_view body);

@@ -4,6 +4,8 @@ use strict;
 use warnings FATAL => 'all';
 use utf8;
 
+use Digest::SHA qw(hmac_sha256 sha256);
+use MIME::Base64;
 use PgPoolCase;
 use PgPoolWire;
 use PostgreSQL::Test::Utils;
@@ -55,10 +57,19 @@ UPDATE pg_authid SET rolpassword = 'SCRAM-SHA-256\$many:c2FsdHNhbHRzYWx0c2FsdA==
 REVOKE CONNECT ON DATABASE no_connect FROM PUBLIC;
 ALTER DATABASE closed ALLOW_CONNECTIONS false;
 SQL
+# verifiers as other programs write them
+for my $iterations (1, 4096, 20000)
+{
+	my $salt = "salt of $iterations.";
+	my $salted = PgPoolWire::scram_salt('right', $salt, $iterations);
+	my $verifier = "SCRAM-SHA-256\$$iterations:" . encode_base64($salt, '') . '$' . encode_base64(sha256(hmac_sha256('Client Key', $salted)), '')
+	  . ':' . encode_base64(hmac_sha256('Server Key', $salted), '');
+	$node->safe_psql('postgres', "CREATE ROLE iterations_$iterations LOGIN PASSWORD '$verifier'");
+}
 $node->reload;
 
 my @roles = (qw(scram nologin expired future forever limited super nopassword nopassword_nologin md5 md5_nologin md5_expired),
-	qw(broken broken_short broken_iterations nobody with.dot All spaces), $long, "${long}x", q{it's "quoted"}, 'Zoë-日本');
+	qw(broken broken_short broken_iterations nobody with.dot All spaces iterations_1 iterations_4096 iterations_20000), $long, "${long}x", q{it's "quoted"}, 'Zoë-日本');
 utf8::encode($_) for @roles;
 
 # What a case looks like at one port.

@@ -70,6 +70,8 @@ my $pipeline = message('P', "\0SELECT 1\0\0\0") . message('B', "\0\0\0\0\0\0\0\0
 	# the replies of a script, message by message
 	if (my $replay = tool('replay'))
 	{
+		# the first login in a worker needs a server
+		client('waits')->close for 1 .. 12;
 		$holder->query('BEGIN');
 		my $script = PostgreSQL::Test::Utils::tempdir() . '/wait.msg';
 		append_to_file($script, <<'MSG');
@@ -228,7 +230,8 @@ MSG
 	cmp_ok($most, '<=', 4, "eight clients make $most servers");
 	is(scalar(grep { $_ eq 'no error' } @answers), 8, '... all are served') or diag join "\n", @answers;
 	# another pool, while all places are in use; its first login in each worker asked a server before
-	$_->query('BEGIN') for @c[ 0 .. 3 ];
+	my $begun = grep { !$_->query('BEGIN')->{error} } @c[ 0 .. 3 ];
+	is($begun, 4, 'idle servers of other pools make place, in whichever worker they are');
 	my $other = PgPoolWire->open(port => $node->{pool_port});
 	my $r = $other->login(user => 'plain', password => 'secret', database => 'postgres');
 	$r = $other->query('SELECT 1') if $r->{ok};

@@ -80,6 +80,20 @@ is(sql('SELECT sum(cancels_delivered) FROM pgpool.pg_stat_workers'), '40', 'pg_s
 	is(error_of($c->answer(10)), $cancelled, 'the right one cancels');
 }
 
+# ---- in session mode, where the client is told the pid of its server
+{
+	sql("CREATE ROLE session LOGIN PASSWORD 'secret'");
+	sql("SELECT pgpool.set_user('default', 'session', pool_mode => 'session')");
+	my $c = connect_as($node, user => 'session', password => 'secret');
+	is($c->value('SELECT pg_backend_pid()'), $c->{pid}, 'in session mode the pid is that of the server');
+	start($c, 'SELECT pg_sleep(20)');
+	poll_until(sub { running('session') == 1 }, 'the query runs');
+	cancel($c->{pid}, pack 'N', ~unpack('N', $c->{key}) & 0xffffffff);
+	ok(!$c->need(1, 0.1), '... a wrong key does nothing');
+	cancel($c->{pid}, $c->{key});
+	is(error_of($c->answer(10)), $cancelled, '... and the right one cancels');
+}
+
 # ---- while it waits for a server
 my ($holder, $waiter) = map { connect_as($node, @app) } 1 .. 2;
 $holder->query('BEGIN');

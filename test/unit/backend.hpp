@@ -293,7 +293,9 @@ private:
 		}
 		case 'B': {
 			const std::string portal(r.string()), name(r.string());
-			unsynced_ = touched_ = true;
+			if (statements_.count(name) != 0)
+				claim(statements_[name]);
+			unsynced_ = true;
 			open();
 			if (statements_.count(name) == 0) {
 				fail("26000", "no such statement");
@@ -311,7 +313,7 @@ private:
 		case 'E': {
 			const std::string portal(r.string());
 			const uint32_t limit = r.u32();
-			unsynced_ = touched_ = true;
+			unsynced_ = true;
 			open();
 			if (portals_.count(portal) == 0) {
 				fail("34000", "no such portal");
