@@ -292,7 +292,7 @@ run_tap() {
     bounded "${TAP_SECONDS:-2400}" "$log" as_user -C "$STAGE" env PATH="$BINDIR:$PATH" TMPDIR="$SOCK" PG_CONFIG="$TREE_CONFIG" \
         TESTDIR="$dir" TESTDATADIR="$dir/tmp_check" TESTLOGDIR="$dir/tmp_check/log" \
         PG_REGRESS="$pgxs/../test/regress/pg_regress" PGPOOL_TOOLS="$TOOLS" PG_TEST_TIMEOUT_DEFAULT=120 \
-        prove -I "$perl_lib" -I test/tap --failures --comments --timer "-j${TAP_JOBS:-2}" "${files[@]}" || code=$?
+        prove -I "$perl_lib" -I test/tap --failures --timer "-j${TAP_JOBS:-2}" "${files[@]}" || code=$?
     report_prove "$log" "$code" ${#files[@]}
 }
 
