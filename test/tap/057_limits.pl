@@ -239,6 +239,33 @@ MSG
 	like(text($r), qr/max_server_connections.*4/, '... and which limit it is, and its value');
 	$_->query('COMMIT') for @c[ 0 .. 3 ];
 	is($admin->value('SELECT 1'), '1', 'the superuser has a connection all the time');
+	$_->close for @c, $other;
+
+	# all places are taken by idle servers in one worker, and the client is in the other one
+	sql('ALTER SYSTEM SET pgpool.max_server_connections = 2');
+	sql('SELECT pg_reload_conf()');
+	my $in_worker = sub {
+		my ($role, $worker) = @_;
+		for (1 .. 50)
+		{
+			my $c = client($role);
+			return $c if sql("SELECT worker FROM pgpool.pg_stat_clients WHERE pid = $c->{pid}") == $worker;
+			$c->close;
+		}
+		die "no client of $role in worker $worker";
+	};
+	for my $worker (0, 1)
+	{
+		sql('SELECT pg_terminate_backend(pid) FROM pgpool.pg_stat_servers WHERE pid > 0');
+		poll_until(sub { sql('SELECT count(*) FROM pgpool.pg_stat_servers') == 0 }, 'no server', 5);
+		my @holders = map { $in_worker->($_, $worker) } 'plain', 'waits';
+		my $needy = $in_worker->('flood', 1 - $worker);
+		poll_until(sub { $_->query('SELECT 1') for @holders; sql("SELECT count(*) FROM pgpool.pg_stat_servers WHERE worker = $worker AND state = 'idle'") == 2 }, 'idle servers', 5);
+		my $start = time;
+		is($needy->value('SELECT 5'), '5', 'idle servers of another worker make place for a pool of worker ' . (1 - $worker));
+		within(time - $start, 0, 0.45, '... soon');
+		$_->close for @holders, $needy;
+	}
 }
 is(sql('SELECT sum(starts) FROM pgpool.pg_stat_workers'), '2', 'no worker was restarted');
 $node->stop;
