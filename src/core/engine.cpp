@@ -19,6 +19,7 @@ namespace
 {
 
 constexpr uint32_t kTicksPerSecond = 10;
+constexpr int64_t kAskAgain = 50000;        // between two requests for a place of another worker, microseconds
 constexpr int64_t kDrainDatabase = 6000000; // DROP DATABASE waits 5 seconds for others to leave
 
 proto::Error shutdown_error()
@@ -134,6 +135,33 @@ void Engine::shed_servers()
 	}
 }
 
+// A pool that nobody waits for may have a server to spare.
+bool Engine::close_spare()
+{
+	for (auto &entry : pools_) {
+		if (!entry.second->has_waiters() && entry.second->close_one_idle())
+			return true;
+	}
+	return false;
+}
+
+// All places of pgpool.max_server_connections are taken, and none idle here. The pool that asks tries
+// again at the next tick.
+void Engine::ask_for_any_place()
+{
+	const int64_t t = now();
+	if (t < asked_any_at_ + kAskAgain)
+		return;
+	asked_any_at_ = t;
+	auto ask = control::make<control::YieldServer>(control::Type::YieldServer);
+	ask.from = worker_;
+	ask.pool_slot = control::kAnyPool;
+	for (uint32_t w = 0; w < region_.header()->workers; w++) {
+		if (w != worker_ && region_.worker(w).servers.load() > 0)
+			outside_.tell_worker(w, &ask, sizeof(ask));
+	}
+}
+
 bool Engine::reserve_server()
 {
 	slot().servers.store(slot().servers.load() + 1);
@@ -142,11 +170,8 @@ bool Engine::reserve_server()
 		return true;
 	}
 	slot().servers.store(slot().servers.load() - 1);
-	// A pool that needs its servers less may have one to spare.
-	for (auto &entry : pools_) {
-		if (!entry.second->has_waiters() && entry.second->close_one_idle())
-			break;
-	}
+	if (!close_spare())
+		ask_for_any_place();
 	return false;
 }
 
@@ -228,6 +253,10 @@ void Engine::on_drain_database(uint32_t oid, uint32_t &done)
 
 void Engine::on_yield(const control::YieldServer &yield)
 {
+	if (yield.pool_slot == control::kAnyPool) {
+		close_spare();
+		return;
+	}
 	auto it = pools_.find(yield.pool_slot);
 	if (it != pools_.end() && it->second->generation() == yield.pool_generation &&
 	    yield.from < region_.header()->workers)
@@ -239,6 +268,12 @@ void Engine::on_place_free(uint32_t pool_slot, uint32_t generation)
 	auto it = pools_.find(pool_slot);
 	if (it != pools_.end() && it->second->generation() == generation)
 		it->second->grow();
+}
+
+void Engine::on_proof(const control::Proof &proof)
+{
+	if (Pool *p = pool(proof.pool_slot, proof.pool_generation))
+		p->learn(proof);
 }
 
 // ---- cancel

@@ -40,6 +40,7 @@ public:
 	void on_drain_database(uint32_t oid, uint32_t &done);
 	void on_yield(const control::YieldServer &yield);
 	void on_place_free(uint32_t pool_slot, uint32_t generation);
+	void on_proof(const control::Proof &proof);
 	void on_cancel_key(int32_t pid, std::string_view key);
 	void tick();
 	// Takes no more clients, ends idle ones, lets transactions finish.
@@ -99,6 +100,8 @@ private:
 	void send_away_idle(const proto::Error &why);
 	int64_t servers_everywhere();
 	void shed_servers();
+	bool close_spare();
+	void ask_for_any_place();
 	void tick_logins(int64_t now);
 	void tick_clients(int64_t now);
 
@@ -121,6 +124,7 @@ private:
 	uint64_t next_assignment_ = 1;
 	uint32_t servers_ = 0;
 	uint32_t ticks_ = 0;
+	int64_t asked_any_at_ = 0;
 	bool draining_ = false;
 	bool stopping_ = false; // smart shutdown
 	bool retry_pools_ = false;

@@ -109,8 +109,49 @@ void Pool::detach(Session *)
 
 void Pool::learn(std::unique_ptr<Credential> credential)
 {
+	const bool news = !credential_ || credential->has_key != credential_->has_key ||
+	                  memcmp(&credential->client_key, &credential_->client_key, sizeof(credential->client_key)) != 0 ||
+	                  credential->md5 != credential_->md5 || credential->password != credential_->password;
 	credential_ = std::move(credential);
 	retry_at_ = 0; // a new proof may succeed where the last one failed
+	if (news)
+		tell_others();
+}
+
+void Pool::tell_others()
+{
+	const Credential &c = *credential_;
+	if (engine_.region().header()->workers < 2 || (!c.has_key && c.md5.empty() && c.password.empty()))
+		return;
+	auto proof = control::make<control::Proof>(control::Type::Proof);
+	proof.pool_slot = slot_;
+	proof.pool_generation = generation_;
+	proof.has_key = c.has_key;
+	memcpy(proof.client_key, c.client_key.bytes, sizeof(proof.client_key));
+	std::string verifier = c.has_key ? c.verifier.text() : c.md5;
+	memcpy(proof.verifier, verifier.data(), std::min(verifier.size(), sizeof(proof.verifier) - 1));
+	memcpy(proof.password, c.password.data(), std::min(c.password.size(), sizeof(proof.password) - 1));
+	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
+		if (w != engine_.worker())
+			engine_.outside().tell_worker(w, &proof, sizeof(proof));
+	}
+	proto::wipe(&proof, sizeof(proof));
+	proto::wipe(verifier.data(), verifier.size());
+}
+
+// The way to the server is this worker's own, from its own logins; without one the proof waits for it.
+void Pool::learn(const control::Proof &proof)
+{
+	if (!credential_)
+		credential_ = std::make_unique<Credential>();
+	Credential &c = *credential_;
+	const std::string_view verifier(proof.verifier, strnlen(proof.verifier, sizeof(proof.verifier)));
+	c.has_key = proof.has_key != 0 && proto::ScramVerifier::parse(verifier, c.verifier);
+	memcpy(c.client_key.bytes, proof.client_key, sizeof(proof.client_key));
+	c.md5 = proof.has_key ? std::string() : std::string(verifier);
+	c.password.assign(proof.password, strnlen(proof.password, sizeof(proof.password)));
+	retry_at_ = 0;
+	grow();
 }
 
 // ---- the lists
@@ -297,10 +338,12 @@ void Pool::on_server_failed(ServerConn *, const proto::Error &why)
 	}
 	last_failure_ = why;
 	retry_at_ = now + kRetryAfter;
+	// A changed password: the session did nothing wrong, and can go on when somebody has proved the new one.
+	const bool session_survives = why.sqlstate == proto::sqlstate::kInvalidPassword;
 	// The manager may know better than the server's refusal why there is no way in.
 	const bool explained = credential_ && !credential_->route_error.sqlstate.empty();
 	if (!is_passing(why.sqlstate))
-		fail_waiters(explained ? credential_->route_error : why);
+		fail_waiters(explained ? credential_->route_error : why, !session_survives);
 }
 
 void Pool::on_server_gone(ServerConn *server)
@@ -391,13 +434,13 @@ uint32_t Pool::close_idle()
 
 // ---- failures and time
 
-void Pool::fail_waiters(const proto::Error &why)
+void Pool::fail_waiters(const proto::Error &why, bool fatal)
 {
 	// A session that is told may queue again at once: only those who wait now are told.
 	for (size_t n = waiters_.size(); n > 0 && !waiters_.empty(); n--) {
 		Session *session = waiters_.front();
 		waiters_.remove(session);
-		session->on_wait_failed(why, true);
+		session->on_wait_failed(why, fatal);
 	}
 	count();
 }

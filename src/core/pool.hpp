@@ -57,6 +57,7 @@ public:
 	bool acquire(Session *session, bool first = false);
 	void stop_waiting(Session *session);
 	void learn(std::unique_ptr<Credential> credential); // of a client that has just proved itself
+	void learn(const control::Proof &proof);            // of a client of another worker
 	const Credential *credential() const { return credential_.get(); }
 
 	// ---- for servers
@@ -120,13 +121,14 @@ private:
 	void serve();
 	ServerConn *pick(const Session *session);
 	void count();
-	void fail_waiters(const proto::Error &why);
+	void fail_waiters(const proto::Error &why, bool fatal = true);
 	void fail_late_waiters(int64_t now);
 	proto::Error wait_timeout_error() const;
 	void ask_others(int64_t now);
 	size_t servers() const { return idle_.size() + active_.size() + other_.size(); }
 	uint32_t open_everywhere() const;
 	void read_names();
+	void tell_others();
 
 	using ServerList = List<ServerConn, &ServerConn::pool_hook>;
 	ServerList &list_of(control::ServerState state);

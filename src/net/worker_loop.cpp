@@ -17,6 +17,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "proto/scram.hpp"
+
 #include "net/no_postgres.hpp"
 
 namespace pgpool::net
@@ -445,6 +447,11 @@ void WorkerLoop::on_control_packet(PacketSocket &from, const control::Head &head
 	case control::Type::YieldServer:
 		if (head.size == sizeof(control::YieldServer))
 			engine_.on_yield(reinterpret_cast<const control::YieldServer &>(head));
+		return;
+	case control::Type::Proof:
+		if (head.size == sizeof(control::Proof))
+			engine_.on_proof(reinterpret_cast<const control::Proof &>(head));
+		proto::wipe(const_cast<control::Head *>(&head), head.size); // it is in the socket's own buffer
 		return;
 	case control::Type::PlaceFree:
 		if (head.size == sizeof(control::PlaceFree)) {

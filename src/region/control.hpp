@@ -9,7 +9,7 @@
 //   worker -> manager.sock    Hello once, then AuthLookup; gets Settings, UnixListeners, AuthAnswer, Poke
 //   backend -> worker.N.sock  ListClients, ListServers, TerminateClient, CancelClient, DrainDatabase; gets
 //                             ClientRows/ServerRows ..., End or Ack
-//   worker -> worker.N.sock   CancelKey (gets Ack), YieldServer, PlaceFree (no answer)
+//   worker -> worker.N.sock   CancelKey (gets Ack), YieldServer, PlaceFree, Proof (no answer)
 //
 // Must not know PostgreSQL, sockets or libuv.
 #pragma once
@@ -51,6 +51,7 @@ enum class Type : uint32_t {
 	CancelKey,
 	YieldServer,
 	PlaceFree,
+	Proof,
 };
 
 struct Head {
@@ -221,6 +222,20 @@ struct YieldServer { // a client of worker `from` waits at the pool's limit
 	uint32_t pool_generation;
 	uint32_t waited_ms;
 };
+
+// What a client proved, for the same pool of the other workers: after ALTER ROLE ... PASSWORD all of them
+// can open servers as soon as one has seen the new password. Secret: wiped after use on both sides.
+struct Proof {
+	Head head;
+	uint32_t pool_slot;
+	uint32_t pool_generation;
+	uint32_t has_key;
+	uint8_t client_key[32];
+	char verifier[512]; // SCRAM or md5, as in pg_authid.rolpassword
+	char password[256];
+};
+
+constexpr uint32_t kAnyPool = UINT32_MAX; // in YieldServer: pgpool.max_server_connections is reached
 
 struct PlaceFree { // answer to YieldServer, once the backend is gone
 	Head head;
