@@ -333,10 +333,10 @@ private:
 		}
 	}
 
-	// In a failed transaction only its end is taken.
+	// In a failed transaction only its end is taken, and a text without a statement.
 	bool refused(const std::string &sql) const
 	{
-		return block_ == 'E' && sql.substr(0, 8) != "ROLLBACK" && sql.substr(0, 6) != "COMMIT";
+		return !sql.empty() && block_ == 'E' && sql.substr(0, 8) != "ROLLBACK" && sql.substr(0, 6) != "COMMIT";
 	}
 
 	void describe_message(const std::string &body)
