@@ -94,6 +94,14 @@ for my $phase (@phases)
 	}
 }
 
+# Terminate, too, ends a transaction that no Sync has committed
+my $polite = $pool->raw;
+$polite->write(message('P', "\0INSERT INTO t VALUES (1)\0\0\0") . message('B', "\0\0\0\0\0\0\0\0") . message('E', "\0\0\0\0\0") . message('H', ''));
+$polite->message for 1 .. 3;
+$polite->close;
+is($probe->value('SELECT count(*) FROM t'), 0, 'with a pipeline without Sync, Terminate: rolled back');
+$probe->ask('TRUNCATE t');
+
 # COMMIT sent: committed or not, but over
 for my $how (qw(fin rst))
 {
