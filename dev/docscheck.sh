@@ -34,8 +34,8 @@ for setting in $settings; do
     *[!0-9]*) ;; # a string or a boolean
     *) [ "$setting" = pgpool.default_pool_mode ] || grep -qiE "Default \`?$preset\b" <<<"$text" || broken "$reference: the default of $setting is $preset" ;;
     esac
-    short=${setting/#pgpool.tcp_keepalives_[ic]/_[ic]} # README has these three in one row
-    grep -qE "\`$short\`" README.md || broken "README.md does not name $setting"
+    short=${setting/#pgpool.tcp_keepalives/} # README has these three in one row
+    grep -qE "\`($setting|$short)\`" README.md || broken "README.md does not name $setting"
 done
 for setting in $(sed -n 's/^### \(pgpool\.[a-z_]*\)$/\1/p' "$reference" | grep -v '^pgpool\.pg_stat_'); do
     grep -qx "$setting" <<<"$settings" || broken "$reference documents $setting, which does not exist"
