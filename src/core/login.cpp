@@ -601,6 +601,7 @@ void Login::greet()
 	session.login_done();
 	if (!early.empty())
 		session.on_data(early.data(), early.size());
+	session.end_if_ended();
 }
 
 } // namespace pgpool::core

@@ -36,7 +36,8 @@ public:
 	void on_prepared();
 	// The pool has no server and will not have one.
 	void on_failed(const proto::Error &why);
-	bool preparing() const { return stage_ == Stage::Preparing; }
+	// It waits for the manager or a server, not for the client.
+	bool busy() const { return stage_ == Stage::Asking || stage_ == Stage::Preparing; }
 	// The settings that the client asked for, raw.
 	const Params &wanted();
 	int64_t deadline() const { return deadline_; }

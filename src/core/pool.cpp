@@ -92,9 +92,19 @@ void Pool::refresh()
 
 proto::Error Pool::death() const
 {
-	return {proto::sqlstate::kInvalidAuthorization,
-	        "role \"" + role_ + "\", database \"" + database_ + "\" or tenant \"" + tenant_ + "\" was dropped",
-	        "The connection cannot be used any more.", ""};
+	const std::string rest = "The connection cannot be used any more.";
+	switch (shared_.missing.load(std::memory_order_relaxed)) {
+	case region::Missing::Database:
+		return {proto::sqlstate::kUnknownDatabase, "database \"" + database_ + "\" does not exist",
+		        "It was dropped. " + rest, ""};
+	case region::Missing::Role:
+		return {proto::sqlstate::kInvalidAuthorization, "role \"" + role_ + "\" does not exist",
+		        "It was dropped. " + rest, ""};
+	case region::Missing::Tenant:
+	case region::Missing::Nothing:
+		break;
+	}
+	return {proto::sqlstate::kAdminShutdown, "tenant \"" + tenant_ + "\" was dropped", rest, ""};
 }
 
 void Pool::attach(Session *)

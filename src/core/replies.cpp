@@ -54,12 +54,12 @@ bool Replies::sent(char type, Owner owner)
 {
 	switch (type) {
 	case 'S':
-		unsynced_ = false;
 		batch_++;
 		if (copy_in_ && !copy_ending_) {
 			dropped_sync_ = true;
 			return false;
 		}
+		unsynced_ = false;
 		skipping_ = false;
 		break;
 	case 'Q':
@@ -159,6 +159,9 @@ void Replies::start_copy()
 			doubtful_ = true;
 		}
 	}
+	// The Sync of the pipeline was eaten: the backend waits for another one.
+	if (front() == 'E' && dropped_sync_ && rounds_ == 0)
+		unsynced_ = true;
 }
 
 void Replies::end_copy(bool failed)

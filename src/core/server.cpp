@@ -69,6 +69,7 @@ void ServerConn::assign(Session *session)
 	serial_ = pool_.engine().next_assignment();
 	sent_at_assign_ = stream_->sent();
 	said_fatal_ = false;
+	our_error_ = {};
 	interrupt_later_ = false;
 	transaction_began_ = query_began_ = 0;
 	set_state(ServerState::Active);
@@ -101,9 +102,8 @@ bool ServerConn::apply(const Params &want, bool must_wait)
 void ServerConn::applied()
 {
 	applying_ = false;
-	if (!apply_error_.sqlstate.empty()) {
-		proto::Error why = std::move(apply_error_);
-		apply_error_ = {};
+	if (!our_error_.sqlstate.empty()) {
+		const proto::Error why = std::move(our_error_);
 		lost(&why);
 		return;
 	}
@@ -143,6 +143,7 @@ void ServerConn::flush()
 		if (transaction_began_ == 0)
 			transaction_began_ = query_began_;
 	}
+	client_was_heard_ = true;
 	stream_->flush();
 	if (stream_->unsent() > 0 && session_)
 		session_->stream()->read(false);
@@ -299,8 +300,8 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		notes_.make_void(v.voided, session_ ? &session_->statements() : nullptr);
 		if (session_ && v.forward && !idle_before)
 			bump(pool_.counters().errors);
-		if (!v.forward && applying_)
-			apply_error_ = proto::read_error(body);
+		if (!v.forward && session_)
+			our_error_ = proto::read_error(body);
 		if (discarding_)
 			discard_failed_ = true;
 		if (idle_before) {
@@ -462,8 +463,10 @@ void ServerConn::client_gone()
 	if (!session)
 		return;
 	discard_ = session->session_mode() || session->raw_names() || foreign_identity_;
-	const bool hopeless = session->mid_message() || stream_->unsent() > 0 || replies_.copy_in() ||
-	                      replies_.doubtful() || stream_->broken() || holding_;
+	// Without its Sync a pipeline is not committed, and a Sync of ours would do just that.
+	const bool hopeless = session->mid_message() || (replies_.unsynced() && !replies_.skipping()) ||
+	                      stream_->unsent() > 0 || replies_.copy_in() || replies_.doubtful() || stream_->broken() ||
+	                      holding_;
 	session_ = nullptr;
 	holding_ = false;
 	if (state_ != ServerState::Active) {
@@ -489,7 +492,7 @@ void ServerConn::client_gone()
 void ServerConn::clean()
 {
 	std::string out;
-	if (replies_.unsynced() || replies_.skipping()) {
+	if (replies_.skipping()) {
 		proto::Writer(out).begin('S').end();
 		replies_.sent('S', Owner::Skip);
 	} else if (!replies_.empty()) {
@@ -604,7 +607,8 @@ void ServerConn::on_closed(const char *why)
 		session->on_server_died_at_rest();
 		return;
 	}
-	session->on_server_lost(nullptr);
+	// Last words that came while it worked for us were not forwarded.
+	session->on_server_lost(our_error_.sqlstate.empty() ? nullptr : &our_error_);
 }
 
 void ServerConn::end()
@@ -647,11 +651,17 @@ void ServerConn::tick(int64_t now)
 			session_->close(false);
 			break;
 		}
+		if (client_was_heard_) {
+			client_was_heard_ = false;
+			heard_at_ = now;
+		}
 		const int32_t limit = s.idle_in_transaction_timeout.load(std::memory_order_relaxed);
-		if (limit > 0 && replies_.empty() && !replies_.at_rest() && (now - since_) / 1000 >= limit)
+		const bool client_is_due = session_->mid_message() || (replies_.empty() && !replies_.at_rest());
+		const int64_t idle = (now - std::max(since_, heard_at_)) / 1000;
+		if (limit > 0 && client_is_due && idle >= limit)
 			session_->fatal({proto::sqlstate::kIdleInTransaction,
 			                 "terminating connection due to idle-in-transaction timeout",
-			                 "The transaction was idle for " + std::to_string((now - since_) / 1000) + " ms.",
+			                 "The transaction was idle for " + std::to_string(idle) + " ms.",
 			                 "The limit is pgpool.idle_in_transaction_timeout or idle_in_transaction_timeout of the "
 			                 "tenant, now " +
 			                     std::to_string(limit) + " ms."});

@@ -122,10 +122,10 @@ private:
 	StatementNotes notes_;
 	uint64_t serial_ = 0; // of the assignment
 	Params params_;
-	Params target_; // settings that are being applied
-	proto::Error apply_error_;
-	std::string stash_out_; // what applies the settings, until it is flushed
-	std::string stash_;     // the start of a message that is needed whole
+	Params target_;          // settings that are being applied
+	proto::Error our_error_; // of a message of ours
+	std::string stash_out_;  // what applies the settings, until it is flushed
+	std::string stash_;      // the start of a message that is needed whole
 	std::unique_ptr<proto::ScramClient> scram_;
 	uint64_t sent_at_assign_ = 0;
 	uint64_t transactions_ = 0, queries_ = 0;
@@ -134,6 +134,7 @@ private:
 	int64_t since_ = 0;        // monotonic: of the present state
 	int64_t transaction_began_ = 0;
 	int64_t query_began_ = 0;
+	int64_t heard_at_ = 0; // when the client last sent something, to a tick
 	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
 	uint32_t body_left_ = 0;
 	uint32_t epoch_ = 0;
@@ -151,6 +152,7 @@ private:
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
 	bool said_fatal_ = false;
 	bool interrupt_later_ = false;
+	bool client_was_heard_ = false; // since the last tick
 	bool gone_ = false;
 };
 

@@ -88,6 +88,12 @@ void Session::on_closed(const char *)
 {
 	if (dead_)
 		return;
+	if (login_ && login_->busy() && !stream_->broken()) {
+		// What it sent already is served, as by a backend, which reads the end of file last.
+		ended_ = true;
+		stream_->read(false);
+		return;
+	}
 	if (server_ && !stream_->broken() && !server_->replies().empty() && body_left_ == 0 && !leaving_ && !holding_ &&
 	    !settling_) {
 		leaving_ = true;
@@ -546,7 +552,14 @@ void Session::login_done()
 	engine_.logins().remove(this);
 	engine_.retire(std::move(login_)); // it is still at work below us
 	since_ = engine_.now();
-	stream_->read(true);
+	stream_->read(!ended_);
+}
+
+// The end of file that came during the login takes effect.
+void Session::end_if_ended()
+{
+	if (ended_ && !dead_)
+		on_closed("the client closed the connection");
 }
 
 void Session::fatal(const proto::Error &error)

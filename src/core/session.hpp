@@ -40,6 +40,7 @@ public:
 	void on_half_closed() override;
 
 	// ---- for the login
+	void end_if_ended();
 	void login_done(); // greeted: from now on messages are served
 	void set_pool(Pool *pool, bool session_mode);
 	void count_in_tenant(uint32_t tenant_slot, int32_t delta = 1);
@@ -148,6 +149,7 @@ private:
 	bool session_port_;
 	bool session_mode_ = false;
 	bool skipping_ = false; // after an error of ours: everything up to Sync
+	bool ended_ = false;    // end of file came during the login
 	bool leaving_ = false;  // Terminate or end of file came; replies are still to come
 	bool holding_ = false;  // the server does not have our settings yet
 	bool settling_ = false;

@@ -98,7 +98,8 @@ struct alignas(64) PoolCounters { // one per worker and pool
 	Atomic<uint64_t> errors, wait_timeouts, server_logins, server_login_failures;
 };
 
-enum class SlotState : uint32_t { Free = 0, Used, Dead }; // Dead: role, database or tenant is gone
+enum class SlotState : uint32_t { Free = 0, Used, Dead };              // Dead: role, database or tenant is gone
+enum class Missing : uint32_t { Nothing = 0, Tenant, Role, Database }; // what a dead pool died of
 
 struct alignas(64) PoolSlot {
 	Atomic<SlotState> state;
@@ -107,8 +108,8 @@ struct alignas(64) PoolSlot {
 	uint32_t tenant_slot;
 	uint32_t database_oid;
 	uint32_t role_oid;
-	int32_t target; // 0 = the primary
-	int32_t spare;
+	int32_t target;                 // 0 = the primary
+	Atomic<Missing> missing;        // written before the state becomes Dead
 	Atomic<uint32_t> name_sequence; // odd while names are written
 	char tenant[kNameLen];
 	char database[kNameLen]; // present names of the OIDs

@@ -321,6 +321,9 @@ bool refresh_pool(uint32 i, const Tenant *tenant)
 
 	if (tenant == nullptr || !OidIsValid(role.oid) || !OidIsValid(database.oid)) {
 		PoolKey key = key_of(p);
+		p.missing.store(tenant == nullptr       ? region::Missing::Tenant
+		                : !OidIsValid(role.oid) ? region::Missing::Role
+		                                        : region::Missing::Database);
 		bury(p.state, changed);
 		hash_search(pool_index, &key, HASH_REMOVE, nullptr);
 		return changed;
