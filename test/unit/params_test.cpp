@@ -1,0 +1,82 @@
+// ParamSets: interned, compared by pointer, and led from one to another by SQL that no value can leave.
+#include "core/params.hpp"
+
+#include <gtest/gtest.h>
+
+namespace
+{
+
+using namespace pgpool::core;
+
+std::string between(const Params &a, const Params &b, bool &reported)
+{
+	return sql_between(*a.get(), *b.get(), reported);
+}
+
+TEST(Params, EqualSetsAreOneObjectWhateverTheOrderTheyWereMadeIn)
+{
+	ParamStore store;
+	const Params a = store.empty().with("TimeZone", "UTC", true).with("DateStyle", "ISO", true);
+	const Params b = store.empty().with("datestyle", "x", true).with("timezone", "UTC", true).with("DATESTYLE", "ISO", true);
+	EXPECT_EQ(a, b);
+	EXPECT_NE(a, a.with("TimeZone", "CET", true));
+	EXPECT_NE(a, a.with("x", "UTC", false));
+	EXPECT_EQ(a, a.with("TimeZone", "CET", true).with("TimeZone", "UTC", true));
+}
+
+TEST(Params, ASetIsFreedWithItsLastReference)
+{
+	ParamStore store;
+	{
+		Params a = store.empty().with("a", "1", true);
+		Params b = a;
+		a = b;
+		b = std::move(a);
+		EXPECT_EQ(store.size(), 1u);
+	}
+	EXPECT_EQ(store.size(), 0u);
+}
+
+TEST(Params, OnlyReportedOnesSurviveDiscardAll)
+{
+	ParamStore store;
+	const Params a = store.empty().with("TimeZone", "UTC", true).with("work_mem", "1", false);
+	EXPECT_EQ(a.reported_only(), store.empty().with("TimeZone", "UTC", true));
+}
+
+TEST(Params, NoSqlBetweenEqualSets)
+{
+	ParamStore store;
+	bool reported = false;
+	const Params a = store.empty().with("TimeZone", "UTC", true);
+	EXPECT_EQ(between(a, a, reported), "");
+	EXPECT_TRUE(reported);
+}
+
+TEST(Params, OneStatementSetsAndOneResetsEachThatTheOtherHad)
+{
+	ParamStore store;
+	bool reported = false;
+	const Params a = store.empty().with("TimeZone", "UTC", true).with("my.x", "1", false);
+	const Params b = store.empty().with("TimeZone", "CET", true);
+	EXPECT_EQ(between(a, b, reported), "RESET \"my\".\"x\";SELECT pg_catalog.set_config(E'TimeZone',E'CET',false)");
+	EXPECT_FALSE(reported);
+	between(b, b.with("TimeZone", "PST", true), reported);
+	EXPECT_TRUE(reported);
+}
+
+TEST(Params, NoValueAndNoNameLeavesItsLiteral)
+{
+	ParamStore store;
+	bool reported = false;
+	const std::string nasty = "a'b\\c\"d;--\n\x80\xff\x01/*$$";
+	const std::string sql = between(store.empty(), store.empty().with(nasty, nasty, false), reported);
+	const std::string literal = "E'a\\x27b\\x5cc\"d;--\\x0a\\x80\\xff\\x01/*$$'";
+	EXPECT_EQ(sql, "SELECT pg_catalog.set_config(" + literal + "," + literal + ",false)");
+	for (const char c : sql)
+		EXPECT_TRUE(c >= 0x20 && c < 0x7f);
+	EXPECT_EQ(between(store.empty().with("x\"; DROP TABLE t; --", "1", false), store.empty(), reported),
+	          "RESET \"x\"\"; DROP TABLE t; --\";");
+}
+
+} // namespace
