@@ -252,6 +252,8 @@ void Login::on_answer(const control::AuthAnswer &answer)
 	// The client may have sent its part already.
 	if (!session_.dead() && stage_ == Stage::Exchange && !in_.empty())
 		on_data("", 0);
+	if (!busy())
+		session_.end_if_ended(); // nothing more will come from it
 }
 
 // ---- the exchange of proofs
