@@ -219,6 +219,8 @@ Replies::Verdict Replies::received(char type, char status)
 			return v;
 		}
 		v = answer(front());
+		if (empty() && !skipping_)
+			unsynced_ = false; // a Query ends what came before it as a Sync does
 		v.finished = true;
 		v.statement = false;
 		return v;

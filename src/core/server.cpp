@@ -598,9 +598,14 @@ void ServerConn::on_closed(const char *why)
 	Session *session = session_;
 	session_ = nullptr;
 	const bool in_transaction = !replies_.at_rest();
+	const bool unused = holding_ && applying_;
 	end();
 	if (!session)
 		return;
+	if (unused && !session->session_mode()) {
+		session->on_server_died_unused();
+		return;
+	}
 	if (!in_transaction && !session->session_mode() && !session->pinned()) {
 		// It died between two transactions: the client keeps its connection.
 		session->params() = params_;

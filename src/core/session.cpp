@@ -412,6 +412,20 @@ void Session::on_released()
 		fatal({proto::sqlstate::kAdminShutdown, "terminating connection due to administrator command", "", ""});
 }
 
+void Session::on_server_died_unused()
+{
+	server_ = nullptr;
+	holding_ = false;
+	if (login_) {
+		if (pool_->acquire(this))
+			on_assigned(server_);
+		return;
+	}
+	const std::string all = std::move(inbuf_);
+	inbuf_.clear();
+	process(all.data(), all.size());
+}
+
 void Session::on_server_died_at_rest()
 {
 	// The rest of a message that the dead one would have discarded.

@@ -57,6 +57,7 @@ public:
 	void hold();       // what the client sends is kept until on_applied()
 	bool held() const { return holding_; }
 	void on_released();                           // the server is gone back to its pool
+	void on_server_died_unused();                 // before a byte of the client's was written to it
 	void on_server_died_at_rest();                // between two transactions: another one will serve
 	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
 	void on_server_writable();
