@@ -325,7 +325,7 @@ private:
 
 	void greeting(Client &c, const Message &m)
 	{
-		if (m.type == 'E' && !c.may_cut)
+		if (m.type == 'E' && !c.may_cut && !c.gone)
 			fail("client " + std::to_string(c.id) + " could not log in: " + printable(m.body));
 		if (m.type == 'S') {
 			const std::string parameter = m.body.c_str(), value = m.body.c_str() + parameter.size() + 1;
@@ -532,7 +532,7 @@ private:
 		for (auto &c : clients_) {
 			if (!c->gone && problem_.empty() && (!c->settled() || !c->program.empty()))
 				fail("client " + std::to_string(c->id) + " starves: " + std::to_string(c->got.size()) + " of " +
-				     std::to_string(c->expected.size()) + " replies" + (c->may_cut ? ", its server died" : ""));
+				     std::to_string(c->expected.size()) + " replies" + (c->may_cut ? ", a server died" : "") + state(*c));
 			if (c->gone)
 				continue;
 			c->gone = true;
@@ -552,6 +552,20 @@ private:
 		}
 		if (world_.leftovers() != "")
 			fail("left: " + world_.leftovers());
+	}
+
+	std::string state(const Client &c)
+	{
+		std::string s = c.greeted ? "" : ", not greeted";
+		for (uint32_t w = 0; w < world_.nodes.size(); w++) {
+			region::PoolCounters &p = world_.counters(w);
+			s += ", worker " + std::to_string(w) + ": open " + std::to_string(p.open.load()) + " idle " +
+			     std::to_string(p.idle.load()) + " active " + std::to_string(p.active.load()) + " waiting " +
+			     std::to_string(p.waiting.load());
+			for (const control::ClientRow &row : world_.engine(w).client_rows())
+				s += (row.id == c.session ? " (its state " : " (other ") + std::to_string(static_cast<int>(row.state)) + ")";
+		}
+		return s;
 	}
 
 	const std::string kSync_ = message('S'), kFlush_ = message('H');
