@@ -1,5 +1,5 @@
 #!/bin/bash
-# dev/check.sh [suite]... - runs the test suites and counts: build versions layers unit format fuzz regress pgtap tap.
+# dev/check.sh [suite]... - runs the test suites and counts: build versions docs layers unit format fuzz regress pgtap tap.
 #
 # Owns: a run directory with a private server tree and clusters (dev/lib.sh), and $BUILD/check, which keeps the output of
 #       each suite and, when something failed, the server logs.
@@ -13,7 +13,7 @@
 cd "$ROOT"
 shopt -s nullglob
 
-ALL=(build versions layers unit format fuzz regress pgtap tap)
+ALL=(build versions docs layers unit format fuzz regress pgtap tap)
 suites=("$@")
 [ ${#suites[@]} -gt 0 ] || suites=("${ALL[@]}")
 LOGS=$OUT/check
@@ -61,6 +61,10 @@ run_build() {
 run_layers() {
     begin layers "includes never point up"
     one_test 300 dev/layercheck.sh
+}
+run_docs() {
+    begin docs "every setting, column and function is documented"
+    one_test 60 dev/docscheck.sh
 }
 # The control file has the version; the others repeat it.
 run_versions() {
@@ -309,6 +313,7 @@ for suite_name in "${suites[@]}"; do
     case $suite_name in
     build) run_build ;;
     versions) run_versions ;;
+    docs) run_docs ;;
     layers) run_layers ;;
     unit) run_unit ;;
     format) run_format ;;

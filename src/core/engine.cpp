@@ -230,15 +230,21 @@ void Engine::on_poke()
 	stopping_ = region_.header()->phase.load() == region::Phase::Stopping;
 	for (auto &entry : pools_)
 		entry.second->refresh();
+	evict_clients();
+	if (stopping_)
+		send_away_idle(shutdown_error());
+}
+
+// Clients of banned and dropped tenants, each as soon as it is between two transactions.
+void Engine::evict_clients()
+{
 	for (Session *s = sessions_.front(); s;) {
 		Session *next = List<Session, &Session::all_hook>::next(s);
 		proto::Error why;
-		if (!s->login() && !s->server() && evicts(s->tenant_slot(), why))
+		if (!s->login() && (!s->server() || s->server()->replies().at_rest()) && evicts(s->tenant_slot(), why))
 			s->fatal(why);
 		s = next;
 	}
-	if (stopping_)
-		send_away_idle(shutdown_error());
 }
 
 void Engine::on_drain_database(uint32_t oid, uint32_t &done)
@@ -364,6 +370,7 @@ void Engine::tick()
 	}
 	if (++ticks_ % kTicksPerSecond == 0) {
 		tick_clients(t);
+		evict_clients();
 		shed_servers();
 		if (draining())
 			send_away_idle(shutdown_error());

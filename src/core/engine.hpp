@@ -97,6 +97,7 @@ public:
 private:
 	bool cancel_here(int32_t pid, std::string_view key);
 	Session *find(uint64_t id);
+	void evict_clients();
 	void send_away_idle(const proto::Error &why);
 	int64_t servers_everywhere();
 	void shed_servers();

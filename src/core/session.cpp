@@ -506,8 +506,9 @@ void Session::check_timeouts(int64_t now)
 	if (dead_ || login_)
 		return;
 	const region::PoolSettings &s = pool_->settings();
-	const int64_t idle_ms = (now - since_) / 1000;
-	if (!server_ && !wait_hook.linked) {
+	const bool keeps_server = server_ && session_mode_ && server_->replies().at_rest();
+	const int64_t idle_ms = (now - (keeps_server ? std::max(since_, server_->since()) : since_)) / 1000;
+	if ((!server_ || keeps_server) && !wait_hook.linked) {
 		const int32_t limit = s.client_idle_timeout.load(std::memory_order_relaxed);
 		if (limit > 0 && idle_ms >= limit)
 			fatal({proto::sqlstate::kIdleSession, "terminating connection due to idle-session timeout",

@@ -53,6 +53,8 @@ int version_of(region::TlsVersion v)
 bool load_certificate(SSL_CTX *context, const region::Settings &s, std::string &why)
 {
 	struct stat st;
+	// A key with a passphrase must not make OpenSSL ask for it on a terminal.
+	SSL_CTX_set_default_passwd_cb(context, [](char *, int, int, void *) { return -1; });
 	if (SSL_CTX_use_certificate_chain_file(context, s.tls_cert_file) != 1) {
 		why = tls_error("could not load server certificate file") + " (ssl_cert_file = " + s.tls_cert_file + ")";
 		return false;

@@ -195,7 +195,7 @@ struct ClientVerb { // TerminateClient, CancelClient
 	uint64_t client_id;
 };
 
-// Closes idle servers of a database and opens none for 5 seconds: DROP DATABASE and the like are coming.
+// Closes idle servers of a database and opens none for 6 seconds: DROP DATABASE and the like are coming.
 struct DrainDatabase {
 	Head head;
 	uint32_t database_oid;

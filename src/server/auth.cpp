@@ -170,7 +170,8 @@ bool certificate_passes(Context &c, const Rule &rule)
 		return true;
 	}
 	put_error(c.a.error, "28000",
-	          cert ? "certificate authentication failed for user \"%s\"" : "\"trust\" authentication failed for user \"%s\"",
+	          cert ? "certificate authentication failed for user \"%s\""
+	               : "\"trust\" authentication failed for user \"%s\"",
 	          c.a.role);
 	return false;
 }

@@ -150,7 +150,7 @@ void check_files(ReturnSetInfo *to)
 	int64 places = 0;
 
 	for (uint32 i = 0; i < region_view.header()->workers; i++)
-		places += Max(region_view.worker(i).file_limit.load() - 64, 0);
+		places += Max(region_view.worker(i).file_limit.load() - 128, 0);
 	int64 needed = static_cast<int64>(gucs.max_client_connections) + resolved_max_server_connections();
 	if (places == 0)
 		report(to, "open files", Level::Warning, "Start the workers first.",

@@ -179,7 +179,7 @@ template <class T> void list_all(FunctionCallInfo fcinfo, control::Type question
 
 		if (region_view.worker(i).pid.load() == 0)
 			continue;
-		int fd = channel_connect_worker(i);
+		volatile int fd = channel_connect_worker(i); // PG_CATCH reads it
 		if (fd >= 0 && channel_send(fd, &m, sizeof m)) {
 			PG_TRY();
 			{
