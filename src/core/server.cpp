@@ -237,7 +237,7 @@ void ServerConn::service_data(const char *data, size_t size)
 		if (session_ &&
 		    (header == Header::Broken || (type == 'Z' && (replies_.front_is_ours() || session_->settling())))) {
 			// What follows from it may answer or end the session: its replies go out first, this one with them.
-			put_run(replies_.front_is_ours() ? p : p + total);
+			put_run(header == Header::Broken || replies_.front_is_ours() ? p : p + total);
 			session_->stream()->flush();
 		}
 		if (header == Header::Broken) {
