@@ -1,5 +1,6 @@
 -- Texts of errors, with their hints.
 \set SHOW_CONTEXT never
+SET intervalstyle = 'postgres';
 SELECT pgpool.create_tenant('bad name');
 SELECT pgpool.create_tenant('ok', pool_mode => 'statement');
 SELECT pgpool.create_tenant('ok', query_wait_timeout => '-1 s');
