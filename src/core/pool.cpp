@@ -77,8 +77,10 @@ void Pool::refresh()
 {
 	if (shared_.name_sequence.load(std::memory_order_relaxed) != names_sequence_)
 		read_names();
-	const auto limit = static_cast<uint32_t>(settings().pool_size.load(std::memory_order_relaxed));
-	while (open_everywhere() > limit && close_one_idle())
+	// A smaller limit: idle servers go, as many as are too many; those that are going already count.
+	int64_t surplus = int64_t{open_everywhere()} - settings().pool_size.load(std::memory_order_relaxed);
+	each_server([&](ServerConn *s) { surplus -= s->state() == ServerState::Closing ? 1 : 0; });
+	while (surplus-- > 0 && close_one_idle())
 		;
 	each_server([](ServerConn *s) {
 		if (s->state() == ServerState::Idle && s->stale())

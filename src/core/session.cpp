@@ -311,7 +311,7 @@ void Session::forward(const char *p, const char *end)
 		server_->replies().sent(type);
 		if (type == 'Q' || type == 'E' || type == 'F')
 			queries_++;
-		if (type == 'Q' && unnamed_)
+		if (type == 'Q' && (unnamed_ || unnamed_waits_))
 			forget_unnamed(); // as the server does
 		const size_t n = std::min(total, have);
 		p += n;

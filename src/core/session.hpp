@@ -88,7 +88,8 @@ public:
 	bool mid_message() const { return body_left_ > 0; }
 	// Why the server cannot be given to another client although the transaction is over.
 	bool pinned() const { return raw_names_ || unnamed_waits_; }
-	bool raw_names() const { return raw_names_; }
+	// It left statements on the server that are not ours.
+	bool raw_names() const { return raw_names_ || !cleanup_.empty(); }
 	int64_t since() const { return since_; }
 	uint8_t minor = 0;
 

@@ -120,6 +120,8 @@ Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t
 {
 	const char *name_at = message + proto::kHeaderSize;
 	if (*name_at == '\0') {
+		if (have < total && total <= kChunk)
+			return Rewrite::More; // whole, so that it can be remembered
 		forget_unnamed();
 		unnamed_at_ = server_->serial();
 		unnamed_waits_ = true;
