@@ -299,7 +299,7 @@ void Session::forward(const char *p, const char *end)
 				run = p; // something went before it
 			if (verdict != Rewrite::Verbatim)
 				break;
-			if (type == 'P')
+			if (type == 'P' && total > proto::kHeaderSize && p[proto::kHeaderSize] == '\0')
 				unnamed_parse = p;
 		}
 		if (type == 'S' && length == 4 && server_->replies().eats_sync()) {
