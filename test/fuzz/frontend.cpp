@@ -44,6 +44,35 @@ std::string serve(const std::string &bytes, size_t piece)
 	return c->to_peer + (c->closed ? "closed" : "open");
 }
 
+// A message that no server takes ends the session at once: what was on its way before may or may not have been
+// answered by then. So the answers up to the FATAL error are compared, as far as both go.
+bool agree(const std::string &a, const std::string &b)
+{
+	const size_t end_a = a.find("SFATAL"), end_b = b.find("SFATAL");
+	if (end_a == std::string::npos && end_b == std::string::npos)
+		return a == b;
+	if (end_a == std::string::npos || end_b == std::string::npos)
+		return false;
+	const size_t n = std::min(end_a, end_b) - 5; // without the header of the error
+	return a.compare(0, n, b, 0, n) == 0;
+}
+
+// The last message is a Sync with a body that is not there in full: pgpool answers it by its header when no
+// server is needed, a server when it is complete.
+bool ends_in_part_of_a_sync(const std::string &bytes)
+{
+	size_t at = 0;
+	while (bytes.size() - at >= 5) {
+		const size_t total = size_t{pgpool::proto::load32(&bytes[at + 1])} + 1;
+		if (total > bytes.size() - at)
+			return bytes[at] == 'S';
+		if (total < 5)
+			return false;
+		at += total;
+	}
+	return false;
+}
+
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -51,9 +80,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 2 || size > 4096)
 		return 0;
 	const std::string bytes(reinterpret_cast<const char *>(data) + 1, size - 1);
+	if (ends_in_part_of_a_sync(bytes))
+		return 0;
 	const std::string whole = serve(bytes, bytes.size());
-	if (serve(bytes, 1 + data[0] % 16) != whole) {
-		fprintf(stderr, "another split, another answer\n");
+	const std::string split = serve(bytes, 1 + data[0] % 16);
+	if (!agree(split, whole)) {
+		std::string a = whole, b = split;
+		fprintf(stderr, "another split, another answer:\n  %s\n  %s\n", summary(take_messages(a)).c_str(),
+		        summary(take_messages(b)).c_str());
 		abort();
 	}
 	return 0;

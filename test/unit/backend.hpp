@@ -153,7 +153,7 @@ public:
 		if (in_.size() < 5)
 			return false;
 		const uint32_t length = pgpool::proto::load32(&in_[1]);
-		if (in_[0] == 0 || !strchr("QPBDECSHFXdcfp", in_[0]) || length < 4 || length > 100000000) {
+		if (in_[0] == 0 || !strchr("QPBDECSHFXdcfp", in_[0]) || length < 4 || length > pgpool::proto::kMaxMessage + 4) {
 			note("the backend lost its place in the stream");
 			die("08P01");
 			return false;
@@ -325,7 +325,11 @@ private:
 		}
 		case 'C':
 			unsynced_ = true;
-			if (!body.empty() && body[0] == 'S')
+			if (body.size() < 2) {
+				fail("08P01", "invalid message format");
+				break;
+			}
+			if (body[0] == 'S')
 				statements_.erase(body.substr(1, body.size() - 2));
 			out += message('3');
 			break;
@@ -341,9 +345,13 @@ private:
 
 	void describe_message(const std::string &body)
 	{
-		const std::string name = body.substr(1, body.size() - 2);
 		unsynced_ = true;
 		open();
+		if (body.size() < 2) {
+			fail("08P01", "invalid message format");
+			return;
+		}
+		const std::string name = body.substr(1, body.size() - 2);
 		const bool known = body[0] == 'S' ? statements_.count(name) > 0 : portals_.count(name) > 0;
 		if (!known) {
 			fail("26000", "no such thing to describe");
@@ -640,7 +648,7 @@ private:
 		if (at == std::string::npos)
 			return value;
 		for (at += 2; at < sql.size() && sql[at] != '\''; at++) {
-			if (sql[at] == '\\') {
+			if (sql[at] == '\\' && at + 3 < sql.size()) {
 				value += static_cast<char>(strtol(sql.substr(at + 2, 2).c_str(), nullptr, 16));
 				at += 3;
 			} else {

@@ -589,6 +589,17 @@ TEST_F(Session, AMessageOfNoKnownTypeOrLengthIsFatal)
 	EXPECT_EQ(ask(c, query("BEGIN") + std::string("\x01\0\0\0\4", 5)), "E:FATAL:08P01");
 }
 
+TEST_F(Session, AParseWithoutABodyIsTheServersToRefuse)
+{
+	for (const std::string &bad : {message('P'), message('P', "x"), message('B'), message('D'), message('D', "S"), message('C'),
+	                               message('C', "S"), message('E')}) {
+		Stream *c = login();
+		const std::string answer = ask(c, parse("SELECT c1.a") + bad + kSync);
+		EXPECT_EQ(answer.substr(answer.size() - 3), "Z:I");
+		send(c, message('X'));
+	}
+}
+
 TEST_F(Session, AHalfClosedClientStillGetsItsReplies)
 {
 	Stream *c = login();

@@ -271,6 +271,7 @@ private:
 			if (c.model.sleeping())
 				c.model.wake();
 		} while (c.model.step());
+		c.may_cut |= c.model.dead; // it ran into a copy and did not know
 		for (const Message &m : take_messages(c.model.out))
 			c.expected.push_back(token(m));
 	}
