@@ -142,7 +142,8 @@ Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t
 		// The backend shall say that the name is taken: give it one of that name.
 		put_parse(out, name, std::string_view("\0\0\0", 3));
 		replies.sent('P', Owner::Skip);
-		cleanup_ = name;
+		if (cleanup_.empty()) // behind the first one the backend skips
+			cleanup_ = name;
 		return Rewrite::Verbatim;
 	}
 	Statement *s = engine_.statements().intern(body, statement_meaning());
