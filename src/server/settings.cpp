@@ -66,7 +66,7 @@ struct IntSetting {
 constexpr int kHour = 3600;
 
 const IntSetting kInts[] = {
-    {"pgpool.workers", "Number of worker processes that serve clients.", nullptr, &gucs.workers, 2, 1,
+    {"pgpool.workers", "Number of worker processes that serve clients.", nullptr, &gucs.workers, 1, 1,
      region::kMaxWorkers, PGC_POSTMASTER, 0},
     {"pgpool.port", "TCP port of the pooler.", "The Unix-domain sockets are named after it, too.", &gucs.port, 6543, 1,
      65535, PGC_POSTMASTER, 0},

@@ -36,6 +36,7 @@ listen_addresses = '127.0.0.1'
 max_connections = 60
 shared_preload_libraries = 'pgpool'
 pgpool.port = $pool_port
+pgpool.workers = 2
 password_encryption = 'scram-sha-256'
 log_line_prefix = '%m [%p] %q%u\@%d '
 @{[ $o{conf} // '' ]}

@@ -600,6 +600,17 @@ TEST_F(Session, AParseWithoutABodyIsTheServersToRefuse)
 	}
 }
 
+TEST_F(Session, NamesThatAreTakenLeaveNothingOnTheServer)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, parse("SELECT c1.a", "s") + parse("SELECT c1.b", "t") + kSync), "1 1 Z:I");
+	EXPECT_EQ(ask(a, parse("SELECT c1.c", "s") + parse("SELECT c1.d", "t") + kSync), "E:42P05 Z:I");
+	Stream *b = login();
+	EXPECT_EQ(ask(b, bind_to("s") + kSync + bind_to("t") + kSync), "E:26000 Z:I E:26000 Z:I");
+	EXPECT_EQ(ask(a, parse("SELECT c1.e", "s") + kSync), "E:42P05 Z:I");
+	EXPECT_EQ(world.backends.size(), 1u);
+}
+
 TEST_F(Session, AHalfClosedClientStillGetsItsReplies)
 {
 	Stream *c = login();
