@@ -30,6 +30,8 @@ BASE = "pgbouncer"
 
 
 def parse_arguments():
+    # The cluster has TLS on, PgBouncer here has not: all are measured in clear text.
+    os.environ.setdefault("PGSSLMODE", "disable")
     env = os.environ.get
     p = argparse.ArgumentParser(prog="make bench BENCH=...", description=(
         "Measures pgpool against PostgreSQL and PgBouncer. Environment: BENCH_ROUNDS, BENCH_SECONDS, PGBOUNCER=path, "
