@@ -48,9 +48,9 @@ std::string serve(const std::string &bytes, size_t piece)
 // not have been answered by then. So the answers up to the end are compared, as far as both go.
 bool agree(const std::string &a, const std::string &b)
 {
-	if (const std::string end = "closed"; a.size() >= end.size() && b.size() >= end.size() &&
-	                                      a.substr(a.size() - end.size()) == end && b.substr(b.size() - end.size()) == end &&
-	                                      a.find("SFATAL") == b.find("SFATAL")) {
+	if (const std::string end = "closed";
+	    a.size() >= end.size() && b.size() >= end.size() && a.substr(a.size() - end.size()) == end &&
+	    b.substr(b.size() - end.size()) == end && a.find("SFATAL") == b.find("SFATAL")) {
 		const size_t n = std::min(a.size(), b.size()) - end.size();
 		return a.compare(0, n, b, 0, n) == 0;
 	}

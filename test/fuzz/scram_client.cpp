@@ -84,14 +84,13 @@ void run(uint8_t flags, std::string server_first, std::string server_final)
 	}
 	// the key was used with its own salt and count only, for an answer to our nonce
 	const std::string tail = std::string(",s=") + kSalt + ",i=4096", start = std::string("r=") + kClientNonce;
-	require(server_first.size() > start.size() + tail.size() &&
-	        server_first.compare(0, start.size(), start) == 0 &&
+	require(server_first.size() > start.size() + tail.size() && server_first.compare(0, start.size(), start) == 0 &&
 	        server_first.compare(server_first.size() - tail.size(), tail.size(), tail) == 0);
 	require(!client.salt_changed() && client.problem().message.empty());
 
 	if ((flags & kComplete) != 0)
-		server_final += right_signature(verifier, server_first, client_final, (flags & kDamage) != 0,
-		                                server_final.size());
+		server_final +=
+		    right_signature(verifier, server_first, client_final, (flags & kDamage) != 0, server_final.size());
 	const ScramStep end = client.server_final(server_final);
 	const bool right = server_final == "v=" + right_signature(verifier, server_first, client_final, false, 0);
 	require((end == ScramStep::Done) == right);

@@ -56,8 +56,7 @@ std::string base64(std::string_view bytes)
 	return out;
 }
 
-std::string right_proof(const ScramVerifier &verifier, const std::string &auth_message, bool damage,
-                        size_t bit)
+std::string right_proof(const ScramVerifier &verifier, const std::string &auth_message, bool damage, size_t bit)
 {
 	unsigned char bytes[EVP_MAX_MD_SIZE];
 	unsigned length = 0;
@@ -80,8 +79,8 @@ void check_readers(std::string_view text)
 	ScramVerifier verifier;
 
 	if (ScramVerifier::parse(text, verifier))
-		require(verifier.text() == text && verifier.iterations >= 1 &&
-		        verifier.iterations <= kScramMaxIterations && verifier.salt_length <= kScramMaxSalt);
+		require(verifier.text() == text && verifier.iterations >= 1 && verifier.iterations <= kScramMaxIterations &&
+		        verifier.salt_length <= kScramMaxSalt);
 	if (base64_decode(text, bytes, sizeof bytes, length))
 		require(base64(std::string_view(reinterpret_cast<char *>(bytes), length)) == text);
 }
@@ -96,13 +95,11 @@ void run(uint8_t flags, std::string_view client_first, std::string client_final)
 	std::string server_first, server_final;
 	ScramKey key;
 
-	const ScramStep step =
-	    server.first(plus ? kScramPlusMechanism : kScramMechanism, client_first, server_first);
+	const ScramStep step = server.first(plus ? kScramPlusMechanism : kScramMechanism, client_first, server_first);
 	require(step == ScramStep::Continue || step == ScramStep::Malformed);
 	require((step == ScramStep::Malformed) == !server.problem().message.empty());
 	if (step == ScramStep::Malformed) {
-		require(server_first.empty() &&
-		        server.final(client_final, server_final, key) == ScramStep::Malformed);
+		require(server_first.empty() && server.final(client_final, server_final, key) == ScramStep::Malformed);
 		return;
 	}
 	require((client_first[0] == 'p') == plus && (bound || !plus) && !(bound && client_first[0] == 'y'));
@@ -116,8 +113,8 @@ void run(uint8_t flags, std::string_view client_first, std::string client_final)
 		client_final.insert(0, expected_start);
 	const std::string before = bare + "," + server_first + ",";
 	if ((flags & kComplete) != 0)
-		client_final += ",p=" + right_proof(verifier, before + client_final, (flags & kDamage) != 0,
-		                                    client_final.size() * 7);
+		client_final +=
+		    ",p=" + right_proof(verifier, before + client_final, (flags & kDamage) != 0, client_final.size() * 7);
 
 	const ScramStep end = server.final(client_final, server_final, key);
 	if (end == ScramStep::Done) {

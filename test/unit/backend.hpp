@@ -91,19 +91,19 @@ inline std::string canonical(std::string_view name)
 class Backend
 {
 public:
-	Settings defaults{{"application_name", ""}, {"TimeZone", "UTC"},        {"DateStyle", "ISO, MDY"},
+	Settings defaults{{"application_name", ""},    {"TimeZone", "UTC"},        {"DateStyle", "ISO, MDY"},
 	                  {"client_encoding", "UTF8"}, {"statement_timeout", "0"}, {"search_path", "public"}};
-	std::string out;      // what it sends
-	std::string problem;  // a claim that did not hold
-	std::string verifier; // asks for SCRAM when not empty
+	std::string out;             // what it sends
+	std::string problem;         // a claim that did not hold
+	std::string verifier;        // asks for SCRAM when not empty
 	pgpool::proto::Error refuse; // instead of a greeting
 	int32_t pid = 0;
 	uint32_t database_oid = 5, role_oid = 10;
-	bool dead = false;    // it closed its end
-	bool greet = true;    // false: the model, which is logged in from the start
+	bool dead = false;            // it closed its end
+	bool greet = true;            // false: the model, which is logged in from the start
 	std::vector<std::string> log; // commands that it executed
 	std::string history;          // types of the last messages, after an error in lower case
-	int cancelled = -1;   // client whose SLEEP was cancelled last
+	int cancelled = -1;           // client whose SLEEP was cancelled last
 	size_t bytes_in = 0;
 
 	void be_model(const Settings &settings)
@@ -141,6 +141,7 @@ public:
 			return;
 		pgpool::proto::append_error(out, pgpool::proto::Severity::Fatal, {sqlstate, "terminating connection", "", ""});
 		dead = true;
+		sleeping_ = false;
 	}
 
 	// One message. False: nothing to do.
@@ -206,7 +207,7 @@ private:
 			return true;
 		}
 		pgpool::proto::ScramVerifier v;
-		(void) pgpool::proto::ScramVerifier::parse(verifier, v);
+		(void)pgpool::proto::ScramVerifier::parse(verifier, v);
 		scram_ = std::make_unique<pgpool::proto::ScramServer>(v, false, "");
 		pgpool::proto::append_authentication(out, 10, pgpool::proto::ScramServer::mechanisms(false));
 		return true;
@@ -271,9 +272,14 @@ private:
 			return;
 		extended_ = type != 'Q' && type != 'F';
 		switch (type) {
-		case 'Q': simple(std::string(r.string())); break;
-		case 'F': function_call(r.u32()); break;
-		case 'H': break;
+		case 'Q':
+			simple(std::string(r.string()));
+			break;
+		case 'F':
+			function_call(r.u32());
+			break;
+		case 'H':
+			break;
 		case 'P': {
 			const std::string name(r.string()), sql(r.string());
 			claim(sql);
@@ -309,7 +315,9 @@ private:
 			out += message('2');
 			break;
 		}
-		case 'D': describe_message(body); break;
+		case 'D':
+			describe_message(body);
+			break;
 		case 'E': {
 			const std::string portal(r.string());
 			const uint32_t limit = r.u32();
@@ -333,7 +341,8 @@ private:
 				statements_.erase(body.substr(1, body.size() - 2));
 			out += message('3');
 			break;
-		default: break;
+		default:
+			break;
 		}
 	}
 
@@ -694,7 +703,8 @@ private:
 	{
 		switch (type) {
 		case 'S':
-		case 'H': return;
+		case 'H':
+			return;
 		case 'd':
 			claim(" " + body);
 			copied_++;
@@ -705,8 +715,12 @@ private:
 			copying_ = false;
 			done("COPY " + std::to_string(copied_));
 			break;
-		case 'f': copy_failed("COPY failed by the client"); return;
-		default: die("08P01"); return;
+		case 'f':
+			copy_failed("COPY failed by the client");
+			return;
+		default:
+			die("08P01");
+			return;
 		}
 		if (!extended_)
 			resume();
@@ -738,7 +752,7 @@ private:
 	int simple_row_ = 0;
 	int copied_ = 0;
 	char block_ = 'I';
-	bool open_ = false; // a transaction, if only an implicit one
+	bool open_ = false;    // a transaction, if only an implicit one
 	bool touched_ = false; // by an extended message of a client; Parse and Close of pgpool's own come before it
 	bool unsynced_ = false, skipping_ = false, copying_ = false, sleeping_ = false, extended_ = false;
 	bool first_seen_ = false;

@@ -41,9 +41,8 @@ TEST(Base64, RefusesEveryOtherSpelling)
 {
 	uint8_t bytes[16];
 	size_t length;
-	for (const char *text :
-	     {"Z", "Zg", "Zg=", "Zg===", "=", "====", "Z===", "Zg==Zg==", "Zg=A", "Zm8=\n", "Zm 8", "Zm9v ",
-	      "Zm9-", "Zm9_", "Zh==", "Zm9=", "Zm8=====", "\xc3\xa9\xc3\xa9", "===="})
+	for (const char *text : {"Z", "Zg", "Zg=", "Zg===", "=", "====", "Z===", "Zg==Zg==", "Zg=A", "Zm8=\n", "Zm 8",
+	                         "Zm9v ", "Zm9-", "Zm9_", "Zh==", "Zm9=", "Zm8=====", "\xc3\xa9\xc3\xa9", "===="})
 		EXPECT_FALSE(base64_decode(text, bytes, sizeof bytes, length)) << text;
 	EXPECT_FALSE(base64_decode(std::string_view("Zm9\0", 4), bytes, sizeof bytes, length));
 }

@@ -32,12 +32,12 @@ class Stream final : public core::Stream
 {
 public:
 	// ---- the other end
-	std::string to_peer;      // what the socket took
-	std::string from_peer;    // what the engine has not read
-	size_t room = SIZE_MAX;   // bytes that the socket takes now
-	bool peer_eof = false;    // the peer sends no more
-	bool peer_gone = false;   // nor reads
-	bool shut = false;        // the engine sends no more
+	std::string to_peer;    // what the socket took
+	std::string from_peer;  // what the engine has not read
+	size_t room = SIZE_MAX; // bytes that the socket takes now
+	bool peer_eof = false;  // the peer sends no more
+	bool peer_gone = false; // nor reads
+	bool shut = false;      // the engine sends no more
 	bool closed = false;
 	bool tls_possible = false, tls_started = false;
 	bool connecting = false;

@@ -34,7 +34,7 @@ protected:
 		proto::ScramVerifier verifier;
 		proto::ScramKey key;
 		EXPECT_TRUE(proto::ScramVerifier::parse(kVerifier, verifier));
-		(void) proto::scram_keys_from_password(password, verifier, key);
+		(void)proto::scram_keys_from_password(password, verifier, key);
 		proto::ScramClient client(key, verifier);
 		EXPECT_EQ(login(s), "R");
 		const std::string first = client.first();
@@ -129,7 +129,8 @@ TEST_F(LoginTest, QueriesThatComeEarlyAreServedAfterTheGreeting)
 					        world.stream_event(world.streams[i].get(), piece);
 			}
 		}
-		const std::string s = summary(take_messages(c->to_peer)), end = "Z:I T D:c1.a C:SELECT 1 Z:I T D:c1.b C:SELECT 1 Z:I";
+		const std::string s = summary(take_messages(c->to_peer)),
+		                  end = "Z:I T D:c1.a C:SELECT 1 Z:I T D:c1.b C:SELECT 1 Z:I";
 		ASSERT_GT(s.size(), end.size());
 		EXPECT_EQ(s.substr(s.size() - end.size()), end);
 	}

@@ -17,7 +17,8 @@ TEST(Params, EqualSetsAreOneObjectWhateverTheOrderTheyWereMadeIn)
 {
 	ParamStore store;
 	const Params a = store.empty().with("TimeZone", "UTC", true).with("DateStyle", "ISO", true);
-	const Params b = store.empty().with("datestyle", "x", true).with("timezone", "UTC", true).with("DATESTYLE", "ISO", true);
+	const Params b =
+	    store.empty().with("datestyle", "x", true).with("timezone", "UTC", true).with("DATESTYLE", "ISO", true);
 	EXPECT_EQ(a, b);
 	EXPECT_NE(a, a.with("TimeZone", "CET", true));
 	EXPECT_NE(a, a.with("x", "UTC", false));

@@ -129,20 +129,18 @@ TEST(ScramVerifier, RefusesAnythingElse)
 	ASSERT_TRUE(ScramVerifier::parse("SCRAM-SHA-256$1000000" + tail, v));
 	for (size_t length = 0; length < good.size(); length++)
 		EXPECT_FALSE(ScramVerifier::parse(good.substr(0, length), v)) << length;
-	for (const char *count :
-	     {"", "0", "-1", "+1", " 1", "1 ", "01", "0x10", "1000001", "9999999", "4294967297", "1e3"})
+	for (const char *count : {"", "0", "-1", "+1", " 1", "1 ", "01", "0x10", "1000001", "9999999", "4294967297", "1e3"})
 		EXPECT_FALSE(ScramVerifier::parse("SCRAM-SHA-256$" + std::string(count) + tail, v)) << count;
 	for (const std::string &text :
 	     {good + "=", good + "$", good + ":", good + '\0', " " + good, std::string("scram") + good.substr(5),
 	      "SCRAM-SHA-256$4096:$" + key + ":" + key, "SCRAM-SHA-256$4096:AA==$" + key + ":AAAA",
 	      "SCRAM-SHA-256$4096:AA==$AAAA:" + key, "SCRAM-SHA-256$4096:AB==$" + key + ":" + key,
-	      "SCRAM-SHA-256$4096:" + base64(std::string(65, 'x')) + "$" + key + ":" + key,
-	      "SCRAM-SHA-1" + good.substr(13), std::string("md54a0a68b43b6cd5cf266fa02f196e2371")})
+	      "SCRAM-SHA-256$4096:" + base64(std::string(65, 'x')) + "$" + key + ":" + key, "SCRAM-SHA-1" + good.substr(13),
+	      std::string("md54a0a68b43b6cd5cf266fa02f196e2371")})
 		EXPECT_FALSE(ScramVerifier::parse(text, v)) << text;
 	const ScramVerifier zero{};
 	EXPECT_EQ(std::memcmp(&v, &zero, sizeof v), 0); // the keys of a refused text do not stay
-	EXPECT_TRUE(ScramVerifier::parse(
-	    "SCRAM-SHA-256$4096:" + base64(std::string(64, 'x')) + "$" + key + ":" + key, v));
+	EXPECT_TRUE(ScramVerifier::parse("SCRAM-SHA-256$4096:" + base64(std::string(64, 'x')) + "$" + key + ":" + key, v));
 }
 
 TEST(ScramVerifier, MockSaltDependsOnTheNameOnly)
@@ -155,8 +153,7 @@ TEST(ScramVerifier, MockSaltDependsOnTheNameOnly)
 	EXPECT_EQ(a.text(), b.text());
 	EXPECT_NE(a.text(), c.text());
 	EXPECT_EQ(a.text().substr(0, 44),
-	          "SCRAM-SHA-256$4096:" +
-	              base64("\xb0\x01\xb6\xdb\x70\xd7\x8c\xe5\xb7\xda\x7e\xee\x64\x9c\xe5\xc6") + "$");
+	          "SCRAM-SHA-256$4096:" + base64("\xb0\x01\xb6\xdb\x70\xd7\x8c\xe5\xb7\xda\x7e\xee\x64\x9c\xe5\xc6") + "$");
 }
 
 TEST(ScramPassword, GivesTheClientKeyWhenItIsRight)
@@ -171,8 +168,7 @@ TEST(ScramPassword, GivesNothingWhenItIsWrong)
 	ScramVerifier none = verifier();
 	none.iterations = 0;
 	const std::string with_nul("pencil\0", 7);
-	for (const std::string &password :
-	     {std::string(), std::string("Pencil"), with_nul, std::string(70000, 'x')}) {
+	for (const std::string &password : {std::string(), std::string("Pencil"), with_nul, std::string(70000, 'x')}) {
 		ScramKey key = client_key();
 		EXPECT_FALSE(scram_keys_from_password(password, verifier(), key));
 		EXPECT_TRUE(equal(key, ScramKey{}));
@@ -320,30 +316,21 @@ TEST(ScramServer, RefusesAMalformedLastMessage)
 	    {"", kMalformed, "The message is empty."},
 	    {r + ",p=" + kProof, kMalformed, "Expected attribute \"c\" but found \"r\"."},
 	    {"c", kMalformed, "Expected character \"=\" for attribute \"c\"."},
-	    {"c=," + r + ",p=" + kProof, "unexpected SCRAM channel-binding attribute in client-final-message",
-	     ""},
-	    {"c=eSws," + r + ",p=" + kProof, "unexpected SCRAM channel-binding attribute in client-final-message",
-	     ""},
+	    {"c=," + r + ",p=" + kProof, "unexpected SCRAM channel-binding attribute in client-final-message", ""},
+	    {"c=eSws," + r + ",p=" + kProof, "unexpected SCRAM channel-binding attribute in client-final-message", ""},
 	    {"c=biws", kMalformed, "Expected attribute \"r\" but found end of message."},
 	    {"c=biws,r=,p=" + kProof, "invalid SCRAM response", "Nonce does not match."},
-	    {"c=biws,r=" + std::string(kClientNonce) + ",p=" + kProof, "invalid SCRAM response",
-	     "Nonce does not match."},
+	    {"c=biws,r=" + std::string(kClientNonce) + ",p=" + kProof, "invalid SCRAM response", "Nonce does not match."},
 	    {"c=biws," + r + "x,p=" + kProof, "invalid SCRAM response", "Nonce does not match."},
 	    {"c=biws," + r, kMalformed, "Attribute expected, but found end of string."},
-	    {"c=biws," + r + ",1=x,p=" + kProof, kMalformed,
-	     "Attribute expected, but found invalid character \"1\"."},
+	    {"c=biws," + r + ",1=x,p=" + kProof, kMalformed, "Attribute expected, but found invalid character \"1\"."},
 	    {"c=biws," + r + ",p", kMalformed, "Expected character \"=\" for attribute \"p\"."},
 	    {"c=biws," + r + ",p=", kMalformed, "Malformed proof in client-final-message."},
-	    {"c=biws," + r + ",p=" + base64(std::string(31, 'x')), kMalformed,
-	     "Malformed proof in client-final-message."},
-	    {"c=biws," + r + ",p=" + base64(std::string(33, 'x')), kMalformed,
-	     "Malformed proof in client-final-message."},
-	    {"c=biws," + r + ",p=" + kProof.substr(0, 43), kMalformed,
-	     "Malformed proof in client-final-message."},
-	    {"c=biws," + r + ",p=" + kProof + ",x=1", kMalformed,
-	     "Garbage found at the end of client-final-message."},
-	    {"c=biws," + r + ",p=" + kProof + ",", kMalformed,
-	     "Garbage found at the end of client-final-message."},
+	    {"c=biws," + r + ",p=" + base64(std::string(31, 'x')), kMalformed, "Malformed proof in client-final-message."},
+	    {"c=biws," + r + ",p=" + base64(std::string(33, 'x')), kMalformed, "Malformed proof in client-final-message."},
+	    {"c=biws," + r + ",p=" + kProof.substr(0, 43), kMalformed, "Malformed proof in client-final-message."},
+	    {"c=biws," + r + ",p=" + kProof + ",x=1", kMalformed, "Garbage found at the end of client-final-message."},
+	    {"c=biws," + r + ",p=" + kProof + ",", kMalformed, "Garbage found at the end of client-final-message."},
 	    {kClientFinal + '\0', kMalformed, "Message length does not match input length."},
 	    {std::string(1, '\0') + kClientFinal, kMalformed, "Message length does not match input length."},
 	    {kClientFinal + std::string(65536, 'x'), kMalformed, "The message is too long."},
@@ -363,10 +350,8 @@ TEST(ScramServer, RefusesNulAndOverlongFirstMessages)
 {
 	Exchange nul, longest, longer;
 	EXPECT_EQ(nul.first(kClientFirst + '\0'), ScramStep::Malformed);
-	EXPECT_EQ(longest.first(kClientFirst + std::string(65535 - kClientFirst.size(), 'x')),
-	          ScramStep::Continue);
-	EXPECT_EQ(longer.first(kClientFirst + std::string(65536 - kClientFirst.size(), 'x')),
-	          ScramStep::Malformed);
+	EXPECT_EQ(longest.first(kClientFirst + std::string(65535 - kClientFirst.size(), 'x')), ScramStep::Continue);
+	EXPECT_EQ(longer.first(kClientFirst + std::string(65536 - kClientFirst.size(), 'x')), ScramStep::Malformed);
 }
 
 TEST(ScramServer, RefusesAMechanismItDidNotOffer)
@@ -390,8 +375,7 @@ TEST(ScramServer, RefusesStepsOutOfOrder)
 
 	Exchange again;
 	ASSERT_EQ(again.first(kClientFirst), ScramStep::Continue);
-	ASSERT_EQ(again.final("c=biws,r=" + kNonce + ",p=" + base64(std::string(32, 'x'))),
-	          ScramStep::WrongProof);
+	ASSERT_EQ(again.final("c=biws,r=" + kNonce + ",p=" + base64(std::string(32, 'x'))), ScramStep::WrongProof);
 	EXPECT_EQ(again.final(kClientFinal), ScramStep::Malformed) << "a second guess in one exchange";
 	expect_no_key(again);
 }
@@ -456,10 +440,9 @@ TEST(ScramBinding, PlusNeedsTheBindingFlagAndItsOnlyType)
 	    {"p=,,n=,r=abc", "08P01", "unsupported SCRAM channel-binding type \"\"", ""},
 	    {"p", "08P01", kMalformed, "Expected character \"=\" for attribute \"p\"."},
 	    {"p,,n=,r=abc", "08P01", kMalformed, "Expected character \"=\" for attribute \"p\"."},
-	    {"p=tls-server-end-point", "08P01", kMalformed,
-	     "Unexpected attribute end of message in client-first-message."},
-	    {"p=tls-server-end-point,a=x,n=,r=abc", "0A000",
-	     "client uses authorization identity, but it is not supported", ""},
+	    {"p=tls-server-end-point", "08P01", kMalformed, "Unexpected attribute end of message in client-first-message."},
+	    {"p=tls-server-end-point,a=x,n=,r=abc", "0A000", "client uses authorization identity, but it is not supported",
+	     ""},
 	};
 	for (const Refused &c : cases) {
 		Exchange e(false, binding());
@@ -482,8 +465,7 @@ TEST(ScramBinding, PlusIsAcceptedWithOurCertificateOnly)
 
 	Exchange good(false, binding());
 	ASSERT_EQ(good.first(bare_first, kScramPlusMechanism), ScramStep::Continue);
-	ASSERT_EQ(good.final("c=" + base64(kBindingHeader + binding()) + ",r=" + kNonce + ",p=" + proof),
-	          ScramStep::Done)
+	ASSERT_EQ(good.final("c=" + base64(kBindingHeader + binding()) + ",r=" + kNonce + ",p=" + proof), ScramStep::Done)
 	    << good.message();
 	EXPECT_EQ(good.out, "v=ykwoqH8mLqO5AQCeuwwf6lsj9f8zyJZT/CcvAbN4Ssc=");
 	EXPECT_TRUE(equal(good.key, client_key()));
@@ -584,8 +566,7 @@ TEST(ScramClient, RefusesAMalformedServerFirst)
 	    {r + s + ",i=-1", "Malformed or too large iteration count in server-first-message."},
 	    {r + s + ",i=04096", "Malformed or too large iteration count in server-first-message."},
 	    {r + s + ",i=1000001", "Malformed or too large iteration count in server-first-message."},
-	    {r + s + ",i=99999999999999999999",
-	     "Malformed or too large iteration count in server-first-message."},
+	    {r + s + ",i=99999999999999999999", "Malformed or too large iteration count in server-first-message."},
 	    {r + s + i + ",", "Garbage found at the end of server-first-message."},
 	    {r + s + i + ",x=1", "Garbage found at the end of server-first-message."},
 	    {r + s + i + '\0', "Message length does not match input length."},

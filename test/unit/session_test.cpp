@@ -303,9 +303,9 @@ TEST_F(Session, AClientThatLeavesWithinAMessageCostsTheServer)
 
 TEST_F(Session, AClientThatLeavesInAPipelineOrACopyLeavesNothingBehind)
 {
-	for (const std::string &work : {parse("SELECT c1.x") + bind_to() + execute() + kFlush,
-	                                parse("FAIL c1.x") + bind_to() + execute() + kFlush, query("COPYIN c1.x"),
-	                                parse("COPYIN c1.x") + bind_to() + execute() + kSync}) {
+	for (const std::string &work :
+	     {parse("SELECT c1.x") + bind_to() + execute() + kFlush, parse("FAIL c1.x") + bind_to() + execute() + kFlush,
+	      query("COPYIN c1.x"), parse("COPYIN c1.x") + bind_to() + execute() + kSync}) {
 		Stream *a = login();
 		send(a, work);
 		EXPECT_EQ(busy(), 1);
@@ -551,9 +551,10 @@ TEST_F(Session, AServerThatDoesNotReadStopsItsClient)
 
 TEST_F(Session, EverySplitOfBothSidesGivesTheSameAnswer)
 {
-	const std::string work = query("SELECT c1.a") + parse("SELECT c1.b") + bind_to() + describe('P') + execute() + kSync +
-	                         parse("FAIL c1.c") + bind_to() + kFlush + execute() + query("SELECT c1.no") + kSync +
-	                         query("COPYIN c1.d") + message('d', "c1 x") + message('c') + query("SET TimeZone PST");
+	const std::string work = query("SELECT c1.a") + parse("SELECT c1.b") + bind_to() + describe('P') + execute() +
+	                         kSync + parse("FAIL c1.c") + bind_to() + kFlush + execute() + query("SELECT c1.no") +
+	                         kSync + query("COPYIN c1.d") + message('d', "c1 x") + message('c') +
+	                         query("SET TimeZone PST");
 	Stream *one = login();
 	const std::string want = ask(one, work);
 	ask(one, query("SET TimeZone UTC"));
@@ -579,8 +580,9 @@ TEST_F(Session, EverySplitOfBothSidesGivesTheSameAnswer)
 
 TEST_F(Session, AMessageOfNoKnownTypeOrLengthIsFatal)
 {
-	for (const std::string &bad : {std::string("\x01\0\0\0\4", 5), std::string("Z\0\0\0\4", 5), std::string("Q\0\0\0\3", 5),
-	                               std::string("E\0\1\0\0", 5), std::string("Q\x7f\xff\xff\xff", 5)}) {
+	for (const std::string &bad :
+	     {std::string("\x01\0\0\0\4", 5), std::string("Z\0\0\0\4", 5), std::string("Q\0\0\0\3", 5),
+	      std::string("E\0\1\0\0", 5), std::string("Q\x7f\xff\xff\xff", 5)}) {
 		Stream *c = login();
 		EXPECT_EQ(ask(c, bad), "E:FATAL:08P01");
 		EXPECT_TRUE(c->closed);
@@ -591,8 +593,8 @@ TEST_F(Session, AMessageOfNoKnownTypeOrLengthIsFatal)
 
 TEST_F(Session, AParseWithoutABodyIsTheServersToRefuse)
 {
-	for (const std::string &bad : {message('P'), message('P', "x"), message('B'), message('D'), message('D', "S"), message('C'),
-	                               message('C', "S"), message('E')}) {
+	for (const std::string &bad : {message('P'), message('P', "x"), message('B'), message('D'), message('D', "S"),
+	                               message('C'), message('C', "S"), message('E')}) {
 		Stream *c = login();
 		const std::string answer = ask(c, parse("SELECT c1.a") + bad + kSync);
 		EXPECT_EQ(answer.substr(answer.size() - 3), "Z:I");

@@ -31,10 +31,10 @@ struct Client {
 	int32_t key_pid = 0;
 	int commands = 0;
 	bool greeted = false;
-	bool gone = false;     // it left, or was told to
-	bool may_cut = false;  // its server died
-	bool sleeps = false;   // its last message is a SLEEP
-	bool cancels = false;  // it has asked for a cancel, ever
+	bool gone = false;    // it left, or was told to
+	bool may_cut = false; // its server died
+	bool sleeps = false;  // its last message is a SLEEP
+	bool cancels = false; // it has asked for a cancel, ever
 	Stream *canceller = nullptr;
 	bool settled() const { return got.size() >= expected.size(); }
 };
@@ -144,18 +144,30 @@ private:
 	std::string statement(Client &c)
 	{
 		switch (pick(0, 11)) {
-		case 0: return "FAIL" + tag(c);
-		case 1: return "ROWS" + tag(c) + " " + std::to_string(pick(0, 20)) + " " + std::to_string(pick(0, 300));
-		case 2: return "COPYOUT" + tag(c) + " " + std::to_string(pick(0, 5));
-		case 3: return "SET TimeZone " + zone() + tag(c);
-		case 4: return "SHOW TimeZone" + tag(c);
-		case 5: return "SHOW application_name" + tag(c);
-		case 6: return "SHOW statement_timeout" + tag(c);
-		case 7: return "BEGIN" + tag(c);
-		case 8: return (chance(50) ? "COMMIT" : "ROLLBACK") + tag(c);
-		case 9: return chance(20) ? "ROWS" + tag(c) + " 3 40000" : "SELECT" + tag(c);
-		case 10: return "NOTICE" + tag(c);
-		default: return chance(50) ? "SELECT" + tag(c) : "SELECT shared"; // the same text for all clients
+		case 0:
+			return "FAIL" + tag(c);
+		case 1:
+			return "ROWS" + tag(c) + " " + std::to_string(pick(0, 20)) + " " + std::to_string(pick(0, 300));
+		case 2:
+			return "COPYOUT" + tag(c) + " " + std::to_string(pick(0, 5));
+		case 3:
+			return "SET TimeZone " + zone() + tag(c);
+		case 4:
+			return "SHOW TimeZone" + tag(c);
+		case 5:
+			return "SHOW application_name" + tag(c);
+		case 6:
+			return "SHOW statement_timeout" + tag(c);
+		case 7:
+			return "BEGIN" + tag(c);
+		case 8:
+			return (chance(50) ? "COMMIT" : "ROLLBACK") + tag(c);
+		case 9:
+			return chance(20) ? "ROWS" + tag(c) + " 3 40000" : "SELECT" + tag(c);
+		case 10:
+			return "NOTICE" + tag(c);
+		default:
+			return chance(50) ? "SELECT" + tag(c) : "SELECT shared"; // the same text for all clients
 		}
 	}
 
@@ -164,18 +176,26 @@ private:
 	std::string extended_message(Client &c)
 	{
 		switch (pick(0, 9)) {
-		case 0: return parse(chance(10) ? "BADPARSE" + tag(c) : statement(c), name(3));
+		case 0:
+			return parse(chance(10) ? "BADPARSE" + tag(c) : statement(c), name(3));
 		// Not the unnamed statement: in transaction mode it is kept from Parse to its first use only.
-		case 1: return bind_to("s" + std::to_string(pick(1, 3)), name(2));
-		case 2: return chance(50) ? describe('S', "s" + std::to_string(pick(1, 3))) : describe('P', name(2));
-		case 3: return execute(static_cast<uint32_t>(pick(0, 3)), name(2));
-		case 4: return text_message('C', (chance(70) ? 'S' : 'P') + name(3));
-		case 5: return kFlush_;
-		case 6: return chance(30) ? query(statement(c)) : kFlush_;
+		case 1:
+			return bind_to("s" + std::to_string(pick(1, 3)), name(2));
+		case 2:
+			return chance(50) ? describe('S', "s" + std::to_string(pick(1, 3))) : describe('P', name(2));
+		case 3:
+			return execute(static_cast<uint32_t>(pick(0, 3)), name(2));
+		case 4:
+			return text_message('C', (chance(70) ? 'S' : 'P') + name(3));
+		case 5:
+			return kFlush_;
+		case 6:
+			return chance(30) ? query(statement(c)) : kFlush_;
 		default: {
 			const std::string s = name(3), p = name(2);
 			return parse(statement(c), s) + (chance(40) ? describe('S', s) : "") + bind_to(s, p) +
-			       (chance(60) ? describe('P', p) : "") + execute(static_cast<uint32_t>(chance(30) ? pick(1, 3) : 0), p);
+			       (chance(60) ? describe('P', p) : "") +
+			       execute(static_cast<uint32_t>(chance(30) ? pick(1, 3) : 0), p);
 		}
 		}
 	}
@@ -220,13 +240,17 @@ private:
 				put(c, query(statement(c)));
 			put(c, query((chance(50) ? "COMMIT" : "ROLLBACK") + tag(c)));
 			break;
-		case 2: put(c, query(statement(c) + ";" + statement(c) + (chance(50) ? ";" + statement(c) : ""))); break;
+		case 2:
+			put(c, query(statement(c) + ";" + statement(c) + (chance(50) ? ";" + statement(c) : "")));
+			break;
 		case 3:
 			for (uint64_t i = pick(1, 6); i > 0; i--)
 				put(c, extended_message(c));
 			put(c, kSync_);
 			break;
-		case 4: put(c, extended_message(c) + kSync_ + extended_message(c) + kSync_); break;
+		case 4:
+			put(c, extended_message(c) + kSync_ + extended_message(c) + kSync_);
+			break;
 		case 5: {
 			std::string body;
 			Writer(body).u32(chance(30) ? 666 : 1).u16(0).u16(0).u16(0);
@@ -240,8 +264,12 @@ private:
 			c.program.push_back(query("SLEEP" + tag(c)));
 			c.program.push_back("");
 			break;
-		case 7: put(c, chance(50) ? kSync_ : message('d', "stray") + message('c')); break;
-		default: put(c, query(statement(c))); break;
+		case 7:
+			put(c, chance(50) ? kSync_ : message('d', "stray") + message('c'));
+			break;
+		default:
+			put(c, query(statement(c)));
+			break;
 		}
 	}
 
@@ -312,14 +340,16 @@ private:
 			c.got.push_back(token(m));
 			const size_t i = c.got.size() - 1;
 			if (i >= c.expected.size() || c.expected[i] != c.got[i]) {
-				fail("client " + std::to_string(c.id) + ", reply " + std::to_string(i) + ": got " + printable(c.got[i]) +
-				     " after " + printable(i > 0 ? c.got[i - 1] : "") + ", not " + (i < c.expected.size() ? printable(c.expected[i]) : "nothing"));
+				fail("client " + std::to_string(c.id) + ", reply " + std::to_string(i) + ": got " +
+				     printable(c.got[i]) + " after " + printable(i > 0 ? c.got[i - 1] : "") + ", not " +
+				     (i < c.expected.size() ? printable(c.expected[i]) : "nothing"));
 				return;
 			}
 		}
 		if (c.stream->closed && !c.gone) {
 			if (!c.may_cut)
-				fail("client " + std::to_string(c.id) + " was closed" + (world_.log.empty() ? "" : ": " + world_.log.back()));
+				fail("client " + std::to_string(c.id) + " was closed" +
+				     (world_.log.empty() ? "" : ": " + world_.log.back()));
 			c.gone = true;
 		}
 	}
@@ -399,7 +429,8 @@ private:
 			for (auto &c : clients_)
 				c->may_cut = true;
 		}
-		note("backend " + std::to_string(b.pid) + " dies" + (serves ? ", busy" : ", idle") + (at_once ? " at once" : ""));
+		note("backend " + std::to_string(b.pid) + " dies" + (serves ? ", busy" : ", idle") +
+		     (at_once ? " at once" : ""));
 	}
 
 	template <class F> void each_served(F f)
@@ -419,7 +450,9 @@ private:
 		switch (pick(0, 19)) {
 		case 0:
 		case 1:
-		case 2: send_chunk(*one_of(clients_)); break;
+		case 2:
+			send_chunk(*one_of(clients_));
+			break;
 		case 3:
 			if (chance(3))
 				leave(*one_of(clients_));
@@ -533,7 +566,8 @@ private:
 		for (auto &c : clients_) {
 			if (!c->gone && problem_.empty() && (!c->settled() || !c->program.empty()))
 				fail("client " + std::to_string(c->id) + " starves: " + std::to_string(c->got.size()) + " of " +
-				     std::to_string(c->expected.size()) + " replies" + (c->may_cut ? ", a server died" : "") + state(*c));
+				     std::to_string(c->expected.size()) + " replies" + (c->may_cut ? ", a server died" : "") +
+				     state(*c));
 			if (c->gone)
 				continue;
 			c->gone = true;
@@ -564,7 +598,8 @@ private:
 			     std::to_string(p.idle.load()) + " active " + std::to_string(p.active.load()) + " waiting " +
 			     std::to_string(p.waiting.load());
 			for (const control::ClientRow &row : world_.engine(w).client_rows())
-				s += (row.id == c.session ? " (its state " : " (other ") + std::to_string(static_cast<int>(row.state)) + ")";
+				s += (row.id == c.session ? " (its state " : " (other ") + std::to_string(static_cast<int>(row.state)) +
+				     ")";
 		}
 		return s;
 	}
