@@ -103,6 +103,7 @@ void ServerStatements::parsing(Statement *s, uint64_t batch)
 {
 	auto it = items_.find(s);
 	if (it != items_.end()) { // closed earlier in this batch
+		it->second.closing = it->second.state == State::Closing;
 		it->second.state = State::Parsing;
 		it->second.batch = batch;
 		return;
@@ -129,7 +130,10 @@ void ServerStatements::parsed(Statement *s)
 void ServerStatements::closed(Statement *s, StatementStore &store)
 {
 	auto it = items_.find(s);
-	if (it == items_.end() || it->second.state != State::Closing)
+	if (it == items_.end())
+		return;
+	it->second.closing = false;
+	if (it->second.state != State::Closing)
 		return;
 	used_.erase(it->second.used);
 	items_.erase(it);
@@ -141,6 +145,11 @@ void ServerStatements::parse_void(Statement *s, StatementStore &store)
 	auto it = items_.find(s);
 	if (it == items_.end() || it->second.state != State::Parsing)
 		return;
+	if (it->second.closing) { // the Close before it is void, too, or will be answered
+		it->second.closing = false;
+		it->second.state = State::Closing;
+		return;
+	}
 	used_.erase(it->second.used);
 	items_.erase(it);
 	store.release(s);

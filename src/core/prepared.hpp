@@ -94,6 +94,7 @@ private:
 		State state;
 		uint64_t batch;
 		std::list<Statement *>::iterator used;
+		bool closing = false; // Parsing, behind a Close that is not answered yet
 	};
 	std::unordered_map<Statement *, Item> items_;
 	std::list<Statement *> used_; // most recently first

