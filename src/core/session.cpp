@@ -423,6 +423,7 @@ void Session::on_server_died_unused()
 	}
 	const std::string all = std::move(inbuf_);
 	inbuf_.clear();
+	stream_->read(true);
 	process(all.data(), all.size());
 }
 
