@@ -395,7 +395,7 @@ TEST_F(Session, AServerFoundDeadByTheFirstWriteIsReplaced)
 	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:I");
 }
 
-TEST_F(Session, DISABLED_AServerFoundDeadWhenSettingsAreAppliedIsReplaced)
+TEST_F(Session, AServerFoundDeadWhenSettingsAreAppliedIsReplaced)
 {
 	world.settings().pool_size.store(1);
 	Stream *a = login({{"options", "-c statement_timeout=7"}}), *b = login();
@@ -408,6 +408,7 @@ TEST_F(Session, DISABLED_AServerFoundDeadWhenSettingsAreAppliedIsReplaced)
 	s->peer_eof = true;
 	world.settle();
 	EXPECT_EQ(got(b), "T D:c2.y C:SELECT 1 Z:I");
+	EXPECT_EQ(ask(b, query("SELECT c2.z")), "T D:c2.z C:SELECT 1 Z:I");
 }
 
 TEST_F(Session, AServerIsNotReadyBeforeTheAnswerAboutItsIdentityIsComplete)

@@ -338,8 +338,10 @@ private:
 			}
 			if (c.without_model)
 				continue;
-			if (m.type == 'E' && m.body.substr(0, 6) == "SFATAL" && (c.may_cut || c.gone))
+			if (m.type == 'E' && m.body.substr(0, 6) == "SFATAL" && (c.may_cut || c.gone)) {
+				note("client " + std::to_string(c.id) + " is told " + printable(m.body));
 				return;
+			}
 			c.got.push_back(token(m));
 			const size_t i = c.got.size() - 1;
 			// Known: to describe a statement without rows in a failed transaction, pgpool may have to prepare it, which
