@@ -27,6 +27,9 @@ struct Statement {
 	std::string name; // on backends
 	uint64_t hash;
 	uint32_t references = 0;
+	// For pg_stat_prepared: Bind of it; Parse, Bind and Describe that needed nothing of the server; Parse sent;
+	// Close sent to make room.
+	uint64_t uses = 0, hits = 0, parses = 0, evictions = 0;
 };
 
 class StatementStore

@@ -26,10 +26,11 @@ namespace pgpool::region
 {
 
 constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr int kMaxWorkers = 64;
 constexpr int kNameLen = 64;
 constexpr int kTextLen = 256;
+constexpr uint32_t kCatalogCounters = 256;
 
 template <class T> using Atomic = std::atomic<T>;
 static_assert(Atomic<uint64_t>::is_always_lock_free && Atomic<int32_t>::is_always_lock_free,
@@ -66,6 +67,8 @@ constexpr int32_t kListenSession = 2;
 constexpr int32_t kListenUnix = 4;
 
 enum class PoolMode : int32_t { Transaction = 0, Session = 1 };
+// What serves an unnamed Parse: the server each time, or a shared statement.
+enum class CacheUnnamed : int32_t { Off = 0, Custom = 1, Generic = 2 };
 
 // Limits of a pool as they hold now: role within tenant, else tenant, else pgpool.default_*. The manager
 // resolves them; workers only read. Times in milliseconds, 0 = off.
@@ -78,12 +81,15 @@ struct PoolSettings {
 	Atomic<int32_t> idle_in_transaction_timeout;
 	Atomic<int32_t> server_idle_timeout;
 	Atomic<int32_t> server_lifetime;
+	Atomic<CacheUnnamed> cache_unnamed;
 };
 
 struct PoolTotals {
 	uint64_t transactions, queries, bytes_received, bytes_sent; // received from, sent to clients
 	uint64_t waits, wait_us, query_us, transaction_us;          // microseconds, summed
 	uint64_t errors, wait_timeouts, server_logins, server_login_failures;
+	uint64_t statement_uses, statement_hits;        // Bind of one; Parse, Bind and Describe that found it there
+	uint64_t statement_parses, statement_evictions; // Parse sent to a server; Close to make room
 };
 
 struct alignas(64) PoolCounters { // one per worker and pool
@@ -96,6 +102,7 @@ struct alignas(64) PoolCounters { // one per worker and pool
 	Atomic<uint64_t> transactions, queries, bytes_received, bytes_sent;
 	Atomic<uint64_t> waits, wait_us, query_us, transaction_us;
 	Atomic<uint64_t> errors, wait_timeouts, server_logins, server_login_failures;
+	Atomic<uint64_t> statement_uses, statement_hits, statement_parses, statement_evictions;
 };
 
 enum class SlotState : uint32_t { Free = 0, Used, Dead };              // Dead: role, database or tenant is gone
@@ -152,7 +159,10 @@ struct alignas(64) Header {
 	Atomic<int32_t> extension_exists; // bool: CREATE EXTENSION was run in pgpool.database
 	Atomic<int32_t> port_taken;       // bool: another cluster on this machine holds pgpool.port
 	Atomic<int64_t> stats_reset_at;   // microseconds since 1970
-	Settings settings;                // of the postmaster, for workers at their start
+	// Raised by every backend that changes the catalog, at the change and when its transaction ends: what was
+	// prepared before may mean something else now. By database OID, modulo: too often is harmless.
+	Atomic<uint64_t> catalog_changes[kCatalogCounters];
+	Settings settings; // of the postmaster, for workers at their start
 	char manager_problem[kTextLen];
 	WorkerSlot worker[kMaxWorkers];
 };

@@ -34,6 +34,8 @@ struct Settings {
 	int32_t tcp_keepalives_count;
 	int32_t tcp_user_timeout;
 	int32_t max_prepared_statements; // shared ones on one server
+	int32_t max_client_statements;   // names that one client may have
+	int32_t client_statement_memory; // kB of text and parameter types that they may stand for
 	int32_t log_connections;         // bool
 	int32_t log_disconnections;      // bool
 	char listen_addresses[kPathLen]; // comma separated, "*" = all
