@@ -41,6 +41,7 @@ CREATE TABLE @extschema@.tenant (
 	idle_in_transaction_timeout interval CHECK (idle_in_transaction_timeout BETWEEN '0' AND '24 days'),
 	server_idle_timeout interval CHECK (server_idle_timeout BETWEEN '0' AND '24 days'),
 	server_lifetime interval CHECK (server_lifetime BETWEEN '0' AND '24 days'),
+	cache_unnamed text CHECK (cache_unnamed IN ('off', 'custom', 'generic')),
 	allow_list cidr[],
 	require_tls boolean NOT NULL DEFAULT false,
 	sni text[],
@@ -61,6 +62,7 @@ CREATE TABLE @extschema@.tenant_user (
 	idle_in_transaction_timeout interval CHECK (idle_in_transaction_timeout BETWEEN '0' AND '24 days'),
 	server_idle_timeout interval CHECK (server_idle_timeout BETWEEN '0' AND '24 days'),
 	server_lifetime interval CHECK (server_lifetime BETWEEN '0' AND '24 days'),
+	cache_unnamed text CHECK (cache_unnamed IN ('off', 'custom', 'generic')),
 	server_password text CHECK (octet_length(server_password) BETWEEN 1 AND 255),
 	PRIMARY KEY (tenant_id, role_name)
 );
@@ -72,12 +74,12 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	UPDATE @extschema@.tenant
 	   SET (database, pool_mode, pool_size, max_clients, query_wait_timeout, client_idle_timeout,
-	        idle_in_transaction_timeout, server_idle_timeout, server_lifetime, allow_list, require_tls, sni,
-	        only_listed_users, banned_until, ban_reason, comment)
+	        idle_in_transaction_timeout, server_idle_timeout, server_lifetime, cache_unnamed, allow_list,
+	        require_tls, sni, only_listed_users, banned_until, ban_reason, comment)
 	     = (NEW.database, NEW.pool_mode, NEW.pool_size, NEW.max_clients, NEW.query_wait_timeout,
 	        NEW.client_idle_timeout, NEW.idle_in_transaction_timeout, NEW.server_idle_timeout, NEW.server_lifetime,
-	        NEW.allow_list, NEW.require_tls, NEW.sni, NEW.only_listed_users, NEW.banned_until, NEW.ban_reason,
-	        NEW.comment)
+	        NEW.cache_unnamed, NEW.allow_list, NEW.require_tls, NEW.sni, NEW.only_listed_users,
+	        NEW.banned_until, NEW.ban_reason, NEW.comment)
 	 WHERE name = 'default';
 	IF FOUND THEN
 		RETURN NULL;
@@ -117,13 +119,16 @@ $$;
 
 CREATE FUNCTION @extschema@.check_limits(pool_mode text, pool_size integer, max_clients integer,
 	query_wait_timeout interval, client_idle_timeout interval, idle_in_transaction_timeout interval,
-	server_idle_timeout interval, server_lifetime interval) RETURNS void
+	server_idle_timeout interval, server_lifetime interval, cache_unnamed text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	t record;
 BEGIN
 	IF pool_mode NOT IN ('transaction', 'session') THEN
 		PERFORM @extschema@.bad_argument('pool_mode', pool_mode, 'It is "transaction" or "session".');
+	END IF;
+	IF cache_unnamed NOT IN ('off', 'custom', 'generic') THEN
+		PERFORM @extschema@.bad_argument('cache_unnamed', cache_unnamed, 'It is "off", "custom" or "generic".');
 	END IF;
 	IF pool_size NOT BETWEEN 1 AND 262143 THEN
 		PERFORM @extschema@.bad_argument('pool_size', pool_size::text, 'It is between 1 and 262143.');
@@ -198,24 +203,25 @@ $$;
 CREATE FUNCTION @extschema@.create_tenant(name text, database text DEFAULT NULL, pool_mode text DEFAULT NULL,
 	pool_size integer DEFAULT NULL, max_clients integer DEFAULT NULL, query_wait_timeout interval DEFAULT NULL,
 	client_idle_timeout interval DEFAULT NULL, idle_in_transaction_timeout interval DEFAULT NULL,
-	server_idle_timeout interval DEFAULT NULL, server_lifetime interval DEFAULT NULL, allow_list cidr[] DEFAULT NULL,
-	require_tls boolean DEFAULT NULL, sni text[] DEFAULT NULL, only_listed_users boolean DEFAULT NULL,
-	comment text DEFAULT NULL) RETURNS bigint
+	server_idle_timeout interval DEFAULT NULL, server_lifetime interval DEFAULT NULL,
+	cache_unnamed text DEFAULT NULL, allow_list cidr[] DEFAULT NULL, require_tls boolean DEFAULT NULL,
+	sni text[] DEFAULT NULL, only_listed_users boolean DEFAULT NULL, comment text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	stored text[] := @extschema@.check_tenant($1, $2, $13);
+	stored text[] := @extschema@.check_tenant($1, $2, $14);
 	new_id bigint;
 BEGIN
-	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10);
+	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11);
 	IF $1 = 'default' OR EXISTS (SELECT FROM @extschema@.tenant t WHERE t.name = $1) THEN
 		RAISE EXCEPTION 'tenant "%" already exists', $1
 			USING ERRCODE = 'duplicate_object', HINT = 'Use pgpool.alter_tenant() to change it.';
 	END IF;
 	INSERT INTO @extschema@.tenant (name, database, pool_mode, pool_size, max_clients, query_wait_timeout,
-			client_idle_timeout, idle_in_transaction_timeout, server_idle_timeout, server_lifetime, allow_list,
-			require_tls, sni, only_listed_users, comment)
-	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, coalesce($12, false), stored, coalesce($14, false), $15)
+			client_idle_timeout, idle_in_transaction_timeout, server_idle_timeout, server_lifetime,
+			cache_unnamed, allow_list, require_tls, sni, only_listed_users, comment)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, false), stored, coalesce($15, false),
+		$16)
 	RETURNING id INTO new_id;
 	RETURN new_id;
 END
@@ -224,22 +230,23 @@ $$;
 CREATE FUNCTION @extschema@.alter_tenant(name text, database text DEFAULT NULL, pool_mode text DEFAULT NULL,
 	pool_size integer DEFAULT NULL, max_clients integer DEFAULT NULL, query_wait_timeout interval DEFAULT NULL,
 	client_idle_timeout interval DEFAULT NULL, idle_in_transaction_timeout interval DEFAULT NULL,
-	server_idle_timeout interval DEFAULT NULL, server_lifetime interval DEFAULT NULL, allow_list cidr[] DEFAULT NULL,
-	require_tls boolean DEFAULT NULL, sni text[] DEFAULT NULL, only_listed_users boolean DEFAULT NULL,
-	comment text DEFAULT NULL, reset text[] DEFAULT NULL) RETURNS void
+	server_idle_timeout interval DEFAULT NULL, server_lifetime interval DEFAULT NULL,
+	cache_unnamed text DEFAULT NULL, allow_list cidr[] DEFAULT NULL, require_tls boolean DEFAULT NULL,
+	sni text[] DEFAULT NULL, only_listed_users boolean DEFAULT NULL, comment text DEFAULT NULL,
+	reset text[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	this bigint := @extschema@.lock_tenant($1);
-	stored text[] := @extschema@.check_tenant($1, $2, $13);
-	r text[] := coalesce($16, '{}');
+	stored text[] := @extschema@.check_tenant($1, $2, $14);
+	r text[] := coalesce($17, '{}');
 	item text;
 BEGIN
-	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10);
+	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11);
 	FOREACH item IN ARRAY r LOOP
 		IF item IS NULL OR item NOT IN ('database', 'pool_mode', 'pool_size', 'max_clients', 'query_wait_timeout',
 				'client_idle_timeout', 'idle_in_transaction_timeout', 'server_idle_timeout', 'server_lifetime',
-				'allow_list', 'require_tls', 'sni', 'only_listed_users', 'comment') THEN
+				'cache_unnamed', 'allow_list', 'require_tls', 'sni', 'only_listed_users', 'comment') THEN
 			PERFORM @extschema@.bad_argument('reset', item, 'It holds names of settings of a tenant.');
 		END IF;
 	END LOOP;
@@ -257,11 +264,12 @@ BEGIN
 		server_idle_timeout =
 			CASE WHEN 'server_idle_timeout' = ANY (r) THEN NULL ELSE coalesce($9, t.server_idle_timeout) END,
 		server_lifetime = CASE WHEN 'server_lifetime' = ANY (r) THEN NULL ELSE coalesce($10, t.server_lifetime) END,
-		allow_list = CASE WHEN 'allow_list' = ANY (r) THEN NULL ELSE coalesce($11, t.allow_list) END,
-		require_tls = NOT 'require_tls' = ANY (r) AND coalesce($12, t.require_tls),
+		cache_unnamed = CASE WHEN 'cache_unnamed' = ANY (r) THEN NULL ELSE coalesce($11, t.cache_unnamed) END,
+		allow_list = CASE WHEN 'allow_list' = ANY (r) THEN NULL ELSE coalesce($12, t.allow_list) END,
+		require_tls = NOT 'require_tls' = ANY (r) AND coalesce($13, t.require_tls),
 		sni = CASE WHEN 'sni' = ANY (r) THEN NULL ELSE coalesce(stored, t.sni) END,
-		only_listed_users = NOT 'only_listed_users' = ANY (r) AND coalesce($14, t.only_listed_users),
-		comment = CASE WHEN 'comment' = ANY (r) THEN NULL ELSE coalesce($15, t.comment) END
+		only_listed_users = NOT 'only_listed_users' = ANY (r) AND coalesce($15, t.only_listed_users),
+		comment = CASE WHEN 'comment' = ANY (r) THEN NULL ELSE coalesce($16, t.comment) END
 	WHERE t.id = this;
 END
 $$;
@@ -315,25 +323,25 @@ CREATE FUNCTION @extschema@.set_user(tenant text, role_name name, pool_mode text
 	pool_size integer DEFAULT NULL, max_clients integer DEFAULT NULL, query_wait_timeout interval DEFAULT NULL,
 	client_idle_timeout interval DEFAULT NULL, idle_in_transaction_timeout interval DEFAULT NULL,
 	server_idle_timeout interval DEFAULT NULL, server_lifetime interval DEFAULT NULL,
-	server_password text DEFAULT NULL, reset text[] DEFAULT NULL) RETURNS void
+	cache_unnamed text DEFAULT NULL, server_password text DEFAULT NULL, reset text[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	this bigint := @extschema@.lock_tenant($1);
-	r text[] := coalesce($12, '{}');
+	r text[] := coalesce($13, '{}');
 	item text;
 BEGIN
 	IF $2 IS NULL OR $2 = '' THEN
 		PERFORM @extschema@.bad_argument('role_name', $2, 'It is the name of a role.');
 	END IF;
-	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10);
-	IF octet_length($11) NOT BETWEEN 1 AND 255 THEN
+	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11);
+	IF octet_length($12) NOT BETWEEN 1 AND 255 THEN
 		PERFORM @extschema@.bad_argument('server_password', '...', 'It has 1 to 255 bytes.');
 	END IF;
 	FOREACH item IN ARRAY r LOOP
 		IF item IS NULL OR item NOT IN ('pool_mode', 'pool_size', 'max_clients', 'query_wait_timeout',
 				'client_idle_timeout', 'idle_in_transaction_timeout', 'server_idle_timeout', 'server_lifetime',
-				'server_password') THEN
+				'cache_unnamed', 'server_password') THEN
 			PERFORM @extschema@.bad_argument('reset', item, 'It holds names of settings of a user.');
 		END IF;
 	END LOOP;
@@ -342,8 +350,8 @@ BEGIN
 	END IF;
 	INSERT INTO @extschema@.tenant_user AS u (tenant_id, role_name, pool_mode, pool_size, max_clients,
 			query_wait_timeout, client_idle_timeout, idle_in_transaction_timeout, server_idle_timeout,
-			server_lifetime, server_password)
-	VALUES (this, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+			server_lifetime, cache_unnamed, server_password)
+	VALUES (this, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 	ON CONFLICT ON CONSTRAINT tenant_user_pkey DO UPDATE SET
 		pool_mode = CASE WHEN 'pool_mode' = ANY (r) THEN NULL ELSE coalesce($3, u.pool_mode) END,
 		pool_size = CASE WHEN 'pool_size' = ANY (r) THEN NULL ELSE coalesce($4, u.pool_size) END,
@@ -357,7 +365,8 @@ BEGIN
 		server_idle_timeout =
 			CASE WHEN 'server_idle_timeout' = ANY (r) THEN NULL ELSE coalesce($9, u.server_idle_timeout) END,
 		server_lifetime = CASE WHEN 'server_lifetime' = ANY (r) THEN NULL ELSE coalesce($10, u.server_lifetime) END,
-		server_password = CASE WHEN 'server_password' = ANY (r) THEN NULL ELSE coalesce($11, u.server_password) END;
+		cache_unnamed = CASE WHEN 'cache_unnamed' = ANY (r) THEN NULL ELSE coalesce($11, u.cache_unnamed) END,
+		server_password = CASE WHEN 'server_password' = ANY (r) THEN NULL ELSE coalesce($12, u.server_password) END;
 END
 $$;
 
@@ -390,11 +399,12 @@ CREATE FUNCTION @extschema@.stat_tenants(OUT tenant text, OUT state text, OUT ba
 LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pgpool_stat_tenants';
 
 CREATE FUNCTION @extschema@.stat_pools(OUT tenant text, OUT database text, OUT role text, OUT state text,
-	OUT pool_mode text, OUT pool_size integer, OUT clients bigint, OUT clients_waiting bigint,
-	OUT longest_wait double precision, OUT servers bigint, OUT servers_active bigint, OUT servers_idle bigint,
-	OUT transactions bigint, OUT queries bigint, OUT bytes_received bigint, OUT bytes_sent bigint, OUT waits bigint,
-	OUT wait_time double precision, OUT query_time double precision, OUT transaction_time double precision,
-	OUT errors bigint, OUT wait_timeouts bigint, OUT server_logins bigint, OUT server_login_failures bigint)
+	OUT pool_mode text, OUT cache_unnamed text, OUT pool_size integer, OUT clients bigint,
+	OUT clients_waiting bigint, OUT longest_wait double precision, OUT servers bigint, OUT servers_active bigint,
+	OUT servers_idle bigint, OUT transactions bigint, OUT queries bigint, OUT bytes_received bigint,
+	OUT bytes_sent bigint, OUT waits bigint, OUT wait_time double precision, OUT query_time double precision,
+	OUT transaction_time double precision, OUT errors bigint, OUT wait_timeouts bigint, OUT server_logins bigint,
+	OUT server_login_failures bigint)
 	RETURNS SETOF record
 LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pgpool_stat_pools';
 
@@ -477,20 +487,20 @@ GRANT USAGE ON SCHEMA @extschema@ TO pg_monitor, pgpool_admin;
 GRANT SELECT ON @extschema@.pg_stat_workers, @extschema@.pg_stat_tenants, @extschema@.pg_stat_pools,
 	@extschema@.pg_stat_clients, @extschema@.pg_stat_servers, @extschema@.tenant TO pg_monitor, pgpool_admin;
 GRANT SELECT (tenant_id, role_name, pool_mode, pool_size, max_clients, query_wait_timeout, client_idle_timeout,
-	idle_in_transaction_timeout, server_idle_timeout, server_lifetime) ON @extschema@.tenant_user
+	idle_in_transaction_timeout, server_idle_timeout, server_lifetime, cache_unnamed) ON @extschema@.tenant_user
 	TO pg_monitor, pgpool_admin;
 -- a function in a view runs with the rights of who reads the view
 GRANT EXECUTE ON FUNCTION @extschema@.stat_workers(), @extschema@.stat_tenants(), @extschema@.stat_pools(),
 	@extschema@.stat_clients(), @extschema@.stat_servers() TO pg_monitor, pgpool_admin;
 GRANT EXECUTE ON FUNCTION
 	@extschema@.create_tenant(text, text, text, integer, integer, interval, interval, interval, interval, interval,
-		cidr[], boolean, text[], boolean, text),
+		text, cidr[], boolean, text[], boolean, text),
 	@extschema@.alter_tenant(text, text, text, integer, integer, interval, interval, interval, interval, interval,
-		cidr[], boolean, text[], boolean, text, text[]),
+		text, cidr[], boolean, text[], boolean, text, text[]),
 	@extschema@.drop_tenant(text), @extschema@.ban_tenant(text, text, interval, timestamptz),
 	@extschema@.unban_tenant(text),
 	@extschema@.set_user(text, name, text, integer, integer, interval, interval, interval, interval, interval, text,
-		text[]),
+		text, text[]),
 	@extschema@.drop_user(text, name), @extschema@.reset_stats(), @extschema@.terminate_client(bigint),
 	@extschema@.cancel_client(bigint), @extschema@.check() TO pgpool_admin;
 
@@ -501,6 +511,8 @@ COMMENT ON COLUMN @extschema@.tenant.name IS 'as in role.name of a user name, or
 COMMENT ON COLUMN @extschema@.tenant.database IS 'the only database of the tenant; NULL: the client''s choice';
 COMMENT ON COLUMN @extschema@.tenant.pool_size IS 'servers of each pool (role and database), over all workers';
 COMMENT ON COLUMN @extschema@.tenant.max_clients IS 'clients of the tenant over all workers; 0: no limit';
+COMMENT ON COLUMN @extschema@.tenant.cache_unnamed IS
+	'what serves unnamed statements: off (the server), custom or generic (a shared prepared statement)';
 COMMENT ON COLUMN @extschema@.tenant.allow_list IS 'networks that may connect by TCP; NULL: all';
 COMMENT ON COLUMN @extschema@.tenant.require_tls IS 'refuses clients that connect by TCP without TLS';
 COMMENT ON COLUMN @extschema@.tenant.sni IS 'host names of TLS clients that lead to the tenant, in lower case';
@@ -512,21 +524,21 @@ COMMENT ON COLUMN @extschema@.tenant_user.server_password IS
 COMMENT ON FUNCTION @extschema@.restore_default_tenant() IS 'lets a dump restore the tenant "default"';
 COMMENT ON FUNCTION @extschema@.config_changed() IS 'trigger: the manager looks again at COMMIT';
 COMMENT ON FUNCTION @extschema@.bad_argument(text, text, text) IS 'raises the error for a bad argument';
-COMMENT ON FUNCTION @extschema@.check_limits(text, integer, integer, interval, interval, interval, interval, interval)
-	IS 'checks arguments common to tenants and users';
+COMMENT ON FUNCTION @extschema@.check_limits(text, integer, integer, interval, interval, interval, interval, interval,
+	text) IS 'checks arguments common to tenants and users';
 COMMENT ON FUNCTION @extschema@.check_tenant(text, text, text[]) IS 'checks arguments of a tenant';
 COMMENT ON FUNCTION @extschema@.lock_tenant(text) IS 'locks the row of a tenant, or raises an error';
 COMMENT ON FUNCTION @extschema@.create_tenant(text, text, text, integer, integer, interval, interval, interval,
-	interval, interval, cidr[], boolean, text[], boolean, text) IS 'makes a tenant; returns its id';
+	interval, interval, text, cidr[], boolean, text[], boolean, text) IS 'makes a tenant; returns its id';
 COMMENT ON FUNCTION @extschema@.alter_tenant(text, text, text, integer, integer, interval, interval, interval,
-	interval, interval, cidr[], boolean, text[], boolean, text, text[])
+	interval, interval, text, cidr[], boolean, text[], boolean, text, text[])
 	IS 'changes settings of a tenant; NULL leaves one as it is, "reset" names those that go back to the default';
 COMMENT ON FUNCTION @extschema@.drop_tenant(text) IS 'drops a tenant; its clients are told to leave';
 COMMENT ON FUNCTION @extschema@.ban_tenant(text, text, interval, timestamptz)
 	IS 'admits no client of the tenant for a duration, until a time, or until unban_tenant()';
 COMMENT ON FUNCTION @extschema@.unban_tenant(text) IS 'ends a ban';
 COMMENT ON FUNCTION @extschema@.set_user(text, name, text, integer, integer, interval, interval, interval, interval,
-	interval, text, text[]) IS 'lists a role in a tenant, or changes its settings; NULL leaves one as it is';
+	interval, text, text, text[]) IS 'lists a role in a tenant, or changes its settings; NULL leaves one as it is';
 COMMENT ON FUNCTION @extschema@.drop_user(text, name) IS 'removes a role and its settings from a tenant';
 COMMENT ON FUNCTION @extschema@.stat_workers() IS 'rows of pg_stat_workers';
 COMMENT ON FUNCTION @extschema@.stat_tenants() IS 'rows of pg_stat_tenants';

@@ -27,6 +27,13 @@ const config_enum_entry kPoolModes[] = {
     {nullptr, 0, false},
 };
 
+const config_enum_entry kCacheUnnamed[] = {
+    {"off", static_cast<int>(region::CacheUnnamed::Off), false},
+    {"custom", static_cast<int>(region::CacheUnnamed::Custom), false},
+    {"generic", static_cast<int>(region::CacheUnnamed::Generic), false},
+    {nullptr, 0, false},
+};
+
 bool check_addresses(char **value, void **, GucSource)
 {
 	char *copy = pstrdup(*value);
@@ -94,6 +101,11 @@ const IntSetting kInts[] = {
     {"pgpool.max_prepared_statements", "Most shared prepared statements on one server connection.",
      "The least recently used one is closed to make room.", &gucs.max_prepared_statements, 1000, 1, 100000, PGC_SIGHUP,
      0},
+    {"pgpool.max_client_statements", "Most named prepared statements of one client.", nullptr,
+     &gucs.max_client_statements, 10000, 1, 1000000, PGC_SIGHUP, 0},
+    {"pgpool.client_statement_memory", "Most text and parameter types that the prepared statements of one client have.",
+     "A statement that has several names counts for each.", &gucs.client_statement_memory, 16384, 64, INT_MAX,
+     PGC_SIGHUP, GUC_UNIT_KB},
     {"pgpool.server_idle_timeout", "Time after which an idle server connection is closed.", "0 turns it off.",
      &gucs.server_idle_timeout, 600, 0, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S},
     {"pgpool.server_lifetime", "Age at which a server connection is closed as soon as it is idle.", "0 turns it off.",
@@ -207,6 +219,12 @@ void define_settings()
 	DefineCustomEnumVariable("pgpool.default_pool_mode", "Mode of a pool whose tenant and role name none.",
 	                         "transaction or session: when a server goes back to its pool.", &gucs.default_pool_mode, 0,
 	                         kPoolModes, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+	DefineCustomEnumVariable(
+	    "pgpool.default_cache_unnamed", "What serves an unnamed statement where tenant and role name nothing.",
+	    "off: the server, each time. custom, generic: a shared prepared statement, with a plan for "
+	    "the parameters or one that the server chooses.",
+	    &gucs.default_cache_unnamed, static_cast<int>(region::CacheUnnamed::Custom), kCacheUnnamed, PGC_SIGHUP, 0,
+	    nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable("pgpool.log_connections", "Logs each login of a client.", nullptr, &gucs.log_connections,
 	                         false, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable("pgpool.log_disconnections", "Logs the end of each client, with its duration.", nullptr,
@@ -232,6 +250,8 @@ void fill_settings(region::Settings &to, uint32_t generation)
 	to.tcp_keepalives_count = gucs.tcp_keepalives_count;
 	to.tcp_user_timeout = gucs.tcp_user_timeout;
 	to.max_prepared_statements = gucs.max_prepared_statements;
+	to.max_client_statements = gucs.max_client_statements;
+	to.client_statement_memory = gucs.client_statement_memory;
 	to.log_connections = gucs.log_connections;
 	to.log_disconnections = gucs.log_disconnections;
 	strlcpy(to.listen_addresses, gucs.listen_addresses, sizeof to.listen_addresses);

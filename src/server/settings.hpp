@@ -20,8 +20,11 @@ struct Gucs {
 	int max_server_connections;
 	int default_pool_size;
 	int default_pool_mode;
+	int default_cache_unnamed;
 	int login_timeout;
 	int max_prepared_statements;
+	int max_client_statements;
+	int client_statement_memory; // kB
 	int query_wait_timeout;
 	int client_idle_timeout;
 	int idle_in_transaction_timeout;

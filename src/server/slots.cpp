@@ -133,7 +133,7 @@ int pick(int64 user, int64 tenant, int64 preset)
 bool apply_limits(region::PoolSettings &to, const Limits &tenant, const TenantUser *user, const Role &role,
                   const Database &database)
 {
-	static const Limits none = {-1, -1, -1, -1, -1, -1, -1, -1};
+	static const Limits none = {-1, -1, -1, -1, -1, -1, -1, -1, -1};
 	const Limits &u = user ? user->limits : none;
 	int size = pick(u.pool_size, tenant.pool_size, gucs.default_pool_size);
 	bool changed = false;
@@ -160,6 +160,9 @@ bool apply_limits(region::PoolSettings &to, const Limits &tenant, const TenantUs
 	                                            gucs.server_idle_timeout * INT64CONST(1000)));
 	changed |= put(to.server_lifetime,
 	               pick(u.server_lifetime, tenant.server_lifetime, gucs.server_lifetime * INT64CONST(1000)));
+	changed |=
+	    put(to.cache_unnamed,
+	        static_cast<region::CacheUnnamed>(pick(u.cache_unnamed, tenant.cache_unnamed, gucs.default_cache_unnamed)));
 	return changed;
 }
 

@@ -70,6 +70,18 @@ const char *state_name(region::WorkerState s)
 	}
 }
 
+const char *cache_unnamed_name(region::CacheUnnamed c)
+{
+	switch (c) {
+	case region::CacheUnnamed::Custom:
+		return "custom";
+	case region::CacheUnnamed::Generic:
+		return "generic";
+	default:
+		return "off";
+	}
+}
+
 int64 monotonic_us()
 {
 	timespec t;
@@ -127,6 +139,7 @@ void pool_row(Row &r, uint32 i)
 	r.text(n.role);
 	r.text(p.state.load() == SlotState::Dead ? "dead" : "used");
 	r.text(p.settings.pool_mode.load() == region::PoolMode::Session ? "session" : "transaction");
+	r.text(cache_unnamed_name(p.settings.cache_unnamed));
 	r.integer(p.settings.pool_size);
 	r.number(g.clients);
 	r.number(g.waiting);

@@ -19,12 +19,16 @@ namespace
 {
 
 // Both tables have the same columns of limits; 0 means off and NULL not set.
+// clang-format off
 #define LIMITS(t)                                                                                                      \
-	"CASE " t ".pool_mode WHEN 'transaction' THEN 0 WHEN 'session' THEN 1 END, " t ".pool_size, " t                    \
-	".max_clients, " MS(t ".query_wait_timeout") ", " MS(t ".client_idle_timeout") ", " MS(                            \
-	    t ".idle_in_transaction_timeout") ", " MS(t ".server_idle_timeout") ", " MS(t ".server_lifetime")
+	MODE(t ".pool_mode") ", " t ".pool_size, " t ".max_clients, " MS(t ".query_wait_timeout") ", "                     \
+	MS(t ".client_idle_timeout") ", " MS(t ".idle_in_transaction_timeout") ", " MS(t ".server_idle_timeout") ", "      \
+	MS(t ".server_lifetime") ", " CACHE(t ".cache_unnamed")
+// clang-format on
+#define MODE(x) "CASE " x " WHEN 'transaction' THEN 0 WHEN 'session' THEN 1 END"
+#define CACHE(x) "CASE " x " WHEN 'off' THEN 0 WHEN 'custom' THEN 1 WHEN 'generic' THEN 2 END"
 #define MS(x) "(extract(epoch FROM " x ") * 1000)::int8"
-constexpr int kLimitColumns = 8;
+constexpr int kLimitColumns = 9;
 
 #define TENANT_ROW                                                                                                     \
 	"SELECT t.id, t.name, t.database, t.require_tls, t.only_listed_users, coalesce(t.banned_until > now(), false), "   \
@@ -95,7 +99,8 @@ Limits limit_columns(int first)
 	l.idle_in_transaction_timeout = number_column(first + 5, true);
 	l.server_idle_timeout = number_column(first + 6, true);
 	l.server_lifetime = number_column(first + 7, true);
-	static_assert(kLimitColumns == 8);
+	l.cache_unnamed = static_cast<int>(number_column(first + 8, false));
+	static_assert(kLimitColumns == 9);
 	return l;
 }
 

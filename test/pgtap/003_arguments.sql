@@ -3,21 +3,21 @@ BEGIN;
 SET client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 SET search_path = public, pg_catalog;
-SELECT plan(37);
+SELECT plan(41);
 
 SELECT lives_ok($$SELECT pgpool.create_tenant('t1', database => 'postgres', pool_mode => 'session', pool_size => 5,
-	max_clients => 9, query_wait_timeout => '3 s', allow_list => '{10.0.0.0/8}', require_tls => true,
+	max_clients => 9, query_wait_timeout => '3 s', cache_unnamed => 'off', allow_list => '{10.0.0.0/8}', require_tls => true,
 	sni => '{A.Example.COM,b.example.com}', only_listed_users => true, comment => 'c')$$);
-SELECT results_eq($$SELECT database, pool_mode, pool_size, max_clients, query_wait_timeout, allow_list, require_tls, sni,
-	only_listed_users, comment FROM pgpool.tenant WHERE name = 't1'$$,
-	$$VALUES ('postgres'::text, 'session'::text, 5, 9, '3 s'::interval, '{10.0.0.0/8}'::cidr[], true,
+SELECT results_eq($$SELECT database, pool_mode, pool_size, max_clients, query_wait_timeout, cache_unnamed, allow_list, require_tls,
+	sni, only_listed_users, comment FROM pgpool.tenant WHERE name = 't1'$$,
+	$$VALUES ('postgres'::text, 'session'::text, 5, 9, '3 s'::interval, 'off'::text, '{10.0.0.0/8}'::cidr[], true,
 	'{a.example.com,b.example.com}'::text[], true, 'c'::text)$$, 'create_tenant stores all');
 SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', pool_size => 6)$$);
 SELECT results_eq($$SELECT pool_size, pool_mode, require_tls FROM pgpool.tenant WHERE name = 't1'$$,
 	$$VALUES (6, 'session'::text, true)$$, 'alter_tenant leaves the rest');
-SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', reset => '{pool_size,pool_mode,require_tls,allow_list,sni,database}')$$);
-SELECT results_eq($$SELECT pool_size, pool_mode, require_tls, allow_list, sni, database, max_clients FROM pgpool.tenant
-	WHERE name = 't1'$$, $$VALUES (NULL::int, NULL::text, false, NULL::cidr[], NULL::text[], NULL::text, 9)$$,
+SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', reset => '{pool_size,pool_mode,cache_unnamed,require_tls,allow_list,sni,database}')$$);
+SELECT results_eq($$SELECT pool_size, pool_mode, cache_unnamed, require_tls, allow_list, sni, database, max_clients FROM pgpool.tenant
+	WHERE name = 't1'$$, $$VALUES (NULL::int, NULL::text, NULL::text, false, NULL::cidr[], NULL::text[], NULL::text, 9)$$,
 	'reset goes back to the defaults, and only of what it names');
 
 SELECT throws_ok($$SELECT pgpool.create_tenant('t1')$$, '42710', 'tenant "t1" already exists');
@@ -29,6 +29,12 @@ SELECT throws_ok($$SELECT pgpool.create_tenant('a b')$$, '22023', 'invalid value
 SELECT throws_ok($$SELECT pgpool.create_tenant(repeat('x', 64))$$, '22023');
 SELECT throws_ok($$SELECT pgpool.create_tenant('t2', pool_mode => 'statement')$$, '22023',
 	'invalid value for argument "pool_mode": ''statement''');
+SELECT throws_ok($$SELECT pgpool.create_tenant('t2', cache_unnamed => 'on')$$, '22023',
+	'invalid value for argument "cache_unnamed": ''on''');
+SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', cache_unnamed => 'generic', comment => 'd')$$);
+SELECT results_eq($$SELECT cache_unnamed, allow_list, comment FROM pgpool.tenant WHERE name = 't1'$$,
+	$$VALUES ('generic'::text, NULL::cidr[], 'd'::text)$$);
+SELECT throws_ok($$UPDATE pgpool.tenant SET cache_unnamed = 'on' WHERE name = 't1'$$, '23514');
 SELECT throws_ok($$SELECT pgpool.create_tenant('t2', pool_size => 0)$$, '22023',
 	'invalid value for argument "pool_size": ''0''');
 SELECT throws_ok($$SELECT pgpool.create_tenant('t2', max_clients => -1)$$, '22023',
@@ -60,10 +66,10 @@ SELECT throws_ok($$SELECT pgpool.ban_tenant('t1', duration => '-1 hour')$$, '220
 	'invalid value for argument "duration": ''-01:00:00''');
 SELECT lives_ok($$SELECT pgpool.unban_tenant('t1')$$);
 
-SELECT lives_ok($$SELECT pgpool.set_user('t1', 'u1', pool_size => 2, server_password => 's')$$);
+SELECT lives_ok($$SELECT pgpool.set_user('t1', 'u1', pool_size => 2, cache_unnamed => 'generic', server_password => 's')$$);
 SELECT lives_ok($$SELECT pgpool.set_user('t1', 'u1', max_clients => 4, reset => '{server_password}')$$);
-SELECT results_eq($$SELECT role_name, u.pool_size, u.max_clients, server_password FROM pgpool.tenant_user u
-	JOIN pgpool.tenant t ON t.id = u.tenant_id WHERE t.name = 't1'$$, $$VALUES ('u1'::name, 2, 4, NULL::text)$$,
+SELECT results_eq($$SELECT role_name, u.pool_size, u.max_clients, u.cache_unnamed, server_password FROM pgpool.tenant_user u
+	JOIN pgpool.tenant t ON t.id = u.tenant_id WHERE t.name = 't1'$$, $$VALUES ('u1'::name, 2, 4, 'generic'::text, NULL::text)$$,
 	'set_user changes what it is given');
 SELECT throws_ok($$SELECT pgpool.drop_user('t1', 'u2')$$, '42704', 'tenant "t1" has no settings for role ''u2''');
 SELECT lives_ok($$SELECT pgpool.drop_user('t1', 'u1')$$);

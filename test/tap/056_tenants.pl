@@ -176,13 +176,15 @@ is(sql("SELECT max_clients || ' ' || pool_size FROM pgpool.tenant WHERE name = '
 # ---- settings reach pools that are open
 ok(poll_until(sub { sql("SELECT pool_size FROM pgpool.pg_stat_pools WHERE tenant = 'blog' AND role = 'app'") == 3 }, 'pool_size', 5),
 	'pool_size of the tenant reaches its open pool');
-sql("SELECT pgpool.set_user('blog', 'app', pool_size => 1, pool_mode => 'session')");
-ok(poll_until(sub { sql("SELECT pool_size || pool_mode FROM pgpool.pg_stat_pools WHERE tenant = 'blog' AND role = 'app'") eq '1session' }, 'set_user', 5),
+is(sql("SELECT cache_unnamed FROM pgpool.pg_stat_pools WHERE tenant = 'blog' AND role = 'app'"), 'custom', 'what nobody sets is the default');
+sql("SELECT pgpool.alter_tenant('blog', cache_unnamed => 'off')");
+sql("SELECT pgpool.set_user('blog', 'app', pool_size => 1, pool_mode => 'session', cache_unnamed => 'generic')");
+ok(poll_until(sub { sql("SELECT pool_size || pool_mode || cache_unnamed FROM pgpool.pg_stat_pools WHERE tenant = 'blog' AND role = 'app'") eq '1sessiongeneric' }, 'set_user', 5),
 	'the settings of a role come before those of its tenant');
-is(sql("SELECT pool_size || pool_mode FROM pgpool.pg_stat_pools WHERE tenant = 'blog' AND role = 'other'"), '3transaction',
+is(sql("SELECT pool_size || pool_mode || cache_unnamed FROM pgpool.pg_stat_pools WHERE tenant = 'blog' AND role = 'other'"), '3transactionoff',
 	'... and other roles have the tenant\'s');
 sql("SELECT pgpool.drop_user('blog', 'app')");
-ok(poll_until(sub { sql("SELECT pool_size || pool_mode FROM pgpool.pg_stat_pools WHERE tenant = 'blog' AND role = 'app'") eq '3transaction' }, 'drop_user', 5),
+ok(poll_until(sub { sql("SELECT pool_size || pool_mode || cache_unnamed FROM pgpool.pg_stat_pools WHERE tenant = 'blog' AND role = 'app'") eq '3transactionoff' }, 'drop_user', 5),
 	'without them it has the tenant\'s, too');
 
 # ---- max_clients of tenant and role
