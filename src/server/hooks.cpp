@@ -2,7 +2,8 @@
 //
 // Owns a ProcessUtility hook. Before a statement that needs a database without connections, workers close
 // their idle servers in it; after one that changes what a new session starts with, idle servers become stale
-// at COMMIT. All other statements cost one comparison of a node tag. Must not know pools or sessions.
+// at COMMIT. The end of a prepared transaction may be the end of changes of the catalog. All other statements cost one
+// comparison of a node tag. Must not know pools or sessions.
 #include <cstring>
 
 #include <unistd.h>
@@ -163,9 +164,17 @@ void after(const Node *s)
 	case T_CreateExtensionStmt:
 		wake_manager_at_commit();
 		break;
+	case T_TransactionStmt: // catalog.cpp has not seen what it changed: another backend did that
+		catalog_changed();
+		break;
 	default:
 		break;
 	}
+}
+
+bool ends_prepared(const TransactionStmt *s)
+{
+	return s->kind == TRANS_STMT_COMMIT_PREPARED || s->kind == TRANS_STMT_ROLLBACK_PREPARED;
 }
 
 bool of_interest(NodeTag tag)
@@ -190,6 +199,8 @@ bool of_interest(const Node *s)
 {
 	if (IsA(s, DropStmt))
 		return reinterpret_cast<const DropStmt *>(s)->removeType == OBJECT_EXTENSION;
+	if (IsA(s, TransactionStmt))
+		return ends_prepared(reinterpret_cast<const TransactionStmt *>(s));
 	return of_interest(nodeTag(s));
 }
 

@@ -174,5 +174,6 @@ void _PG_init(void)
 	previous_shmem_startup = shmem_startup_hook;
 	shmem_startup_hook = on_shmem_startup;
 	install_hooks();
+	install_access_hook();
 	register_workers();
 }

@@ -43,6 +43,10 @@ void wake_manager_at_commit();
 void wake_manager_now();
 void raise_epochs_at_commit(Oid database, Oid role); // InvalidOid = any
 
+// catalog.cpp
+void catalog_changed(); // of this database: what was prepared is parsed anew
+void install_access_hook();
+
 // hooks.cpp
 void install_hooks();
 
