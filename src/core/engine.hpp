@@ -64,6 +64,8 @@ public:
 	region::WorkerSlot &slot() { return region_.worker(worker_); }
 	ParamStore &params() { return params_; }
 	StatementStore &statements() { return statements_; }
+	// When this worker saw the last change of the database's catalog, by the clock of statements().
+	uint64_t catalog_clock(uint32_t database_oid);
 	std::string &copy() { return copy_; } // for messages that are rewritten, within one call
 	int64_t now() { return outside_.now_us(); }
 	bool draining() const { return draining_ || stopping_; }
@@ -113,6 +115,9 @@ private:
 	ParamStore params_;
 	StatementStore statements_;
 	std::string copy_;
+	struct {
+		uint64_t changes, clock;
+	} catalog_[region::kCatalogCounters] = {};
 	List<Session, &Session::all_hook> sessions_;
 	List<Session, &Session::login_hook> logins_; // oldest first
 	std::unordered_map<uint32_t, std::unique_ptr<Pool>> pools_;

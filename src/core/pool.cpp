@@ -241,6 +241,11 @@ bool Pool::has_prepared(Statement *s)
 	return found;
 }
 
+void Pool::renew_if_changed(Statement *s)
+{
+	s->valid_since = std::max(s->valid_since, engine_.catalog_clock(shared_.database_oid));
+}
+
 void Pool::stop_waiting(Session *session)
 {
 	waiters_.remove(session);

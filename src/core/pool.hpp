@@ -105,6 +105,8 @@ public:
 	bool dead() const { return shared_.state.load(std::memory_order_relaxed) != region::SlotState::Used; }
 	uint32_t epoch() const { return shared_.epoch.load(std::memory_order_relaxed); }
 	bool has_prepared(Statement *s); // a server of this worker has it for certain
+	// A client prepares `s`: what was parsed before the last change of the catalog is outdated.
+	void renew_if_changed(Statement *s);
 	bool has_waiters() const { return !waiters_.empty(); }
 	// Why a dead pool's clients must go.
 	proto::Error death() const;

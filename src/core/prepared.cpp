@@ -1,6 +1,7 @@
 // See prepared.hpp.
 #include "core/prepared.hpp"
 
+#include <algorithm>
 #include <functional>
 
 #include "proto/no_postgres.hpp"
@@ -10,22 +11,43 @@ namespace pgpool::core
 
 // ---- the store
 
-Statement *StatementStore::intern(std::string_view body, std::string_view meaning)
+uint64_t StatementStore::hash(std::string_view body, std::string_view meaning)
 {
-	const uint64_t hash = std::hash<std::string_view>{}(body) ^ (std::hash<std::string_view>{}(meaning)*31);
+	return std::hash<std::string_view>{}(body) ^ (std::hash<std::string_view>{}(meaning)*31);
+}
+
+Statement *StatementStore::find(uint64_t hash, std::string_view body, std::string_view meaning) const
+{
 	auto range = by_hash_.equal_range(hash);
 	for (auto it = range.first; it != range.second; ++it) {
 		if (it->second.statement->body == body && it->second.meaning == meaning)
-			return keep(it->second.statement);
+			return it->second.statement;
 	}
+	return nullptr;
+}
+
+Statement *StatementStore::intern(std::string_view body, std::string_view meaning)
+{
+	const uint64_t h = hash(body, meaning);
+	if (Statement *s = find(h, body, meaning))
+		return keep(s);
 	auto *s = new Statement;
 	s->body = body;
 	s->name = std::string(kStatementPrefix) + std::to_string(next_++);
-	s->hash = hash;
+	s->hash = h;
 	s->references = 1;
 	bytes_ += s->body.size();
-	by_hash_.emplace(hash, Entry{s, std::string(meaning)});
+	by_hash_.emplace(h, Entry{s, std::string(meaning)});
 	return s;
+}
+
+Statement *StatementStore::intern_again(std::string_view body, std::string_view meaning)
+{
+	const uint64_t h = hash(body, meaning);
+	if (Statement *s = find(h, body, meaning))
+		return keep(s);
+	seen_.resize(kSeen);
+	return std::exchange(seen_[h % kSeen], h) == h ? intern(body, meaning) : nullptr;
 }
 
 void StatementStore::release(Statement *s)
@@ -45,34 +67,41 @@ void StatementStore::release(Statement *s)
 
 // ---- a client's names
 
+namespace
+{
+
+// The first item whose name is not before `name`.
+template <class Items> auto place_of(Items &items, std::string_view name)
+{
+	return std::lower_bound(items.begin(), items.end(), name,
+	                        [](const auto &item, std::string_view n) { return item.first < n; });
+}
+
+} // namespace
+
 Statement *ClientStatements::find(std::string_view name) const
 {
-	for (const auto &item : items_) {
-		if (item.first == name)
-			return item.second;
-	}
-	return nullptr;
+	const auto it = place_of(items_, name);
+	return it != items_.end() && it->first == name ? it->second : nullptr;
 }
 
 Statement *ClientStatements::set(std::string_view name, Statement *s)
 {
-	for (auto it = items_.begin(); it != items_.end(); ++it) {
-		if (it->first != name)
-			continue;
-		Statement *before = it->second;
-		if (s)
-			it->second = s;
-		else
-			items_.erase(it);
-		return before;
-	}
-	if (s)
-		items_.emplace_back(name, s);
-	return nullptr;
+	const auto it = place_of(items_, name);
+	Statement *before = it != items_.end() && it->first == name ? it->second : nullptr;
+	bytes_ += (s ? s->body.size() : 0) - (before ? before->body.size() : 0);
+	if (before && s)
+		it->second = s;
+	else if (before)
+		items_.erase(it);
+	else if (s)
+		items_.emplace(it, name, s);
+	return before;
 }
 
 std::vector<std::pair<std::string, Statement *>> ClientStatements::take_all()
 {
+	bytes_ = 0;
 	return std::exchange(items_, {});
 }
 
@@ -90,27 +119,29 @@ ServerStatements::Has ServerStatements::has(Statement *s, uint64_t batch)
 		return Has::No;
 	if (used_.begin() != item.used)
 		used_.splice(used_.begin(), used_, item.used);
-	return Has::Yes;
+	// One that is on its way was sent a moment ago, behind which it cannot be closed and parsed exactly.
+	return item.state == State::Present && outdated(s, item) ? Has::Outdated : Has::Yes;
 }
 
 bool ServerStatements::present(Statement *s) const
 {
 	auto it = items_.find(s);
-	return it != items_.end() && it->second.state == State::Present;
+	return it != items_.end() && it->second.state == State::Present && !outdated(s, it->second);
 }
 
-void ServerStatements::parsing(Statement *s, uint64_t batch)
+void ServerStatements::parsing(Statement *s, uint64_t batch, uint64_t clock)
 {
 	auto it = items_.find(s);
 	if (it != items_.end()) { // closed earlier in this batch
 		it->second.closing = it->second.state == State::Closing;
 		it->second.state = State::Parsing;
 		it->second.batch = batch;
+		it->second.parsed_at = clock;
 		return;
 	}
 	StatementStore::keep(s);
 	used_.push_front(s);
-	items_.emplace(s, Item{State::Parsing, batch, used_.begin()});
+	items_.emplace(s, Item{State::Parsing, batch, used_.begin(), clock});
 }
 
 void ServerStatements::closing(Statement *s, uint64_t batch)
@@ -158,8 +189,10 @@ void ServerStatements::parse_void(Statement *s, StatementStore &store)
 void ServerStatements::close_void(Statement *s)
 {
 	auto it = items_.find(s);
-	if (it != items_.end() && it->second.state == State::Closing)
-		it->second.state = State::Present;
+	if (it == items_.end() || it->second.state != State::Closing)
+		return;
+	it->second.state = State::Present;
+	it->second.parsed_at = 0; // a Parse behind the Close may have told a later time
 }
 
 Statement *ServerStatements::surplus(size_t limit)

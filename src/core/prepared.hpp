@@ -5,6 +5,9 @@
 // ours. A ClientStatements maps one client's names to statements. A ServerStatements knows which of them
 // one backend has, exactly, also while messages are on their way: what was sent is `unsettled` until its
 // reply came, and an error voids what it made the backend skip.
+//
+// A client that prepares a text gets it as the catalog is now, so a statement that a backend parsed before
+// the catalog changed is outdated there. Order is told by the store's clock, which counts such changes.
 // Must not know sessions or messages; session_statements.cpp rewrites those.
 #pragma once
 
@@ -27,6 +30,7 @@ struct Statement {
 	std::string name; // on backends
 	uint64_t hash;
 	uint32_t references = 0;
+	uint64_t valid_since = 0; // store's clock: what a backend parsed before is outdated
 	// For pg_stat_prepared: Bind of it; Parse, Bind and Describe that needed nothing of the server; Parse sent;
 	// Close sent to make room.
 	uint64_t uses = 0, hits = 0, parses = 0, evictions = 0;
@@ -37,6 +41,9 @@ class StatementStore
 public:
 	// `meaning`: the settings that decide how the text is read.
 	Statement *intern(std::string_view body, std::string_view meaning); // with one reference
+	// The same for a text that was asked for not long ago or is held; one that comes once is not worth a plan
+	// that lasts: nullptr.
+	Statement *intern_again(std::string_view body, std::string_view meaning);
 	static Statement *keep(Statement *s)
 	{
 		if (s)
@@ -46,15 +53,23 @@ public:
 	void release(Statement *s);
 	size_t size() const { return by_hash_.size(); }
 	uint64_t bytes() const { return bytes_; }
+	uint64_t clock() const { return clock_; }
+	uint64_t advance() { return ++clock_; }
 
 private:
 	struct Entry {
 		Statement *statement;
 		std::string meaning;
 	};
+	static uint64_t hash(std::string_view body, std::string_view meaning);
+	Statement *find(uint64_t hash, std::string_view body, std::string_view meaning) const;
+
 	std::unordered_multimap<uint64_t, Entry> by_hash_;
+	static constexpr size_t kSeen = 4096;
+	std::vector<uint64_t> seen_; // hashes, each at its place modulo kSeen
 	uint64_t next_ = 1;
 	uint64_t bytes_ = 0;
+	uint64_t clock_ = 0;
 };
 
 class ClientStatements
@@ -65,23 +80,29 @@ public:
 	Statement *set(std::string_view name, Statement *s);
 	std::vector<std::pair<std::string, Statement *>> take_all();
 	size_t size() const { return items_.size(); }
+	uint64_t bytes() const { return bytes_; } // of the texts that the names stand for
 
 private:
-	std::vector<std::pair<std::string, Statement *>> items_; // few: searched in turn
+	using Item = std::pair<std::string, Statement *>;
+	std::vector<Item> items_; // sorted by name
+	uint64_t bytes_ = 0;
 };
 
 class ServerStatements
 {
 public:
-	enum class Has { No, Yes, Unsettled };
+	enum class Has { No, Yes, Outdated, Unsettled };
 
-	// Yes: a message that follows at once may use it. Unsettled: only the replies to an earlier batch will
-	// tell, so the caller must wait for them. `batch` counts the Syncs that were sent.
+	// Yes: a message that follows at once may use it. Outdated: so it may, but it is to be closed and parsed
+	// anew. Unsettled: only the replies to an earlier batch will tell, so the caller must wait for them.
+	// `batch` counts the Syncs that were sent.
 	Has has(Statement *s, uint64_t batch);
-	bool present(Statement *s) const;           // and nothing on the way changes that
-	void parsing(Statement *s, uint64_t batch); // Parse is sent
-	void closing(Statement *s, uint64_t batch); // Close is sent
-	void parsed(Statement *s);                  // its reply came
+	bool present(Statement *s) const; // up to date, and nothing on the way changes that
+	// Whatever was parsed before `clock` may not be what we think.
+	void distrust(uint64_t clock) { valid_since_ = clock; }
+	void parsing(Statement *s, uint64_t batch, uint64_t clock); // Parse is sent
+	void closing(Statement *s, uint64_t batch);                 // Close is sent
+	void parsed(Statement *s);                                  // its reply came
 	void closed(Statement *s, StatementStore &store);
 	void parse_void(Statement *s, StatementStore &store); // failed or was skipped
 	void close_void(Statement *s);
@@ -97,10 +118,17 @@ private:
 		State state;
 		uint64_t batch;
 		std::list<Statement *>::iterator used;
+		uint64_t parsed_at;   // store's clock
 		bool closing = false; // Parsing, behind a Close that is not answered yet
 	};
+	bool outdated(const Statement *s, const Item &item) const
+	{
+		return item.parsed_at < s->valid_since || item.parsed_at < valid_since_;
+	}
+
 	std::unordered_map<Statement *, Item> items_;
 	std::list<Statement *> used_; // most recently first
+	uint64_t valid_since_ = 0;
 };
 
 } // namespace pgpool::core

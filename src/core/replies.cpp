@@ -14,13 +14,22 @@ constexpr char kCopyEnd = 'c';
 
 bool is_noted(char type)
 {
-	return type == Replies::kNotedParse || type == Replies::kNotedClose || type == Replies::kFakeParse ||
-	       type == Replies::kFakeClose;
+	return type == Replies::kNotedParse || type == Replies::kNotedClose || type == Replies::kDeallocate;
+}
+
+bool is_fake(char type)
+{
+	return type == Replies::kFakeParse || type == Replies::kFakeClose;
 }
 
 bool ends_in_ready(char type)
 {
-	return type == 'Q' || type == 'F' || type == 'S';
+	return type == 'Q' || type == 'F' || type == 'S' || type == Replies::kDeallocate;
+}
+
+bool executes(char type)
+{
+	return type == 'Q' || type == 'F' || type == 'E';
 }
 
 } // namespace
@@ -31,13 +40,19 @@ void Replies::push(char type, Owner owner)
 		entries_.erase(entries_.begin(), entries_.begin() + static_cast<ptrdiff_t>(head_));
 		head_ = 0;
 	}
-	rounds_ += ends_in_ready(type) ? 1 : 0;
+	rounds_ += ends_in_ready(type);
+	fakes_ += is_fake(type);
+	executing_ += executes(type);
+	if (owner == Owner::Forward && !is_fake(type))
+		fresh_ = false;
 	entries_.push_back(static_cast<uint8_t>(type) | (owner == Owner::Skip ? kSkipBit : 0));
 }
 
 void Replies::pop()
 {
-	rounds_ -= ends_in_ready(front()) ? 1 : 0;
+	rounds_ -= ends_in_ready(front());
+	fakes_ -= is_fake(front());
+	executing_ -= executes(front());
 	if (++head_ == entries_.size()) {
 		entries_.clear();
 		head_ = 0;
@@ -64,8 +79,11 @@ bool Replies::sent(char type, Owner owner)
 		break;
 	case 'Q':
 	case 'F':
+	case kDeallocate:
 		break;
 	case 'P':
+	case kRefused:
+	case kUnnamedParse:
 	case 'B':
 	case 'D':
 	case 'E':
@@ -126,17 +144,27 @@ Replies::Verdict Replies::error()
 	v.forward = owner(entries_[head_]) == Owner::Forward || front() == kNotedParse;
 	if (copy_in_)
 		end_copy(true);
-	v.answered = front();
-	if (ends_in_ready(front())) {
-		v.answered = 0;
-		return v;
+	if (front() == kDeallocate) {
+		v.voided = 1;
+		settle_deallocate();
 	}
-	while (!empty() && front() != 'S') {
-		v.voided += is_noted(front());
+	if (ends_in_ready(front()))
+		return v;
+	v.answered = front();
+	for (bool first = true; !empty() && front() != 'S'; first = false) {
+		v.voided += is_noted(front()) || is_fake(front());
+		v.unnamed_skipped |= front() == kUnnamedParse && !first;
 		pop();
 	}
 	skipping_ = empty();
 	return v;
+}
+
+// Its note has been used: from here on it is any Query.
+void Replies::settle_deallocate()
+{
+	executing_++;
+	entries_[head_] = static_cast<uint8_t>((entries_[head_] & kSkipBit) | 'Q');
 }
 
 void Replies::start_copy()
@@ -178,7 +206,7 @@ Replies::Verdict Replies::received(char type, char status)
 	Verdict v;
 	switch (type) {
 	case '1':
-		return answer('P', kNotedParse);
+		return front() == kUnnamedParse ? answer(kUnnamedParse) : answer('P', kNotedParse);
 	case '2':
 		return answer('B');
 	case '3':
@@ -199,6 +227,10 @@ Replies::Verdict Replies::received(char type, char status)
 			end_copy(false);
 		if (front() == 'E')
 			return answer('E');
+		if (front() == kDeallocate) {
+			v.answered = kDeallocate;
+			settle_deallocate();
+		}
 		v.statement = front() == 'Q' && !front_is_ours();
 		break;
 	case 'G':
@@ -223,6 +255,8 @@ Replies::Verdict Replies::received(char type, char status)
 			unsynced_ = false; // a Query ends what came before it as a Sync does
 		v.finished = true;
 		v.statement = false;
+		if (at_rest())
+			fresh_ = true;
 		return v;
 	case 'A':
 	case 'N':
@@ -241,8 +275,7 @@ Replies::Verdict Replies::received(char type, char status)
 
 bool Replies::fake_due() const
 {
-	const char f = front();
-	return f == kFakeParse || f == kFakeClose;
+	return is_fake(front());
 }
 
 char Replies::take_fake()

@@ -35,23 +35,38 @@ public:
 	static constexpr char kNotedClose = 'k';
 	static constexpr char kFakeParse = 'y';
 	static constexpr char kFakeClose = 'z';
+	// A Query that takes a name away: it succeeds when CommandComplete comes, else the note is void.
+	static constexpr char kDeallocate = 'x';
+	// Without a note: a Parse that the server refuses in our stead, and Parse of the unnamed statement.
+	static constexpr char kRefused = 'r';
+	static constexpr char kUnnamedParse = 'u';
 	// A message of this type went (or is about to go) to the server. False: it has no reply.
 	bool sent(char type, Owner owner = Owner::Forward);
 	// The reply that is due now and is ours to make: '1' or '3'; 0 = none. It is taken.
 	char take_fake();
 	bool fake_due() const;
+	// Nothing is to come from the server, but replies of ours may be due.
+	bool only_fakes() const { return size() == fakes_; }
+	// A statement of the client's may be at work or is about to be.
+	bool executing() const { return executing_ > 0; }
+	// Since there was last nothing outstanding, the client has sent nothing that the server answers.
+	bool fresh() const { return fresh_ && status_ == 'I' && !skipping_ && !copy_in_ && !doubtful_; }
+	// All that is to come is the ReadyForQuery of one Sync.
+	bool only_sync() const { return size() == 1 && front() == 'S'; }
 	// A ReadyForQuery is to come: what the status will be is not known yet.
 	bool round_outstanding() const { return rounds_ > 0; }
+	uint32_t rounds() const { return rounds_; }
 	// Counts the Syncs that were sent: messages between two of them fail together.
 	uint64_t batch() const { return batch_; }
 
 	struct Verdict {
-		bool forward = true;    // the client's (or asynchronous); else ours
-		bool finished = false;  // a ReadyForQuery that was waited for
-		bool statement = false; // a statement of the client came to its end
-		char answered = 0;      // type of the message that this reply completes, 0 = none
-		uint32_t voided = 0;    // entries with a note that an error made void
-		bool violation = false; // no message can have this reply: the stream is out of step
+		bool forward = true;          // the client's (or asynchronous); else ours
+		bool finished = false;        // a ReadyForQuery that was waited for
+		bool statement = false;       // a statement of the client came to its end
+		char answered = 0;            // type of the message that this reply completes, 0 = none
+		uint32_t voided = 0;          // entries with a note that an error made void
+		bool unnamed_skipped = false; // so was a Parse of the unnamed statement
+		bool violation = false;       // no message can have this reply: the stream is out of step
 	};
 	// A message of this type came from the server. `status` is ReadyForQuery's byte.
 	Verdict received(char type, char status = 0);
@@ -76,7 +91,7 @@ public:
 	// The front entry is ours: the server works for us.
 	bool front_is_ours() const { return !empty() && owner(entries_[head_]) == Owner::Skip; }
 
-	// The client is gone: what it still waits for becomes ours.
+	// What the client still waits for becomes ours: it is gone, or all will be sent again.
 	void disown();
 
 private:
@@ -90,6 +105,7 @@ private:
 	void drop_markers();
 	Verdict answer(char wanted, char or_else = 0);
 	Verdict error();
+	void settle_deallocate();
 	void start_copy();
 	void end_copy(bool failed);
 
@@ -97,6 +113,9 @@ private:
 	size_t head_ = 0;
 	uint64_t batch_ = 0;
 	uint32_t rounds_ = 0;
+	uint32_t fakes_ = 0;
+	uint32_t executing_ = 0;
+	bool fresh_ = true;
 	bool skipping_ = false;
 	bool unsynced_ = false;
 	bool copy_in_ = false;

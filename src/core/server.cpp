@@ -1,8 +1,9 @@
-// See server.hpp. The login at the backend is in server_login.cpp.
+// See server.hpp. The login at the backend is in server_login.cpp, release and end in server_release.cpp.
 #include "core/server.hpp"
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/engine.hpp"
 #include "core/pool.hpp"
@@ -22,8 +23,18 @@ namespace
 {
 
 constexpr int64_t kConnectTime = 15000000; // for connecting and logging in at a backend, microseconds
-constexpr int64_t kCleaningTime = 1000000; // to end what a vanished client left behind
-constexpr int64_t kClosingTime = 1000000;  // until a place is given up although the backend is still there
+
+// Fields of ErrorResponse that no language changes. plancache.c, RevalidateCachedQuery(): "cached plan must not
+// change result type".
+bool is_stale_plan(std::string_view error)
+{
+	return proto::error_field(error, 'C') == "0A000" && proto::error_field(error, 'R') == "RevalidateCachedQuery";
+}
+
+bool is_unknown_statement(std::string_view error)
+{
+	return proto::error_field(error, 'C') == "26000";
+}
 
 // Messages of which more than the header is needed, and which are never long.
 bool is_needed_whole(char type)
@@ -34,8 +45,9 @@ bool is_needed_whole(char type)
 } // namespace
 
 ServerConn::ServerConn(Pool &pool)
-    : pool_(pool), notes_(pool.engine().statements(), statements_), connected_at_(pool.engine().outside().wall_us()),
-      opened_(pool.engine().now()), since_(opened_), deadline_(opened_ + kConnectTime), epoch_(pool.epoch())
+    : pool_(pool), notes_(pool.engine().statements(), statements_), replay_(pool.engine().statements()),
+      connected_at_(pool.engine().outside().wall_us()), opened_(pool.engine().now()), since_(opened_),
+      deadline_(opened_ + kConnectTime), epoch_(pool.epoch())
 {
 }
 
@@ -68,7 +80,8 @@ void ServerConn::assign(Session *session)
 	session_ = session;
 	serial_ = pool_.engine().next_assignment();
 	sent_at_assign_ = stream_->sent();
-	said_fatal_ = false;
+	said_fatal_ = starting_over_ = false;
+	replay_.stop();
 	our_error_ = {};
 	interrupt_later_ = false;
 	transaction_began_ = query_began_ = 0;
@@ -121,7 +134,13 @@ void ServerConn::applied()
 	}
 }
 
-void ServerConn::emit_fakes()
+void ServerConn::set_refusal(const proto::Error &why)
+{
+	refusal_.clear();
+	proto::append_error(refusal_, proto::Severity::Error, why);
+}
+
+bool ServerConn::emit_fakes()
 {
 	static constexpr char parse_complete[] = {'1', 0, 0, 0, 4};
 	static constexpr char close_complete[] = {'3', 0, 0, 0, 4};
@@ -132,8 +151,7 @@ void ServerConn::emit_fakes()
 		if (session_)
 			session_->stream()->queue(type == '1' ? parse_complete : close_complete, sizeof(parse_complete));
 	}
-	if (any && session_)
-		session_->stream()->flush();
+	return any;
 }
 
 void ServerConn::flush()
@@ -187,7 +205,9 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 	if (length < 4 || length > proto::kMaxMessage + 1)
 		return Header::Broken;
 	total = size_t{length} + 1;
-	const bool whole = is_needed_whole(*p) || (*p == 'E' && (session_ == nullptr || replies_.front_is_ours()));
+	const bool whole =
+	    is_needed_whole(*p) ||
+	    (*p == 'E' && (session_ == nullptr || replies_.front_is_ours() || (replay_.on() && total <= kChunk)));
 	if (!whole || have >= total)
 		return Header::Whole;
 	return total > kChunk ? Header::Broken : Header::More;
@@ -250,6 +270,9 @@ void ServerConn::service_data(const char *data, size_t size)
 			return;
 		if (!forward)
 			put_run(p);
+		if (refusal_due_ && session_)
+			session_->stream()->queue(refusal_.data(), refusal_.size());
+		refusal_due_ = false;
 		p += n;
 		if (!forward)
 			run = p;
@@ -283,13 +306,15 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		out_of_step("a message that answers nothing");
 		return false;
 	}
+	if (replay_.on() && v.forward && type != 'E' && type != 'N' && type != 'A' && type != 'S')
+		replay_.stop(); // the client is told something
 	switch (type) {
 	case 'S':
 		parameter(body);
 		break;
 	case 'C':
 		if (v.forward)
-			command_complete(body);
+			command_complete(v.answered, body);
 		break;
 	case '1':
 	case '3':
@@ -297,21 +322,16 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 			notes_.confirm();
 		break;
 	case 'E':
-		notes_.make_void(v.voided, session_ ? &session_->statements() : nullptr);
-		if (session_ && v.forward && !idle_before)
-			bump(pool_.counters().errors);
-		if (!v.forward && session_)
-			our_error_ = proto::read_error(body);
-		if (discarding_)
-			discard_failed_ = true;
-		if (idle_before) {
-			// Last words of a backend that serves no transaction: its client need not know.
-			forward = false;
-			said_fatal_ = true;
-			if (state_ == ServerState::Idle) {
-				close();
-				return false;
-			}
+		if (!idle_before) {
+			error(v, body, forward);
+			break;
+		}
+		// Last words of a backend that serves no transaction: its client need not know.
+		forward = false;
+		said_fatal_ = true;
+		if (state_ == ServerState::Idle) {
+			close();
+			return false;
 		}
 		break;
 	case 'A':
@@ -324,6 +344,57 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 	default:
 		break;
 	}
+	return true;
+}
+
+// An error of something that was sent.
+void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &forward)
+{
+	notes_.make_void(v.voided, session_ ? &session_->statements() : nullptr);
+	if (discarding_)
+		discard_failed_ = true;
+	if (!session_)
+		return;
+	if (v.unnamed_skipped)
+		session_->on_unnamed_skipped();
+	if (!v.forward) {
+		our_error_ = proto::read_error(body);
+		return;
+	}
+	if (v.answered == Replies::kRefused) {
+		forward = false;
+		refusal_due_ = true;
+	} else if (replay_.on() && start_over(body)) {
+		forward = false;
+		return;
+	}
+	replay_.stop();
+	bump(pool_.counters().errors);
+}
+
+// The backend refused the shared statement that the batch began with. True: the batch will be served again,
+// and the client hears nothing of it.
+bool ServerConn::start_over(std::string_view error)
+{
+	const bool lost = is_unknown_statement(error);
+	if ((!lost && !is_stale_plan(error)) || session_->mid_message() || session_->leaving_ ||
+	    !(replies_.empty() || replies_.only_sync()))
+		return false;
+	StatementStore &store = pool_.engine().statements();
+	replay_.statement()->valid_since = store.advance();
+	if (lost)
+		statements_.distrust(store.clock());
+	if (replies_.empty()) {
+		static constexpr char sync[] = {'S', 0, 0, 0, 4};
+		replies_.sent('S', Owner::Skip);
+		stream_->queue(sync, sizeof(sync));
+		stream_->flush();
+	} else {
+		replies_.disown();
+	}
+	starting_over_ = true;
+	session_->start_over(replay_.bytes());
+	replay_.stop();
 	return true;
 }
 
@@ -343,8 +414,10 @@ void ServerConn::parameter(std::string_view body)
 	}
 }
 
-void ServerConn::command_complete(std::string_view tag)
+void ServerConn::command_complete(char answered, std::string_view tag)
 {
+	if (answered == Replies::kDeallocate)
+		notes_.confirm();
 	if (tag.size() > 0 && tag.back() == '\0')
 		tag.remove_suffix(1);
 	if (tag == "DISCARD ALL" || tag == "DEALLOCATE ALL") {
@@ -353,12 +426,16 @@ void ServerConn::command_complete(std::string_view tag)
 			session_->on_discarded();
 		if (tag == "DISCARD ALL")
 			params_ = params_.reported_only();
+	} else if (tag == "DEALLOCATE" && answered == 'E' && session_) {
+		session_->on_deallocated();
 	}
 }
 
 // A ReadyForQuery that was waited for.
 void ServerConn::finished(char status, bool forward)
 {
+	if (session_ && session_->names_in_doubt_ > 0)
+		session_->names_in_doubt_--;
 	if (forward) {
 		const int64_t now = pool_.engine().now();
 		region::PoolCounters &c = pool_.counters();
@@ -378,6 +455,10 @@ void ServerConn::finished(char status, bool forward)
 		}
 		if (session_ && session_->settling())
 			session_->on_settled();
+		return;
+	}
+	if (std::exchange(starting_over_, false) && session_) {
+		session_->on_settled();
 		return;
 	}
 	if (state_ == ServerState::Cleaning && !replies_.empty())
@@ -403,228 +484,7 @@ void ServerConn::finished(char status, bool forward)
 	}
 }
 
-// ---- release
-
-// The heart: see the design, "when a server may be released". Nothing here is ever weakened.
-bool ServerConn::may_release() const
-{
-	return replies_.at_rest()                            // (a), (b)
-	       && stash_.empty() && body_left_ == 0          // (c) unread from the server
-	       && stream_->unsent() == 0                     // (c) unsent to the server
-	       && session_->stream()->unsent() == 0          // (c) unsent to the client
-	       && !session_->mid_message()                   // (d)
-	       && !session_->pinned() && !foreign_identity_; // (f); (e): kill() is synchronous
-}
-
-bool ServerConn::try_release()
-{
-	if (!session_ || holding_ || session_->login())
-		return false;
-	if (session_->leaving_ && replies_.empty() && session_->stream()->unsent() == 0) {
-		session_->close(true);
-		return true;
-	}
-	if (session_->session_mode())
-		return false;
-	if (replies_.wants_probe() && session_->stream()->unsent() == 0 && !session_->mid_message()) {
-		probe();
-		return false;
-	}
-	if (!may_release())
-		return false;
-	release();
-	return true;
-}
-
-// See Replies: the client waits meanwhile, what it sends is kept.
-void ServerConn::probe()
-{
-	replies_.probe();
-	session_->hold();
-	std::string out;
-	proto::append_query(out, "");
-	stream_->queue(out.data(), out.size());
-	stream_->flush();
-}
-
-void ServerConn::release()
-{
-	Session *session = session_;
-	session_ = nullptr;
-	session->params() = params_;
-	session->on_released();
-	cleaned();
-}
-
-// The session is gone, whatever was going on.
-void ServerConn::client_gone()
-{
-	Session *session = session_;
-	if (!session)
-		return;
-	discard_ = session->session_mode() || session->raw_names() || foreign_identity_;
-	// Without its Sync a pipeline is not committed, and a Sync of ours would do just that.
-	const bool hopeless = session->mid_message() || (replies_.unsynced() && !replies_.skipping()) ||
-	                      stream_->unsent() > 0 || replies_.copy_in() || replies_.doubtful() || stream_->broken() ||
-	                      holding_;
-	session_ = nullptr;
-	holding_ = false;
-	if (state_ != ServerState::Active) {
-		return;
-	}
-	if (hopeless) {
-		if (!replies_.empty())
-			interrupt();
-		close();
-		return;
-	}
-	deadline_ = pool_.engine().now() + kCleaningTime;
-	set_state(ServerState::Cleaning);
-	stream_->read(true);
-	if (!replies_.empty()) {
-		interrupt();
-		replies_.disown();
-	}
-	clean();
-}
-
-// One step of making the server fit for the next client: end what runs, roll back, discard.
-void ServerConn::clean()
-{
-	std::string out;
-	if (replies_.skipping()) {
-		proto::Writer(out).begin('S').end();
-		replies_.sent('S', Owner::Skip);
-	} else if (!replies_.empty()) {
-		return;
-	} else if (replies_.status() != 'I') {
-		proto::append_query(out, "ROLLBACK");
-		replies_.sent('Q', Owner::Skip);
-	} else if (discard_ && !discarding_) {
-		proto::append_query(out, "DISCARD ALL");
-		replies_.sent('Q', Owner::Skip);
-		discarding_ = true;
-	}
-	if (!out.empty()) {
-		stream_->queue(out.data(), out.size());
-		stream_->flush();
-		return;
-	}
-	if (stash_.empty() && body_left_ == 0 && stream_->unsent() == 0)
-		cleaned();
-}
-
-// Nothing of the last client is left.
-void ServerConn::cleaned()
-{
-	if (gone_ || state_ == ServerState::Closing)
-		return;
-	if (stale() || said_fatal_ || foreign_identity_ || stream_->broken() || expired(pool_.engine().now())) {
-		close();
-		return;
-	}
-	pool_.on_server_ready(this);
-}
-
-void ServerConn::interrupt()
-{
-	// While the server is this client's, so that no other client's query can be hit: kill() is
-	// synchronous, and the next client's bytes are written after it.
-	if (session_ && !session_->login() && replies_.front_is_ours() && replies_.size() > 0) {
-		interrupt_later_ = true; // it works for us now: the client's query comes behind
-		return;
-	}
-	if (pid_ > 0 && !gone_ && state_ != ServerState::Closing && !stream_->broken())
-		pool_.engine().outside().interrupt_backend(pid_);
-}
-
-// ---- the end
-
-void ServerConn::abandon()
-{
-	notes_.make_void(UINT32_MAX, &session_->statements());
-	session_ = nullptr;
-	replies_ = Replies();
-	close();
-}
-
-void ServerConn::close()
-{
-	if (gone_ || state_ == ServerState::Closing)
-		return;
-	deadline_ = pool_.engine().now() + kClosingTime;
-	const bool can_say_goodbye = state_ == ServerState::Idle || state_ == ServerState::Cleaning;
-	set_state(ServerState::Closing);
-	stash_.clear();
-	if (can_say_goodbye && replies_.empty() && stream_->unsent() == 0) {
-		std::string out;
-		proto::Writer(out).begin('X').end();
-		stream_->queue(out.data(), out.size());
-		stream_->flush();
-	} else {
-		stream_->shutdown_write();
-	}
-	stream_->read(true);
-}
-
-void ServerConn::out_of_step(const char *what)
-{
-	pool_.engine().outside().log(std::string("server connection out of step: the backend with pid ") +
-	                             std::to_string(pid_) + " sent " + what + "; the connection is closed");
-	const proto::Error why{proto::sqlstate::kProtocolViolation, std::string("the server sent ") + what,
-	                       "The connection to it was closed.", ""};
-	lost(&why);
-}
-
-// The connection is of no use any more, nor is its client's transaction.
-void ServerConn::lost(const proto::Error *why)
-{
-	Session *session = session_;
-	session_ = nullptr;
-	close();
-	if (session)
-		session->on_server_lost(why);
-}
-
-void ServerConn::on_closed(const char *why)
-{
-	if (gone_)
-		return;
-	if (state_ == ServerState::Connecting || state_ == ServerState::Login) {
-		login_failed(
-		    {proto::sqlstate::kConnectionFailure, std::string("could not connect to the server: ") + why, "", ""});
-		return;
-	}
-	Session *session = session_;
-	session_ = nullptr;
-	const bool in_transaction = !replies_.at_rest();
-	const bool unused = holding_ && applying_;
-	end();
-	if (!session)
-		return;
-	if (unused && !session->session_mode()) {
-		session->on_server_died_unused();
-		return;
-	}
-	if (!in_transaction && !session->session_mode() && !session->pinned()) {
-		// It died between two transactions: the client keeps its connection.
-		session->params() = params_;
-		session->on_server_died_at_rest();
-		return;
-	}
-	// Last words that came while it worked for us were not forwarded.
-	session->on_server_lost(our_error_.sqlstate.empty() ? nullptr : &our_error_);
-}
-
-void ServerConn::end()
-{
-	if (gone_)
-		return;
-	gone_ = true;
-	stream_->close(false);
-	stream_ = nullptr;
-	pool_.on_server_gone(this);
-}
+// ---- clock and view
 
 void ServerConn::tick(int64_t now)
 {

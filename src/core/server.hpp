@@ -17,6 +17,7 @@
 #include "core/params.hpp"
 #include "core/ports.hpp"
 #include "core/prepared.hpp"
+#include "core/replay.hpp"
 #include "core/replies.hpp"
 #include "core/statement_notes.hpp"
 #include "proto/message.hpp"
@@ -69,7 +70,10 @@ public:
 	ServerStatements &statements() { return statements_; }
 	StatementNotes &notes() { return notes_; }
 	uint64_t serial() const { return serial_; }
-	void emit_fakes(); // replies of ours that are due
+	bool emit_fakes(); // queues replies of ours that are due; true: there were some
+	Replay &replay() { return replay_; }
+	// What the client is told when the backend refuses the next Replies::kRefused.
+	void set_refusal(const proto::Error &why);
 	control::ServerState state() const { return state_; }
 	Session *session() const { return session_; }
 	Stream *stream() { return stream_; }
@@ -100,8 +104,10 @@ private:
 	Header read_header(const char *p, size_t have, size_t &total) const;
 	void service_data(const char *data, size_t size);
 	bool message(char type, std::string_view body, bool &forward);
+	void error(const Replies::Verdict &v, std::string_view body, bool &forward);
+	bool start_over(std::string_view error);
 	void parameter(std::string_view body);
-	void command_complete(std::string_view tag);
+	void command_complete(char answered, std::string_view tag);
 	void finished(char status, bool forward);
 	bool may_release() const;
 	void release();
@@ -120,11 +126,13 @@ private:
 	Replies replies_;
 	ServerStatements statements_;
 	StatementNotes notes_;
+	Replay replay_;
 	uint64_t serial_ = 0; // of the assignment
 	Params params_;
 	Params target_;          // settings that are being applied
 	proto::Error our_error_; // of a message of ours
 	std::string stash_out_;  // what applies the settings, until it is flushed
+	std::string refusal_;    // ErrorResponse in place of the backend's
 	std::string stash_;      // the start of a message that is needed whole
 	std::unique_ptr<proto::ScramClient> scram_;
 	uint64_t sent_at_assign_ = 0;
@@ -150,6 +158,8 @@ private:
 	bool discarding_ = false;
 	bool discard_failed_ = false;
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
+	bool starting_over_ = false;    // the batch is served once more as soon as the Sync is answered
+	bool refusal_due_ = false;
 	bool said_fatal_ = false;
 	bool interrupt_later_ = false;
 	bool client_was_heard_ = false; // since the last tick

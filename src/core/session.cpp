@@ -257,6 +257,7 @@ void Session::forward(const char *p, const char *end)
 	const char *start = p;
 	const char *run = p;
 	const char *unnamed_parse = nullptr;
+	const char *replay_from = start;
 	std::string &out = engine_.copy();
 	out.clear();
 	Rewrite verdict = Rewrite::Verbatim;
@@ -282,11 +283,14 @@ void Session::forward(const char *p, const char *end)
 			return;
 		}
 		const size_t total = size_t{length} + 1;
-		if (type == 'P' || type == 'B' || type == 'D' || type == 'C') {
+		if (type == 'P' || type == 'B' || type == 'D' || type == 'C' || (type == 'Q' && length > 5 && have > 5)) {
 			size_t used = 0;
 			const size_t mark = out.size();
+			const bool replayed = server_->replay().on();
 			out.append(run, static_cast<size_t>(p - run));
 			verdict = rewrite(p, have, total, out, used);
+			if (!replayed && server_->replay().on())
+				replay_from = p;
 			if (verdict == Rewrite::Done) {
 				p += used;
 				body_left_ = static_cast<uint32_t>(total - used);
@@ -308,10 +312,10 @@ void Session::forward(const char *p, const char *end)
 			run = p;
 			continue;
 		}
-		server_->replies().sent(type);
+		server_->replies().sent(unnamed_parse == p ? Replies::kUnnamedParse : type);
 		if (type == 'Q' || type == 'E' || type == 'F')
 			queries_++;
-		if (type == 'Q' && (unnamed_ || unnamed_waits_))
+		if (type == 'Q' && (unnamed_ || unnamed_waits_ || unnamed_shared_))
 			forget_unnamed(); // as the server does
 		const size_t n = std::min(total, have);
 		p += n;
@@ -322,6 +326,8 @@ void Session::forward(const char *p, const char *end)
 			after_sync(out);
 		}
 	}
+	if (server_->replay().on())
+		server_->replay().add({replay_from, static_cast<size_t>(p - replay_from)});
 	if (unnamed_waits_)
 		remember_unnamed(unnamed_parse, p);
 	if (verdict == Rewrite::Settle)
@@ -342,7 +348,9 @@ void Session::send(std::string &out, const char *run, const char *end)
 		server_->queue(out.data(), out.size());
 	server_->queue(run, tail);
 	server_->flush();
-	server_->emit_fakes();
+	// Replies of ours go out with the server's next ones, if there are any to come.
+	if (server_->replies().only_fakes() && server_->emit_fakes())
+		stream_->flush();
 }
 
 // The server was dead when it was assigned: no byte of the transaction left, so another one can have it.
@@ -352,6 +360,7 @@ void Session::retry(const char *p, const char *end)
 	server_ = nullptr;
 	body_left_ = 0;
 	settling_ = false;
+	names_in_doubt_ = 0;
 	inbuf_.clear();
 	dead->abandon();
 	const std::string all(p, static_cast<size_t>(end - p));
@@ -364,6 +373,19 @@ void Session::on_discarded()
 		engine_.statements().release(item.second);
 	raw_names_ = false;
 	forget_unnamed();
+}
+
+void Session::on_deallocated()
+{
+	engine_.statements().release(statements_.set(deallocating_, nullptr));
+	deallocating_.clear();
+}
+
+// The batch that began with `bytes` is served again, as if it came now, when on_settled() says so.
+void Session::start_over(std::string_view bytes)
+{
+	settling_ = true;
+	inbuf_.insert(0, bytes);
 }
 
 // A message means what the replies to an earlier batch decide: it waits for them, and all behind it.

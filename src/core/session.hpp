@@ -17,6 +17,7 @@
 #include "core/params.hpp"
 #include "core/ports.hpp"
 #include "core/prepared.hpp"
+#include "core/replies.hpp"
 #include "proto/message.hpp"
 
 namespace pgpool::core
@@ -61,7 +62,10 @@ public:
 	void on_server_died_at_rest();                // between two transactions: another one will serve
 	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
 	void on_server_writable();
-	void on_discarded(); // DISCARD ALL or DEALLOCATE ALL was executed
+	void on_discarded();       // DISCARD ALL or DEALLOCATE ALL was executed
+	void on_deallocated();     // DEALLOCATE in the extended protocol was executed
+	void on_unnamed_skipped(); // the unnamed statement was not prepared after all
+	void start_over(std::string_view bytes);
 	bool settling() const { return settling_; }
 	void on_settled(); // replies came that a name waited for
 	ClientStatements &statements() { return statements_; }
@@ -111,13 +115,22 @@ private:
 	// ---- statements, in session_statements.cpp
 	enum class Rewrite { Verbatim, More, Settle, Done };
 	Rewrite rewrite(const char *message, size_t have, size_t total, std::string &out, size_t &used);
+	Rewrite rewrite_query(const char *message, size_t have, size_t total, std::string &out, size_t &used);
 	Rewrite rewrite_parse(const char *message, size_t have, size_t total, std::string &out, size_t &used);
+	Rewrite rewrite_unnamed_parse(std::string_view body, bool whole, std::string &out);
+	Rewrite prepare(std::string_view name, Statement *s, std::string &out);
 	Rewrite rewrite_bind(const char *message, size_t have, size_t total, std::string &out, size_t &used);
 	Rewrite rewrite_describe_or_close(const char *message, size_t have, size_t total, std::string &out, size_t &used);
-	Rewrite use(std::string_view name, std::string &out, std::string &server_name);
-
+	Rewrite resolve(std::string_view name, std::string &out, Statement *&s, std::string &server_name);
 	Rewrite use_statement(Statement *s, std::string &out);
+	void send_parse(Statement *s, bool renew, Owner owner, std::string &out);
+	void send_deallocate_target(std::string &out);
+	bool has_too_many(std::string_view another) const;
+	Rewrite refuse_another(std::string &out);
+	bool unsettled(std::string_view name);
+	bool caches_unnamed() const;
 	Statement *use_unnamed(std::string &out);
+	void prepare_unnamed_raw();
 	void forget_unnamed();
 	void remember_unnamed(const char *parse, const char *end);
 	void make_room(std::string &out);
@@ -138,6 +151,8 @@ private:
 	std::string cleanup_;          // a name that is to be closed on the server behind the next Sync
 	uint64_t unnamed_at_ = 0;      // assignment in which the unnamed statement was prepared
 	Statement *unnamed_ = nullptr; // remembered, for a Bind that comes on another server
+	std::string deallocating_;     // name that a DEALLOCATE in the extended protocol will take away
+	uint32_t names_in_doubt_ = 0;  // ReadyForQuery to come until all names may be gone
 	uint64_t id_;
 	int64_t connected_at_; // wall clock
 	int64_t since_;        // monotonic: of the present state
@@ -155,8 +170,9 @@ private:
 	bool leaving_ = false;  // Terminate or end of file came; replies are still to come
 	bool holding_ = false;  // the server does not have our settings yet
 	bool settling_ = false;
-	bool raw_names_ = false;     // a statement went to the server under the client's own name
-	bool unnamed_waits_ = false; // the unnamed statement was prepared, not yet used, and is not remembered
+	bool raw_names_ = false;      // a statement went to the server under the client's own name
+	bool unnamed_shared_ = false; // the unnamed statement is a shared one, in statements_
+	bool unnamed_waits_ = false;  // the unnamed statement was prepared, not yet used, and is not remembered
 	bool dead_ = false;
 
 	friend class ServerConn;

@@ -5,6 +5,9 @@
 // is always answered here. Every such message is an entry of Replies with a note, so that an error in the
 // pipeline takes back exactly what it made the backend skip. What PostgreSQL would refuse is sent to the
 // backend in a form that it refuses with the same error.
+//
+// A client that prepares gets the statement as the catalog is now: what the backend has from before a change,
+// or from before something that is still at work, is closed and parsed anew.
 #include "core/session.hpp"
 
 #include <algorithm>
@@ -12,6 +15,7 @@
 #include "core/engine.hpp"
 #include "core/pool.hpp"
 #include "core/server.hpp"
+#include "core/sql_command.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -25,8 +29,10 @@ namespace
 // A longer statement goes to the backend under its own name and keeps the client there.
 constexpr size_t kMostStatement = 1 << 20;
 constexpr std::string_view kScratch = "_pgpool_scratch";
+constexpr std::string_view kDeallocateTarget = "DEALLOCATE \"_pgpool_scratch\"";
 
 using OnServer = StatementNotes::OnServer;
+using region::bump;
 
 void put_parse(std::string &out, std::string_view name, std::string_view body)
 {
@@ -74,6 +80,8 @@ Session::Rewrite Session::rewrite(const char *message, size_t have, size_t total
 		return Rewrite::More;
 	server_->notes().note_batch(server_->replies().batch());
 	switch (*message) {
+	case 'Q':
+		return rewrite_query(message, have, total, out, used);
 	case 'P':
 		return rewrite_parse(message, have, total, out, used);
 	case 'B':
@@ -83,8 +91,59 @@ Session::Rewrite Session::rewrite(const char *message, size_t have, size_t total
 	}
 }
 
+// A meaning of `name` that only replies to earlier messages will tell.
+bool Session::unsettled(std::string_view name)
+{
+	return names_in_doubt_ > 0 || server_->notes().unsettled(name, server_->replies().batch());
+}
+
+// DEALLOCATE of a name that is the client's alone: the backend deallocates another one, which comes and goes
+// with it, and so gives PostgreSQL's answer in any state of the transaction.
+Session::Rewrite Session::rewrite_query(const char *message, size_t have, size_t total, std::string &out, size_t &used)
+{
+	std::string_view text(message + proto::kHeaderSize, std::min(have, total) - proto::kHeaderSize);
+	if (!may_be_sql_command(text))
+		return Rewrite::Verbatim;
+	if (have < total)
+		return total <= kChunk ? Rewrite::More : Rewrite::Verbatim;
+	Replies &replies = server_->replies();
+	if (!take_string(text, text) || replies.skipping())
+		return Rewrite::Verbatim;
+	const SqlCommand command = read_sql_command(text);
+	if (command.kind == SqlCommand::DeallocateAll || command.kind == SqlCommand::DiscardAll) {
+		// Behind a pipeline without a Sync it may be skipped, and then nothing would be answered.
+		if (!replies.unsynced())
+			names_in_doubt_ = replies.rounds() + 1;
+		return Rewrite::Verbatim;
+	}
+	if (command.kind != SqlCommand::Deallocate || !command.alone)
+		return Rewrite::Verbatim;
+	if (unsettled(command.name))
+		return Rewrite::Settle;
+	if (!statements_.find(command.name))
+		return Rewrite::Verbatim;
+	send_deallocate_target(out);
+	proto::append_query(out, kDeallocateTarget);
+	used = total;
+	replies.sent(Replies::kDeallocate);
+	server_->notes().add(OnServer::Nothing, nullptr, command.name, statements_.set(command.name, nullptr));
+	forget_unnamed();
+	queries_++;
+	return Rewrite::Done;
+}
+
+void Session::send_deallocate_target(std::string &out)
+{
+	put_close(out, kScratch);
+	server_->replies().sent('C', Owner::Skip);
+	put_parse(out, kScratch, std::string_view("\0\0\0", 3));
+	server_->replies().sent('P', Owner::Skip);
+}
+
 void Session::forget_unnamed()
 {
+	if (std::exchange(unnamed_shared_, false))
+		engine_.statements().release(statements_.set("", nullptr));
 	engine_.statements().release(unnamed_);
 	unnamed_ = nullptr;
 	unnamed_waits_ = false;
@@ -107,6 +166,10 @@ void Session::remember_unnamed(const char *parse, const char *end)
 Statement *Session::use_unnamed(std::string &out)
 {
 	unnamed_waits_ = false;
+	if (unnamed_shared_) {
+		if (Statement *s = statements_.find(""))
+			return s;
+	}
 	if (unnamed_at_ == server_->serial() || unnamed_)
 		return unnamed_at_ == server_->serial() ? nullptr : unnamed_;
 	// Another client's may stand there: it must not be taken for ours.
@@ -116,27 +179,78 @@ Statement *Session::use_unnamed(std::string &out)
 	return nullptr;
 }
 
+// It was skipped: what the unnamed statement is on this server, the server must tell.
+void Session::on_unnamed_skipped()
+{
+	engine_.statements().release(unnamed_);
+	unnamed_ = nullptr;
+	unnamed_waits_ = false;
+	unnamed_at_ = 0;
+}
+
+bool Session::caches_unnamed() const
+{
+	// "custom" wants the backend's help, see region::CacheUnnamed.
+	return pool_->settings().cache_unnamed.load(std::memory_order_relaxed) == region::CacheUnnamed::Generic;
+}
+
+Session::Rewrite Session::rewrite_unnamed_parse(std::string_view body, bool whole, std::string &out)
+{
+	std::string_view text, types = body;
+	Replies &replies = server_->replies();
+	if (!whole || replies.skipping() || !take_string(types, text)) {
+		prepare_unnamed_raw();
+		return Rewrite::Verbatim;
+	}
+	const SqlCommand command = may_be_sql_command(text) ? read_sql_command(text) : SqlCommand();
+	if (command.kind == SqlCommand::Deallocate && command.alone && statements_.find(command.name)) {
+		if (unsettled(command.name))
+			return Rewrite::Settle;
+		send_deallocate_target(out);
+		std::string deallocate(kDeallocateTarget);
+		deallocate.append(1, '\0').append(types);
+		put_parse(out, "", deallocate);
+		replies.sent(Replies::kUnnamedParse);
+		prepare_unnamed_raw();
+		deallocating_ = command.name;
+		return Rewrite::Done;
+	}
+	Statement *s = caches_unnamed() ? engine_.statements().intern_again(body, statement_meaning()) : nullptr;
+	if (!s) {
+		prepare_unnamed_raw();
+		return Rewrite::Verbatim;
+	}
+	const Rewrite verdict = prepare("", s, out);
+	engine_.statements().release(s);
+	return verdict;
+}
+
+void Session::prepare_unnamed_raw()
+{
+	forget_unnamed();
+	unnamed_at_ = server_->serial();
+	unnamed_waits_ = true;
+}
+
 Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t total, std::string &out, size_t &used)
 {
 	const char *name_at = message + proto::kHeaderSize;
+	std::string_view body(name_at, std::min(have, total) - proto::kHeaderSize);
+	std::string_view name;
 	if (*name_at == '\0') {
 		if (have < total && total <= kChunk)
 			return Rewrite::More; // whole, so that it can be remembered
-		forget_unnamed();
-		unnamed_at_ = server_->serial();
-		unnamed_waits_ = true;
-		return Rewrite::Verbatim;
+		used = total;
+		return rewrite_unnamed_parse(body.substr(1), have >= total, out);
 	}
 	if (have < total && total <= kMostStatement)
 		return Rewrite::More;
-	std::string_view body(name_at, std::min(have, total) - proto::kHeaderSize);
-	std::string_view name;
 	if (total > kMostStatement || !take_string(body, name)) {
 		raw_names_ = true;
 		return Rewrite::Verbatim;
 	}
 	Replies &replies = server_->replies();
-	if (server_->notes().unsettled(name, replies.batch()))
+	if (unsettled(name))
 		return Rewrite::Settle;
 	if (statements_.find(name)) {
 		// The backend shall say that the name is taken: give it one of that name.
@@ -146,54 +260,107 @@ Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t
 			cleanup_ = name;
 		return Rewrite::Verbatim;
 	}
-	Statement *s = engine_.statements().intern(body, statement_meaning());
 	used = total;
-	const auto has = server_->statements().has(s, replies.batch());
-	if (has == ServerStatements::Has::Unsettled) {
-		engine_.statements().release(s);
-		return Rewrite::Settle;
-	}
-	const bool failed_block = replies.status() == 'E' || replies.round_outstanding();
-	if (!replies.skipping()) {
-		Statement *before = statements_.set(name, StatementStore::keep(s));
-		if (has == ServerStatements::Has::No) {
-			make_room(out);
-			put_parse(out, s->name, body);
-			replies.sent(Replies::kNotedParse);
-			server_->statements().parsing(s, replies.batch());
-			server_->notes().add(OnServer::Parse, s, name, before);
-		} else if (failed_block) {
-			// In a failed transaction most statements are refused, which only the backend can judge.
-			put_parse(out, kScratch, body);
-			replies.sent(Replies::kNotedParse);
-			server_->notes().add(OnServer::Nothing, s, name, before);
-			put_close(out, kScratch);
-			replies.sent('C', Owner::Skip);
-		} else {
-			replies.sent(Replies::kFakeParse);
-			server_->notes().add(OnServer::Nothing, s, name, before);
-		}
-	}
+	if (replies.skipping())
+		return Rewrite::Done;
+	if (has_too_many(body))
+		return refuse_another(out);
+	Statement *s = engine_.statements().intern(body, statement_meaning());
+	const Rewrite verdict = prepare(name, s, out);
 	engine_.statements().release(s);
+	return verdict;
+}
+
+bool Session::has_too_many(std::string_view another) const
+{
+	const region::Settings &settings = engine_.settings();
+	return statements_.size() >= static_cast<size_t>(settings.max_client_statements) ||
+	       statements_.bytes() + another.size() > static_cast<uint64_t>(settings.client_statement_memory) * 1024;
+}
+
+// The backend refuses something in our stead, so that transaction and pipeline end as after any error.
+Session::Rewrite Session::refuse_another(std::string &out)
+{
+	const region::Settings &settings = engine_.settings();
+	proto::Error why{"53400", "too many prepared statements", "", ""};
+	why.detail = "The client has " + std::to_string(statements_.size()) + " prepared statements of " +
+	             std::to_string(statements_.bytes()) + " bytes.";
+	why.hint = "Close statements that are not needed, or raise ";
+	if (statements_.size() >= static_cast<size_t>(settings.max_client_statements))
+		why.hint += "pgpool.max_client_statements, now " + std::to_string(settings.max_client_statements) + ".";
+	else
+		why.hint += "pgpool.client_statement_memory, now " + std::to_string(settings.client_statement_memory) + " kB.";
+	put_parse(out, kScratch, std::string_view("too many prepared statements\0\0\0", 31));
+	server_->set_refusal(why);
+	server_->replies().sent(Replies::kRefused);
 	return Rewrite::Done;
 }
 
-// Makes sure that the backend has what the client means by `name`.
-Session::Rewrite Session::use(std::string_view name, std::string &out, std::string &server_name)
+// The client's `name` ("" = the unnamed statement) becomes `s`, and its Parse is answered.
+Session::Rewrite Session::prepare(std::string_view name, Statement *s, std::string &out)
+{
+	using Has = ServerStatements::Has;
+	Replies &replies = server_->replies();
+	pool_->renew_if_changed(s);
+	const Has has = server_->statements().has(s, replies.batch());
+	if (has == Has::Unsettled)
+		return Rewrite::Settle;
+	if (name.empty())
+		forget_unnamed();
+	Statement *before = statements_.set(name, StatementStore::keep(s));
+	unnamed_shared_ |= name.empty();
+	// In a failed transaction most statements are refused, which only the backend can judge; what is at work may
+	// fail, or change the catalog.
+	const bool open_question = replies.status() == 'E' || replies.round_outstanding() || replies.executing();
+	const bool renew = has == Has::Outdated || (has == Has::Yes && open_question && server_->statements().present(s));
+	if (has == Has::No || renew) {
+		send_parse(s, renew, Owner::Forward, out);
+		server_->notes().add(OnServer::Parse, s, name, before);
+	} else {
+		replies.sent(Replies::kFakeParse);
+		server_->notes().add(OnServer::Nothing, s, name, before);
+		bump(pool_->counters().statement_hits);
+		s->hits++;
+	}
+	return Rewrite::Done;
+}
+
+// The caller adds the note.
+void Session::send_parse(Statement *s, bool renew, Owner owner, std::string &out)
 {
 	Replies &replies = server_->replies();
-	if (server_->notes().unsettled(name, replies.batch()))
-		return Rewrite::Settle;
-	Statement *s = statements_.find(name);
-	if (!s) {
-		// The backend does not know it either, and says so.
-		server_name = name;
-		if (name.substr(0, kStatementPrefix.size()) == kStatementPrefix)
-			server_name[0] = '?';
-		return Rewrite::Done;
+	if (renew) {
+		put_close(out, s->name);
+		replies.sent(Replies::kNotedClose, Owner::Skip);
+		server_->notes().add(OnServer::Close, s);
+		server_->statements().closing(s, replies.batch());
+	} else {
+		make_room(out);
 	}
-	server_name = s->name;
-	return use_statement(s, out);
+	put_parse(out, s->name, s->body);
+	replies.sent(Replies::kNotedParse, owner);
+	server_->statements().parsing(s, replies.batch(), engine_.statements().clock());
+	bump(pool_->counters().statement_parses);
+	s->parses++;
+}
+
+// What Bind and Describe of `name` must say to the backend: `s` is the shared statement, which the backend then
+// has, or nullptr when it is to refuse `server_name`. Verbatim: the backend knows it under the client's own name.
+Session::Rewrite Session::resolve(std::string_view name, std::string &out, Statement *&s, std::string &server_name)
+{
+	s = name.empty() ? use_unnamed(out) : statements_.find(name);
+	if (!s && (name.empty() || raw_names_))
+		return Rewrite::Verbatim;
+	if (!name.empty() && unsettled(name))
+		return Rewrite::Settle;
+	if (s) {
+		server_name = s->name;
+		return use_statement(s, out);
+	}
+	server_name = name;
+	if (name.substr(0, kStatementPrefix.size()) == kStatementPrefix)
+		server_name[0] = '?';
+	return Rewrite::Done;
 }
 
 Session::Rewrite Session::use_statement(Statement *s, std::string &out)
@@ -201,18 +368,17 @@ Session::Rewrite Session::use_statement(Statement *s, std::string &out)
 	Replies &replies = server_->replies();
 	if (replies.skipping())
 		return Rewrite::Done;
-	switch (server_->statements().has(s, replies.batch())) {
-	case ServerStatements::Has::Unsettled:
+	const auto has = server_->statements().has(s, replies.batch());
+	if (has == ServerStatements::Has::Unsettled)
 		return Rewrite::Settle;
-	case ServerStatements::Has::Yes:
+	if (has == ServerStatements::Has::Yes) {
+		if (replies.fresh())
+			server_->replay().begin(s);
+		bump(pool_->counters().statement_hits);
+		s->hits++;
 		return Rewrite::Done;
-	case ServerStatements::Has::No:
-		break;
 	}
-	make_room(out);
-	put_parse(out, s->name, s->body);
-	replies.sent(Replies::kNotedParse, Owner::Skip);
-	server_->statements().parsing(s, replies.batch());
+	send_parse(s, has == ServerStatements::Has::Outdated, Owner::Skip, out);
 	server_->notes().add(OnServer::Parse, s);
 	return Rewrite::Done;
 }
@@ -226,6 +392,8 @@ void Session::make_room(std::string &out)
 		server_->replies().sent(Replies::kNotedClose, Owner::Skip);
 		server_->notes().add(OnServer::Close, s);
 		server_->statements().closing(s, server_->replies().batch());
+		bump(pool_->counters().statement_evictions);
+		s->evictions++;
 	}
 }
 
@@ -236,13 +404,15 @@ Session::Rewrite Session::rewrite_bind(const char *message, size_t have, size_t 
 	std::string_view portal, name;
 	if (!take_string(body, portal) || !take_string(body, name))
 		return have < std::min(total, kChunk) ? Rewrite::More : Rewrite::Verbatim;
-	Statement *unnamed = name.empty() ? use_unnamed(out) : nullptr;
-	if ((name.empty() && !unnamed) || (raw_names_ && !name.empty() && !statements_.find(name)))
-		return Rewrite::Verbatim;
-	std::string server_name = unnamed ? unnamed->name : std::string();
-	const Rewrite verdict = unnamed ? use_statement(unnamed, out) : use(name, out, server_name);
+	Statement *s;
+	std::string server_name;
+	const Rewrite verdict = resolve(name, out, s, server_name);
 	if (verdict != Rewrite::Done)
 		return verdict;
+	if (s) {
+		bump(pool_->counters().statement_uses);
+		s->uses++;
+	}
 	const size_t names = whole - body.size();
 	used = proto::kHeaderSize + names;
 	out += 'B';
@@ -266,26 +436,25 @@ Session::Rewrite Session::rewrite_describe_or_close(const char *message, size_t 
 	std::string_view name;
 	if (!take_string(body, name) || !body.empty())
 		return Rewrite::Verbatim;
-	const bool is_close = *message == 'C';
-	const bool waits = unnamed_waits_;
-	Statement *unnamed = name.empty() && !is_close ? use_unnamed(out) : nullptr;
-	unnamed_waits_ = waits; // to describe it is not to use it
-	if (name.empty() && is_close)
-		forget_unnamed();
-	if ((name.empty() && !unnamed) || (raw_names_ && !name.empty() && !statements_.find(name)))
-		return Rewrite::Verbatim;
 	Replies &replies = server_->replies();
 	used = total;
-	if (!is_close) {
-		std::string server_name = unnamed ? unnamed->name : std::string();
-		const Rewrite verdict = unnamed ? use_statement(unnamed, out) : use(name, out, server_name);
+	if (*message == 'D') {
+		Statement *s;
+		std::string server_name;
+		const bool waits = unnamed_waits_;
+		const Rewrite verdict = resolve(name, out, s, server_name);
+		unnamed_waits_ = waits; // to describe it is not to use it
 		if (verdict == Rewrite::Done) {
 			proto::Writer(out).begin('D').u8('S').string(server_name).end();
 			replies.sent('D');
 		}
 		return verdict;
 	}
-	if (server_->notes().unsettled(name, replies.batch()))
+	if (name.empty())
+		forget_unnamed();
+	if (name.empty() || (raw_names_ && !statements_.find(name)))
+		return Rewrite::Verbatim;
+	if (unsettled(name))
 		return Rewrite::Settle;
 	if (!replies.skipping()) {
 		Statement *before = statements_.set(name, nullptr);
@@ -311,14 +480,17 @@ bool Session::answer_statement(const char *message, size_t total)
 		engine_.statements().release(statements_.set(name, nullptr));
 		proto::Writer(out).begin('3').end();
 	} else {
-		if (!take_string(body, name) || name.empty() || statements_.find(name))
+		if (!take_string(body, name) || name.empty() || statements_.find(name) || has_too_many(body))
 			return false;
 		Statement *s = engine_.statements().intern(body, statement_meaning());
+		pool_->renew_if_changed(s);
 		if (!pool_->has_prepared(s)) {
 			engine_.statements().release(s);
 			return false;
 		}
 		statements_.set(name, s);
+		bump(pool_->counters().statement_hits);
+		s->hits++;
 		proto::Writer(out).begin('1').end();
 	}
 	reply(out);

@@ -21,6 +21,20 @@ void append_error(std::string &out, Severity severity, const Error &error)
 	w.u8(0).end();
 }
 
+std::string_view error_field(std::string_view body, char field)
+{
+	Reader r(body);
+	while (r.left() > 0) {
+		const char type = static_cast<char>(r.u8());
+		const std::string_view value = type ? r.string() : std::string_view();
+		if (type == 0 || !r.ok())
+			break;
+		if (type == field)
+			return value;
+	}
+	return {};
+}
+
 Error read_error(std::string_view body)
 {
 	Error e;

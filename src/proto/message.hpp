@@ -28,6 +28,7 @@ void append_error(std::string &out, Severity severity, const Error &error);
 // Reads an ErrorResponse's body, whatever subset of fields it has. Absent fields are empty, an absent
 // SQLSTATE becomes XX000.
 Error read_error(std::string_view body);
+std::string_view error_field(std::string_view body, char field); // "" = there is none
 
 void append_ready(std::string &out, char status);
 void append_parameter(std::string &out, std::string_view name, std::string_view value);

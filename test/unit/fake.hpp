@@ -147,6 +147,8 @@ public:
 		view = region::View(h);
 		h->settings.max_client_connections = 1000;
 		h->settings.max_server_connections = 100;
+		h->settings.max_client_statements = 1000;
+		h->settings.client_statement_memory = 16384;
 		h->phase.store(region::Phase::Running);
 		strcpy(view.tenant(0).name, "main");
 		view.tenant(0).state.store(region::SlotState::Used);

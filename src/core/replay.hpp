@@ -1,0 +1,56 @@
+// What a client sent since its batch began, as long as it may have to be sent again.
+//
+// A shared statement may be stale: prepared before the result type of its tables changed, or taken away behind
+// our back. The backend says so at Bind or Describe. When that is the first thing that it answers in a batch
+// outside a transaction block, nothing was executed and nothing was told to the client, so the batch is served
+// once more with the statement parsed anew. Owns the copy of the bytes. Must not know messages.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "core/ports.hpp"
+#include "core/prepared.hpp"
+
+namespace pgpool::core
+{
+
+class Replay
+{
+public:
+	explicit Replay(StatementStore &store) : store_(store) {}
+	~Replay() { stop(); }
+	Replay(const Replay &) = delete;
+	Replay &operator=(const Replay &) = delete;
+
+	bool on() const { return statement_ != nullptr; }
+	// The first message that the backend will answer uses `s`, which it has had for some time.
+	void begin(Statement *s)
+	{
+		stop();
+		statement_ = StatementStore::keep(s);
+	}
+	// Of a batch longer than kChunk the client hears the error.
+	void add(std::string_view bytes)
+	{
+		if (bytes_.size() + bytes.size() > kChunk)
+			stop();
+		else
+			bytes_ += bytes;
+	}
+	void stop()
+	{
+		store_.release(statement_);
+		statement_ = nullptr;
+		bytes_.clear();
+	}
+	Statement *statement() const { return statement_; }
+	std::string_view bytes() const { return bytes_; }
+
+private:
+	StatementStore &store_;
+	Statement *statement_ = nullptr;
+	std::string bytes_;
+};
+
+} // namespace pgpool::core

@@ -1,0 +1,249 @@
+// How a server leaves its client: the release rule, cleaning up, and the end of the connection. See server.hpp.
+#include "core/server.hpp"
+
+#include "core/engine.hpp"
+#include "core/pool.hpp"
+#include "core/session.hpp"
+#include "proto/wire.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+using control::ServerState;
+
+namespace
+{
+
+constexpr int64_t kCleaningTime = 1000000; // to end what a vanished client left behind
+constexpr int64_t kClosingTime = 1000000;  // until a place is given up although the backend is still there
+
+} // namespace
+
+// ---- release
+
+// The heart: see the design, "when a server may be released". Nothing here is ever weakened.
+bool ServerConn::may_release() const
+{
+	return replies_.at_rest()                            // (a), (b)
+	       && stash_.empty() && body_left_ == 0          // (c) unread from the server
+	       && stream_->unsent() == 0                     // (c) unsent to the server
+	       && session_->stream()->unsent() == 0          // (c) unsent to the client
+	       && !session_->mid_message()                   // (d)
+	       && !session_->pinned() && !foreign_identity_; // (f); (e): kill() is synchronous
+}
+
+bool ServerConn::try_release()
+{
+	if (!session_ || holding_ || session_->login())
+		return false;
+	if (session_->leaving_ && replies_.empty() && session_->stream()->unsent() == 0) {
+		session_->close(true);
+		return true;
+	}
+	if (session_->session_mode())
+		return false;
+	if (replies_.wants_probe() && session_->stream()->unsent() == 0 && !session_->mid_message()) {
+		probe();
+		return false;
+	}
+	if (!may_release())
+		return false;
+	release();
+	return true;
+}
+
+// See Replies: the client waits meanwhile, what it sends is kept.
+void ServerConn::probe()
+{
+	replies_.probe();
+	session_->hold();
+	std::string out;
+	proto::append_query(out, "");
+	stream_->queue(out.data(), out.size());
+	stream_->flush();
+}
+
+void ServerConn::release()
+{
+	Session *session = session_;
+	session_ = nullptr;
+	session->params() = params_;
+	session->on_released();
+	cleaned();
+}
+
+// The session is gone, whatever was going on.
+void ServerConn::client_gone()
+{
+	Session *session = session_;
+	if (!session)
+		return;
+	replay_.stop();
+	starting_over_ = false;
+	discard_ = session->session_mode() || session->raw_names() || foreign_identity_;
+	// Without its Sync a pipeline is not committed, and a Sync of ours would do just that.
+	const bool hopeless = session->mid_message() || (replies_.unsynced() && !replies_.skipping()) ||
+	                      stream_->unsent() > 0 || replies_.copy_in() || replies_.doubtful() || stream_->broken() ||
+	                      holding_;
+	session_ = nullptr;
+	holding_ = false;
+	if (state_ != ServerState::Active) {
+		return;
+	}
+	if (hopeless) {
+		if (!replies_.empty())
+			interrupt();
+		close();
+		return;
+	}
+	deadline_ = pool_.engine().now() + kCleaningTime;
+	set_state(ServerState::Cleaning);
+	stream_->read(true);
+	if (!replies_.empty()) {
+		interrupt();
+		replies_.disown();
+	}
+	clean();
+}
+
+// One step of making the server fit for the next client: end what runs, roll back, discard.
+void ServerConn::clean()
+{
+	std::string out;
+	if (replies_.skipping()) {
+		proto::Writer(out).begin('S').end();
+		replies_.sent('S', Owner::Skip);
+	} else if (!replies_.empty()) {
+		return;
+	} else if (replies_.status() != 'I') {
+		proto::append_query(out, "ROLLBACK");
+		replies_.sent('Q', Owner::Skip);
+	} else if (discard_ && !discarding_) {
+		proto::append_query(out, "DISCARD ALL");
+		replies_.sent('Q', Owner::Skip);
+		discarding_ = true;
+	}
+	if (!out.empty()) {
+		stream_->queue(out.data(), out.size());
+		stream_->flush();
+		return;
+	}
+	if (stash_.empty() && body_left_ == 0 && stream_->unsent() == 0)
+		cleaned();
+}
+
+// Nothing of the last client is left.
+void ServerConn::cleaned()
+{
+	if (gone_ || state_ == ServerState::Closing)
+		return;
+	if (stale() || said_fatal_ || foreign_identity_ || stream_->broken() || expired(pool_.engine().now())) {
+		close();
+		return;
+	}
+	pool_.on_server_ready(this);
+}
+
+void ServerConn::interrupt()
+{
+	// While the server is this client's, so that no other client's query can be hit: kill() is
+	// synchronous, and the next client's bytes are written after it.
+	if (session_ && !session_->login() && replies_.front_is_ours() && replies_.size() > 0) {
+		interrupt_later_ = true; // it works for us now: the client's query comes behind
+		return;
+	}
+	if (pid_ > 0 && !gone_ && state_ != ServerState::Closing && !stream_->broken())
+		pool_.engine().outside().interrupt_backend(pid_);
+}
+
+// ---- the end
+
+void ServerConn::abandon()
+{
+	notes_.make_void(UINT32_MAX, &session_->statements());
+	session_ = nullptr;
+	replies_ = Replies();
+	close();
+}
+
+void ServerConn::close()
+{
+	if (gone_ || state_ == ServerState::Closing)
+		return;
+	deadline_ = pool_.engine().now() + kClosingTime;
+	const bool can_say_goodbye = state_ == ServerState::Idle || state_ == ServerState::Cleaning;
+	set_state(ServerState::Closing);
+	stash_.clear();
+	if (can_say_goodbye && replies_.empty() && stream_->unsent() == 0) {
+		std::string out;
+		proto::Writer(out).begin('X').end();
+		stream_->queue(out.data(), out.size());
+		stream_->flush();
+	} else {
+		stream_->shutdown_write();
+	}
+	stream_->read(true);
+}
+
+void ServerConn::out_of_step(const char *what)
+{
+	pool_.engine().outside().log(std::string("server connection out of step: the backend with pid ") +
+	                             std::to_string(pid_) + " sent " + what + "; the connection is closed");
+	const proto::Error why{proto::sqlstate::kProtocolViolation, std::string("the server sent ") + what,
+	                       "The connection to it was closed.", ""};
+	lost(&why);
+}
+
+// The connection is of no use any more, nor is its client's transaction.
+void ServerConn::lost(const proto::Error *why)
+{
+	Session *session = session_;
+	session_ = nullptr;
+	close();
+	if (session)
+		session->on_server_lost(why);
+}
+
+void ServerConn::on_closed(const char *why)
+{
+	if (gone_)
+		return;
+	if (state_ == ServerState::Connecting || state_ == ServerState::Login) {
+		login_failed(
+		    {proto::sqlstate::kConnectionFailure, std::string("could not connect to the server: ") + why, "", ""});
+		return;
+	}
+	Session *session = session_;
+	session_ = nullptr;
+	const bool in_transaction = !replies_.at_rest();
+	const bool unused = holding_ && applying_;
+	end();
+	if (!session)
+		return;
+	if (unused && !session->session_mode()) {
+		session->on_server_died_unused();
+		return;
+	}
+	if (!in_transaction && !session->session_mode() && !session->pinned()) {
+		// It died between two transactions: the client keeps its connection.
+		session->params() = params_;
+		session->on_server_died_at_rest();
+		return;
+	}
+	// Last words that came while it worked for us were not forwarded.
+	session->on_server_lost(our_error_.sqlstate.empty() ? nullptr : &our_error_);
+}
+
+void ServerConn::end()
+{
+	if (gone_)
+		return;
+	gone_ = true;
+	stream_->close(false);
+	stream_ = nullptr;
+	pool_.on_server_gone(this);
+}
+
+} // namespace pgpool::core

@@ -1,0 +1,155 @@
+// See sql_command.hpp.
+#include "core/sql_command.hpp"
+
+#include <algorithm>
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+namespace
+{
+
+constexpr size_t kMostName = 63; // NAMEDATALEN less one: PostgreSQL cuts a longer one
+
+bool is_space(char c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+bool starts_word(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || static_cast<unsigned char>(c) >= 0x80;
+}
+
+class Lexer
+{
+public:
+	explicit Lexer(std::string_view text) : rest_(text) {}
+
+	void skip_blank()
+	{
+		for (;;) {
+			while (!rest_.empty() && is_space(rest_[0]))
+				rest_.remove_prefix(1);
+			if (rest_.substr(0, 2) == "--")
+				rest_.remove_prefix(std::min(rest_.find_first_of("\r\n"), rest_.size()));
+			else if (rest_.substr(0, 2) != "/*" || !skip_comment())
+				return;
+		}
+	}
+
+	// An identifier or keyword in lower case, or a quoted identifier as it is.
+	bool word(std::string &out, bool &quoted)
+	{
+		out.clear();
+		quoted = !rest_.empty() && rest_[0] == '"';
+		if (quoted)
+			return quoted_word(out);
+		if (rest_.empty() || !starts_word(rest_[0]))
+			return false;
+		size_t n = 0;
+		while (n < rest_.size() && (starts_word(rest_[n]) || (rest_[n] >= '0' && rest_[n] <= '9') || rest_[n] == '$'))
+			n++;
+		for (const char c : rest_.substr(0, n))
+			out += static_cast<char>(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
+		rest_.remove_prefix(n);
+		return true;
+	}
+
+	bool keyword(std::string_view wanted)
+	{
+		const std::string_view before = rest_;
+		std::string s;
+		bool quoted;
+		skip_blank();
+		if (word(s, quoted) && !quoted && s == wanted)
+			return true;
+		rest_ = before;
+		return false;
+	}
+
+	bool at_end()
+	{
+		skip_blank();
+		while (!rest_.empty() && rest_[0] == ';') {
+			rest_.remove_prefix(1);
+			skip_blank();
+		}
+		return rest_.empty();
+	}
+
+private:
+	bool skip_comment() // they nest
+	{
+		size_t depth = 0;
+		for (size_t i = 0; i + 1 < rest_.size(); i++) {
+			const std::string_view two = rest_.substr(i, 2);
+			if (two != "/*" && two != "*/")
+				continue;
+			depth += two == "/*" ? 1 : -1;
+			i++;
+			if (depth == 0) {
+				rest_.remove_prefix(i + 1);
+				return true;
+			}
+		}
+		return false;
+	}
+
+	bool quoted_word(std::string &out)
+	{
+		for (size_t i = 1; i < rest_.size(); i++) {
+			if (rest_[i] == '"' && (i + 1 == rest_.size() || rest_[i + 1] != '"')) {
+				rest_.remove_prefix(i + 1);
+				return !out.empty();
+			}
+			i += rest_[i] == '"';
+			out += rest_[i];
+		}
+		return false;
+	}
+
+	std::string_view rest_;
+};
+
+} // namespace
+
+bool may_be_sql_command(std::string_view text)
+{
+	const auto it = std::find_if_not(text.begin(), text.end(), is_space);
+	return it != text.end() && (*it == 'd' || *it == 'D' || *it == '-' || *it == '/');
+}
+
+SqlCommand read_sql_command(std::string_view text)
+{
+	SqlCommand command;
+	Lexer lexer(text);
+	if (lexer.keyword("discard")) {
+		if (lexer.keyword("all"))
+			command.kind = SqlCommand::DiscardAll;
+	} else if (lexer.keyword("deallocate")) {
+		bool quoted = false;
+		lexer.skip_blank();
+		const bool named = lexer.word(command.name, quoted);
+		// PREPARE may stand before the name, and may be the name.
+		if (named && !quoted && command.name == "prepare") {
+			Lexer behind = lexer;
+			std::string name;
+			behind.skip_blank();
+			if (behind.word(name, quoted)) {
+				command.name = name;
+				lexer = behind;
+			}
+		}
+		if (named)
+			command.kind = !quoted && command.name == "all" ? SqlCommand::DeallocateAll : SqlCommand::Deallocate;
+		if (command.name.size() > kMostName)
+			command.kind = SqlCommand::Other; // cut at a character, which depends on the encoding
+	}
+	command.alone = command.kind != SqlCommand::Other && lexer.at_end();
+	return command;
+}
+
+} // namespace pgpool::core
