@@ -404,7 +404,8 @@ CREATE FUNCTION @extschema@.stat_pools(OUT tenant text, OUT database text, OUT r
 	OUT servers_idle bigint, OUT transactions bigint, OUT queries bigint, OUT bytes_received bigint,
 	OUT bytes_sent bigint, OUT waits bigint, OUT wait_time double precision, OUT query_time double precision,
 	OUT transaction_time double precision, OUT errors bigint, OUT wait_timeouts bigint, OUT server_logins bigint,
-	OUT server_login_failures bigint)
+	OUT server_login_failures bigint, OUT statement_uses bigint, OUT statement_hits bigint,
+	OUT statement_parses bigint, OUT statement_evictions bigint, OUT statement_hit_rate double precision)
 	RETURNS SETOF record
 LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pgpool_stat_pools';
 

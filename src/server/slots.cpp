@@ -101,6 +101,10 @@ void zero_pool(uint32 i, PoolSlot &p)
 		t.wait_timeouts += c.wait_timeouts;
 		t.server_logins += c.server_logins;
 		t.server_login_failures += c.server_login_failures;
+		t.statement_uses += c.statement_uses;
+		t.statement_hits += c.statement_hits;
+		t.statement_parses += c.statement_parses;
+		t.statement_evictions += c.statement_evictions;
 	}
 	p.baseline = t;
 }

@@ -123,8 +123,24 @@ PoolTotals pool_sums(uint32 pool, PoolGauges *g)
 		t.wait_timeouts += c.wait_timeouts;
 		t.server_logins += c.server_logins;
 		t.server_login_failures += c.server_login_failures;
+		t.statement_uses += c.statement_uses;
+		t.statement_hits += c.statement_hits;
+		t.statement_parses += c.statement_parses;
+		t.statement_evictions += c.statement_evictions;
 	}
 	return t;
+}
+
+void statement_columns(Row &r, const PoolTotals &t, const PoolTotals &b)
+{
+	uint64 hits = t.statement_hits - b.statement_hits, parses = t.statement_parses - b.statement_parses;
+	double all = static_cast<double>(hits + parses);
+
+	r.number(t.statement_uses - b.statement_uses);
+	r.number(hits);
+	r.number(parses);
+	r.number(t.statement_evictions - b.statement_evictions);
+	r.put(Float8GetDatum(all > 0 ? static_cast<double>(hits) / all : 0), all == 0);
 }
 
 void pool_row(Row &r, uint32 i)
@@ -159,6 +175,7 @@ void pool_row(Row &r, uint32 i)
 	r.number(t.wait_timeouts - b.wait_timeouts);
 	r.number(t.server_logins - b.server_logins);
 	r.number(t.server_login_failures - b.server_login_failures);
+	statement_columns(r, t, b);
 	r.end();
 }
 
