@@ -85,6 +85,15 @@ Statement *ClientStatements::find(std::string_view name) const
 	return it != items_.end() && it->first == name ? it->second : nullptr;
 }
 
+std::string_view ClientStatements::name_of(std::string_view server_name) const
+{
+	for (const Item &item : items_) {
+		if (item.second->name == server_name)
+			return item.first;
+	}
+	return {};
+}
+
 Statement *ClientStatements::set(std::string_view name, Statement *s)
 {
 	const auto it = place_of(items_, name);

@@ -76,6 +76,7 @@ class ClientStatements
 {
 public:
 	Statement *find(std::string_view name) const;
+	std::string_view name_of(std::string_view server_name) const; // one of them, "" = there is none
 	// Returns what the name meant before; the reference to it goes to the caller, that to `s` comes here.
 	Statement *set(std::string_view name, Statement *s);
 	std::vector<std::pair<std::string, Statement *>> take_all();

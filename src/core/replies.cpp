@@ -151,9 +151,9 @@ Replies::Verdict Replies::error()
 	if (ends_in_ready(front()))
 		return v;
 	v.answered = front();
-	for (bool first = true; !empty() && front() != 'S'; first = false) {
+	while (!empty() && front() != 'S') {
 		v.voided += is_noted(front()) || is_fake(front());
-		v.unnamed_skipped |= front() == kUnnamedParse && !first;
+		v.unnamed_void |= front() == kUnnamedParse;
 		pop();
 	}
 	skipping_ = empty();

@@ -52,6 +52,8 @@ public:
 	// Since there was last nothing outstanding, the client has sent nothing that the server answers.
 	bool fresh() const { return fresh_ && status_ == 'I' && !skipping_ && !copy_in_ && !doubtful_; }
 	// All that is to come is the ReadyForQuery of one Sync.
+	// An error that comes now may be about a shared statement.
+	bool front_names_statement() const { return front() == 'B' || front() == 'D'; }
 	bool only_sync() const { return size() == 1 && front() == 'S'; }
 	// A ReadyForQuery is to come: what the status will be is not known yet.
 	bool round_outstanding() const { return rounds_ > 0; }
@@ -60,13 +62,13 @@ public:
 	uint64_t batch() const { return batch_; }
 
 	struct Verdict {
-		bool forward = true;          // the client's (or asynchronous); else ours
-		bool finished = false;        // a ReadyForQuery that was waited for
-		bool statement = false;       // a statement of the client came to its end
-		char answered = 0;            // type of the message that this reply completes, 0 = none
-		uint32_t voided = 0;          // entries with a note that an error made void
-		bool unnamed_skipped = false; // so was a Parse of the unnamed statement
-		bool violation = false;       // no message can have this reply: the stream is out of step
+		bool forward = true;       // the client's (or asynchronous); else ours
+		bool finished = false;     // a ReadyForQuery that was waited for
+		bool statement = false;    // a statement of the client came to its end
+		char answered = 0;         // type of the message that this reply completes, 0 = none
+		uint32_t voided = 0;       // entries with a note that an error made void
+		bool unnamed_void = false; // so was a Parse of the unnamed statement
+		bool violation = false;    // no message can have this reply: the stream is out of step
 	};
 	// A message of this type came from the server. `status` is ReadyForQuery's byte.
 	Verdict received(char type, char status = 0);

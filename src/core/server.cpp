@@ -205,9 +205,8 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 	if (length < 4 || length > proto::kMaxMessage + 1)
 		return Header::Broken;
 	total = size_t{length} + 1;
-	const bool whole =
-	    is_needed_whole(*p) ||
-	    (*p == 'E' && (session_ == nullptr || replies_.front_is_ours() || (replay_.on() && total <= kChunk)));
+	const bool whole = is_needed_whole(*p) || (*p == 'E' && (session_ == nullptr || replies_.front_is_ours() ||
+	                                                         (replies_.front_names_statement() && total <= kChunk)));
 	if (!whole || have >= total)
 		return Header::Whole;
 	return total > kChunk ? Header::Broken : Header::More;
@@ -355,8 +354,8 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 		discard_failed_ = true;
 	if (!session_)
 		return;
-	if (v.unnamed_skipped)
-		session_->on_unnamed_skipped();
+	if (v.unnamed_void)
+		session_->on_unnamed_void();
 	if (!v.forward) {
 		our_error_ = proto::read_error(body);
 		return;
@@ -369,7 +368,30 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 		return;
 	}
 	replay_.stop();
+	if ((v.answered == 'B' || v.answered == 'D') && rename(body)) {
+		forward = false;
+		refusal_due_ = true;
+	}
 	bump(pool_.counters().errors);
+}
+
+// Some errors name the statement ("bind message supplies 1 parameters, but prepared statement ..."): the client
+// is told its own name. True: refusal_ is the message.
+bool ServerConn::rename(std::string_view body)
+{
+	const std::string_view text = proto::error_field(body, 'M');
+	const size_t at = text.find(kStatementPrefix);
+	const bool whole = body.size() >= 2 && body.substr(body.size() - 2) == std::string_view("\0\0", 2);
+	if (at == std::string_view::npos || !whole)
+		return false;
+	const std::string_view name =
+	    text.substr(at, text.find_first_not_of("0123456789", at + kStatementPrefix.size()) - at);
+	const std::string own = session_->name_of(name);
+	refusal_.clear();
+	proto::Writer w(refusal_);
+	w.begin('E').bytes(body.substr(0, static_cast<size_t>(text.data() - body.data()) + at)).bytes(own);
+	w.bytes(body.substr(static_cast<size_t>(name.data() + name.size() - body.data()))).end();
+	return true;
 }
 
 // The backend refused the shared statement that the batch began with. True: the batch will be served again,

@@ -106,6 +106,7 @@ private:
 	bool message(char type, std::string_view body, bool &forward);
 	void error(const Replies::Verdict &v, std::string_view body, bool &forward);
 	bool start_over(std::string_view error);
+	bool rename(std::string_view error);
 	void parameter(std::string_view body);
 	void command_complete(char answered, std::string_view tag);
 	void finished(char status, bool forward);

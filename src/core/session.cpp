@@ -22,6 +22,8 @@ namespace
 
 constexpr int64_t kHalfCloseGrace = 500000; // for a reply to a client that will send no more, microseconds
 
+constexpr int64_t kIdleBeforeShared = 1000; // then a text of its own is memory better saved, milliseconds
+
 bool is_known_type(char type)
 {
 	return type != 0 && strchr("QPBDECSHFXdcf", type) != nullptr;
@@ -256,7 +258,6 @@ void Session::forward(const char *p, const char *end)
 {
 	const char *start = p;
 	const char *run = p;
-	const char *unnamed_parse = nullptr;
 	const char *replay_from = start;
 	std::string &out = engine_.copy();
 	out.clear();
@@ -303,8 +304,6 @@ void Session::forward(const char *p, const char *end)
 				run = p; // something went before it
 			if (verdict != Rewrite::Verbatim)
 				break;
-			if (type == 'P' && total > proto::kHeaderSize && p[proto::kHeaderSize] == '\0')
-				unnamed_parse = p;
 		}
 		if (type == 'S' && length == 4 && server_->replies().eats_sync()) {
 			out.append(run, static_cast<size_t>(p - run));
@@ -312,10 +311,11 @@ void Session::forward(const char *p, const char *end)
 			run = p;
 			continue;
 		}
-		server_->replies().sent(unnamed_parse == p ? Replies::kUnnamedParse : type);
+		const bool unnamed_parse = type == 'P' && total > proto::kHeaderSize && p[proto::kHeaderSize] == '\0';
+		server_->replies().sent(unnamed_parse ? Replies::kUnnamedParse : type);
 		if (type == 'Q' || type == 'E' || type == 'F')
 			queries_++;
-		if (type == 'Q' && (unnamed_ || unnamed_waits_ || unnamed_shared_))
+		if (type == 'Q')
 			forget_unnamed(); // as the server does
 		const size_t n = std::min(total, have);
 		p += n;
@@ -328,8 +328,6 @@ void Session::forward(const char *p, const char *end)
 	}
 	if (server_->replay().on())
 		server_->replay().add({replay_from, static_cast<size_t>(p - replay_from)});
-	if (unnamed_waits_)
-		remember_unnamed(unnamed_parse, p);
 	if (verdict == Rewrite::Settle)
 		settle(p, end);
 	else if (p < end)
@@ -369,8 +367,14 @@ void Session::retry(const char *p, const char *end)
 
 void Session::on_discarded()
 {
-	for (auto &item : statements_.take_all())
-		engine_.statements().release(item.second);
+	for (auto &item : statements_.take_all()) {
+		if (server_ && server_->notes().will_be(item.first, item.second))
+			statements_.set(item.first, item.second); // prepared behind it
+		else
+			engine_.statements().release(item.second);
+	}
+	if (server_)
+		server_->notes().forget_before();
 	raw_names_ = false;
 	forget_unnamed();
 }
@@ -531,6 +535,8 @@ void Session::check_timeouts(int64_t now)
 	const region::PoolSettings &s = pool_->settings();
 	const bool keeps_server = server_ && session_mode_ && server_->replies().at_rest();
 	const int64_t idle_ms = (now - (keeps_server ? std::max(since_, server_->since()) : since_)) / 1000;
+	if (!server_ && !unnamed_text_.empty() && idle_ms >= kIdleBeforeShared)
+		share_unnamed();
 	if ((!server_ || keeps_server) && !wait_hook.linked) {
 		const int32_t limit = s.client_idle_timeout.load(std::memory_order_relaxed);
 		if (limit > 0 && idle_ms >= limit)

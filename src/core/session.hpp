@@ -62,10 +62,11 @@ public:
 	void on_server_died_at_rest();                // between two transactions: another one will serve
 	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
 	void on_server_writable();
-	void on_discarded();       // DISCARD ALL or DEALLOCATE ALL was executed
-	void on_deallocated();     // DEALLOCATE in the extended protocol was executed
-	void on_unnamed_skipped(); // the unnamed statement was not prepared after all
+	void on_discarded();    // DISCARD ALL or DEALLOCATE ALL was executed
+	void on_deallocated();  // DEALLOCATE in the extended protocol was executed
+	void on_unnamed_void(); // the unnamed statement was not prepared after all
 	void start_over(std::string_view bytes);
+	std::string name_of(std::string_view server_name) const; // of a statement, "" = the unnamed one
 	bool settling() const { return settling_; }
 	void on_settled(); // replies came that a name waited for
 	ClientStatements &statements() { return statements_; }
@@ -130,9 +131,9 @@ private:
 	bool unsettled(std::string_view name);
 	bool caches_unnamed() const;
 	Statement *use_unnamed(std::string &out);
-	void prepare_unnamed_raw();
+	void prepare_unnamed_raw(std::string_view body);
+	void share_unnamed();
 	void forget_unnamed();
-	void remember_unnamed(const char *parse, const char *end);
 	void make_room(std::string &out);
 	std::string statement_meaning() const;
 	void after_sync(std::string &out);
@@ -150,7 +151,8 @@ private:
 	ClientStatements statements_;
 	std::string cleanup_;          // a name that is to be closed on the server behind the next Sync
 	uint64_t unnamed_at_ = 0;      // assignment in which the unnamed statement was prepared
-	Statement *unnamed_ = nullptr; // remembered, for a Bind that comes on another server
+	std::string unnamed_text_;     // body of its Parse behind the name, for a Bind that comes on another server
+	Statement *unnamed_ = nullptr; // the same, once it was needed or the client has been idle
 	std::string deallocating_;     // name that a DEALLOCATE in the extended protocol will take away
 	uint32_t names_in_doubt_ = 0;  // ReadyForQuery to come until all names may be gone
 	uint64_t id_;
@@ -172,7 +174,7 @@ private:
 	bool settling_ = false;
 	bool raw_names_ = false;      // a statement went to the server under the client's own name
 	bool unnamed_shared_ = false; // the unnamed statement is a shared one, in statements_
-	bool unnamed_waits_ = false;  // the unnamed statement was prepared, not yet used, and is not remembered
+	bool unnamed_waits_ = false;  // the unnamed statement was prepared, not yet used, and is too long to remember
 	bool dead_ = false;
 
 	friend class ServerConn;

@@ -91,6 +91,11 @@ Session::Rewrite Session::rewrite(const char *message, size_t have, size_t total
 	}
 }
 
+std::string Session::name_of(std::string_view server_name) const
+{
+	return std::string(statements_.name_of(server_name));
+}
+
 // A meaning of `name` that only replies to earlier messages will tell.
 bool Session::unsettled(std::string_view name)
 {
@@ -101,13 +106,14 @@ bool Session::unsettled(std::string_view name)
 // with it, and so gives PostgreSQL's answer in any state of the transaction.
 Session::Rewrite Session::rewrite_query(const char *message, size_t have, size_t total, std::string &out, size_t &used)
 {
-	std::string_view text(message + proto::kHeaderSize, std::min(have, total) - proto::kHeaderSize);
-	if (!may_be_sql_command(text))
+	std::string_view body(message + proto::kHeaderSize, std::min(have, total) - proto::kHeaderSize);
+	std::string_view text;
+	if (!may_be_sql_command(body))
 		return Rewrite::Verbatim;
 	if (have < total)
 		return total <= kChunk ? Rewrite::More : Rewrite::Verbatim;
 	Replies &replies = server_->replies();
-	if (!take_string(text, text) || replies.skipping())
+	if (!take_string(body, text) || replies.skipping())
 		return Rewrite::Verbatim;
 	const SqlCommand command = read_sql_command(text);
 	if (command.kind == SqlCommand::DeallocateAll || command.kind == SqlCommand::DiscardAll) {
@@ -146,20 +152,16 @@ void Session::forget_unnamed()
 		engine_.statements().release(statements_.set("", nullptr));
 	engine_.statements().release(unnamed_);
 	unnamed_ = nullptr;
+	unnamed_text_.clear();
 	unnamed_waits_ = false;
 	unnamed_at_ = 0;
 }
 
-// The client prepared the unnamed statement and did not use it in the same breath: it may be bound when
-// another server serves. `parse` is the message, or nullptr when it is not at hand.
-void Session::remember_unnamed(const char *parse, const char *end)
+// What the client prepared as unnamed lasts until it prepares another, whoever serves it.
+void Session::share_unnamed()
 {
-	const auto have = static_cast<size_t>(end - parse);
-	if (!parse || have < size_t{proto::load32(parse + 1)} + 1)
-		return;
-	std::string_view body(parse + proto::kHeaderSize + 1, proto::load32(parse + 1) - 5);
-	unnamed_ = engine_.statements().intern(body, statement_meaning());
-	unnamed_waits_ = false;
+	unnamed_ = engine_.statements().intern(unnamed_text_, statement_meaning());
+	unnamed_text_ = {};
 }
 
 // What the unnamed statement is on this server: the one that it holds itself (nullptr), or a shared one.
@@ -170,8 +172,12 @@ Statement *Session::use_unnamed(std::string &out)
 		if (Statement *s = statements_.find(""))
 			return s;
 	}
-	if (unnamed_at_ == server_->serial() || unnamed_)
-		return unnamed_at_ == server_->serial() ? nullptr : unnamed_;
+	if (unnamed_at_ == server_->serial())
+		return nullptr;
+	if (!unnamed_text_.empty())
+		share_unnamed();
+	if (unnamed_)
+		return unnamed_;
 	// Another client's may stand there: it must not be taken for ours.
 	put_close(out, "");
 	server_->replies().sent('C', Owner::Skip);
@@ -179,13 +185,11 @@ Statement *Session::use_unnamed(std::string &out)
 	return nullptr;
 }
 
-// It was skipped: what the unnamed statement is on this server, the server must tell.
-void Session::on_unnamed_skipped()
+// It failed, or was skipped: on this server may be anything.
+void Session::on_unnamed_void()
 {
-	engine_.statements().release(unnamed_);
-	unnamed_ = nullptr;
-	unnamed_waits_ = false;
-	unnamed_at_ = 0;
+	if (!unnamed_shared_)
+		forget_unnamed();
 }
 
 bool Session::caches_unnamed() const
@@ -199,7 +203,7 @@ Session::Rewrite Session::rewrite_unnamed_parse(std::string_view body, bool whol
 	std::string_view text, types = body;
 	Replies &replies = server_->replies();
 	if (!whole || replies.skipping() || !take_string(types, text)) {
-		prepare_unnamed_raw();
+		prepare_unnamed_raw(whole ? body : std::string_view());
 		return Rewrite::Verbatim;
 	}
 	const SqlCommand command = may_be_sql_command(text) ? read_sql_command(text) : SqlCommand();
@@ -211,13 +215,13 @@ Session::Rewrite Session::rewrite_unnamed_parse(std::string_view body, bool whol
 		deallocate.append(1, '\0').append(types);
 		put_parse(out, "", deallocate);
 		replies.sent(Replies::kUnnamedParse);
-		prepare_unnamed_raw();
+		prepare_unnamed_raw(body);
 		deallocating_ = command.name;
 		return Rewrite::Done;
 	}
 	Statement *s = caches_unnamed() ? engine_.statements().intern_again(body, statement_meaning()) : nullptr;
 	if (!s) {
-		prepare_unnamed_raw();
+		prepare_unnamed_raw(body);
 		return Rewrite::Verbatim;
 	}
 	const Rewrite verdict = prepare("", s, out);
@@ -225,11 +229,13 @@ Session::Rewrite Session::rewrite_unnamed_parse(std::string_view body, bool whol
 	return verdict;
 }
 
-void Session::prepare_unnamed_raw()
+// `body` is empty when it is not all at hand.
+void Session::prepare_unnamed_raw(std::string_view body)
 {
 	forget_unnamed();
+	unnamed_text_ = body;
+	unnamed_waits_ = body.empty();
 	unnamed_at_ = server_->serial();
-	unnamed_waits_ = true;
 }
 
 Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t total, std::string &out, size_t &used)

@@ -59,6 +59,20 @@ void StatementNotes::make_void(uint32_t count, ClientStatements *client)
 	notes_.erase(notes_.begin(), notes_.begin() + count);
 }
 
+bool StatementNotes::will_be(std::string_view name, const Statement *statement) const
+{
+	return std::any_of(notes_.begin(), notes_.end(),
+	                   [&](const Note &n) { return n.renames && n.statement == statement && n.name == name; });
+}
+
+void StatementNotes::forget_before()
+{
+	for (Note &n : notes_) {
+		store_.release(n.before);
+		n.before = nullptr;
+	}
+}
+
 bool StatementNotes::unsettled(std::string_view name, uint64_t batch) const
 {
 	for (const Note &n : notes_) {

@@ -30,6 +30,9 @@ public:
 	void make_void(uint32_t count, ClientStatements *client); // the first ones: taken back, last first
 	// A name whose meaning depends on the reply to an earlier batch.
 	bool unsettled(std::string_view name, uint64_t batch) const;
+	// A Parse on its way makes `name` mean that.
+	bool will_be(std::string_view name, const Statement *statement) const;
+	void forget_before();                               // what names meant is gone
 	void note_batch(uint64_t batch) { batch_ = batch; } // of notes to come
 	bool empty() const { return notes_.empty(); }
 
