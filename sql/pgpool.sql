@@ -422,11 +422,17 @@ CREATE FUNCTION @extschema@.stat_servers(OUT pid integer, OUT worker integer, OU
 	RETURNS SETOF record
 LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pgpool_stat_servers';
 
+CREATE FUNCTION @extschema@.stat_prepared(OUT worker integer, OUT name text, OUT text text, OUT parameter_types oid[],
+	OUT tenants text[], OUT clients bigint, OUT servers bigint, OUT uses bigint, OUT hits bigint, OUT parses bigint,
+	OUT evictions bigint, OUT bytes bigint) RETURNS SETOF record
+LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pgpool_stat_prepared';
+
 CREATE VIEW @extschema@.pg_stat_workers AS SELECT * FROM @extschema@.stat_workers();
 CREATE VIEW @extschema@.pg_stat_tenants AS SELECT * FROM @extschema@.stat_tenants();
 CREATE VIEW @extschema@.pg_stat_pools AS SELECT * FROM @extschema@.stat_pools();
 CREATE VIEW @extschema@.pg_stat_clients AS SELECT * FROM @extschema@.stat_clients();
 CREATE VIEW @extschema@.pg_stat_servers AS SELECT * FROM @extschema@.stat_servers();
+CREATE VIEW @extschema@.pg_stat_prepared AS SELECT * FROM @extschema@.stat_prepared();
 
 CREATE FUNCTION @extschema@.reset_stats() RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'pgpool_reset_stats';
@@ -486,13 +492,14 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @extschema@ FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA @extschema@ TO pg_monitor, pgpool_admin;
 GRANT SELECT ON @extschema@.pg_stat_workers, @extschema@.pg_stat_tenants, @extschema@.pg_stat_pools,
-	@extschema@.pg_stat_clients, @extschema@.pg_stat_servers, @extschema@.tenant TO pg_monitor, pgpool_admin;
+	@extschema@.pg_stat_clients, @extschema@.pg_stat_servers, @extschema@.pg_stat_prepared, @extschema@.tenant
+	TO pg_monitor, pgpool_admin;
 GRANT SELECT (tenant_id, role_name, pool_mode, pool_size, max_clients, query_wait_timeout, client_idle_timeout,
 	idle_in_transaction_timeout, server_idle_timeout, server_lifetime, cache_unnamed) ON @extschema@.tenant_user
 	TO pg_monitor, pgpool_admin;
 -- a function in a view runs with the rights of who reads the view
 GRANT EXECUTE ON FUNCTION @extschema@.stat_workers(), @extschema@.stat_tenants(), @extschema@.stat_pools(),
-	@extschema@.stat_clients(), @extschema@.stat_servers() TO pg_monitor, pgpool_admin;
+	@extschema@.stat_clients(), @extschema@.stat_servers(), @extschema@.stat_prepared() TO pg_monitor, pgpool_admin;
 GRANT EXECUTE ON FUNCTION
 	@extschema@.create_tenant(text, text, text, integer, integer, interval, interval, interval, interval, interval,
 		text, cidr[], boolean, text[], boolean, text),
@@ -546,11 +553,13 @@ COMMENT ON FUNCTION @extschema@.stat_tenants() IS 'rows of pg_stat_tenants';
 COMMENT ON FUNCTION @extschema@.stat_pools() IS 'rows of pg_stat_pools';
 COMMENT ON FUNCTION @extschema@.stat_clients() IS 'rows of pg_stat_clients';
 COMMENT ON FUNCTION @extschema@.stat_servers() IS 'rows of pg_stat_servers';
+COMMENT ON FUNCTION @extschema@.stat_prepared() IS 'rows of pg_stat_prepared';
 COMMENT ON VIEW @extschema@.pg_stat_workers IS 'worker processes; counters since the last reset_stats()';
 COMMENT ON VIEW @extschema@.pg_stat_tenants IS 'tenants in use; counters since the last reset_stats()';
 COMMENT ON VIEW @extschema@.pg_stat_pools IS 'pools in use; times in milliseconds, counters since the last reset_stats()';
 COMMENT ON VIEW @extschema@.pg_stat_clients IS 'clients connected now';
 COMMENT ON VIEW @extschema@.pg_stat_servers IS 'server connections open now';
+COMMENT ON VIEW @extschema@.pg_stat_prepared IS 'shared prepared statements of each worker';
 COMMENT ON FUNCTION @extschema@.reset_stats() IS 'starts all counters at zero';
 COMMENT ON FUNCTION @extschema@.terminate_client(bigint) IS 'disconnects a client by its id of pg_stat_clients';
 COMMENT ON FUNCTION @extschema@.cancel_client(bigint) IS 'cancels the running query of a client';

@@ -53,6 +53,7 @@ public:
 	// ---- for the control socket
 	std::vector<control::ClientRow> client_rows();
 	std::vector<control::ServerRow> server_rows();
+	std::vector<control::PreparedRow> prepared_rows(); // in statement_rows.cpp
 	bool terminate_client(uint64_t id);
 	bool cancel_client(uint64_t id);
 

@@ -51,6 +51,11 @@ public:
 		return s;
 	}
 	void release(Statement *s);
+	template <class F> void each(F f) const
+	{
+		for (const auto &entry : by_hash_)
+			f(*entry.second.statement);
+	}
 	size_t size() const { return by_hash_.size(); }
 	uint64_t bytes() const { return bytes_; }
 	uint64_t clock() const { return clock_; }
@@ -80,6 +85,11 @@ public:
 	// Returns what the name meant before; the reference to it goes to the caller, that to `s` comes here.
 	Statement *set(std::string_view name, Statement *s);
 	std::vector<std::pair<std::string, Statement *>> take_all();
+	template <class F> void each(F f) const
+	{
+		for (const auto &item : items_)
+			f(item.second);
+	}
 	size_t size() const { return items_.size(); }
 	uint64_t bytes() const { return bytes_; } // of the texts that the names stand for
 
@@ -109,6 +119,13 @@ public:
 	void close_void(Statement *s);
 	// The least recently used one that can go, when there are more than `limit`; nullptr: none.
 	Statement *surplus(size_t limit);
+	template <class F> void each(F f) const // that is there for certain
+	{
+		for (const auto &item : items_) {
+			if (item.second.state == State::Present)
+				f(item.first);
+		}
+	}
 	void clear(StatementStore &store);    // DEALLOCATE ALL: what is there for certain
 	void drop_all(StatementStore &store); // the backend is gone
 	size_t size() const { return items_.size(); }

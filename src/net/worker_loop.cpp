@@ -426,6 +426,9 @@ void WorkerLoop::on_control_packet(PacketSocket &from, const control::Head &head
 	case control::Type::ListServers:
 		send_rows(from, control::Type::ServerRows, head.id, engine_.server_rows());
 		return;
+	case control::Type::ListPrepared:
+		send_rows(from, control::Type::PreparedRows, head.id, engine_.prepared_rows());
+		return;
 	case control::Type::TerminateClient:
 	case control::Type::CancelClient:
 		if (head.size == sizeof(control::ClientVerb)) {

@@ -7,8 +7,8 @@
 //
 // Who speaks to whom:
 //   worker -> manager.sock    Hello once, then AuthLookup; gets Settings, UnixListeners, AuthAnswer, Poke
-//   backend -> worker.N.sock  ListClients, ListServers, TerminateClient, CancelClient, DrainDatabase; gets
-//                             ClientRows/ServerRows ..., End or Ack
+//   backend -> worker.N.sock  ListClients, ListServers, ListPrepared, TerminateClient, CancelClient,
+//                             DrainDatabase; gets ClientRows/ServerRows/PreparedRows ..., End or Ack
 //   worker -> worker.N.sock   CancelKey (gets Ack), YieldServer, PlaceFree, Proof (no answer)
 //
 // Must not know PostgreSQL, sockets or libuv.
@@ -52,6 +52,8 @@ enum class Type : uint32_t {
 	YieldServer,
 	PlaceFree,
 	Proof,
+	ListPrepared,
+	PreparedRows,
 };
 
 struct Head {
@@ -184,7 +186,23 @@ struct ServerRow {
 	char application_name[kNameLen];
 };
 
-struct Rows { // followed by `count` ClientRow or ServerRow
+constexpr uint32_t kTextShown = 1024; // bytes
+constexpr uint32_t kTypesShown = 64;
+constexpr uint32_t kTenantsShown = 16;
+
+// Arrays of bytes and of names are filled up with NUL, and have none if they are full.
+struct PreparedRow {
+	char name[kNameLen];
+	uint32_t clients, servers; // that have it now
+	uint64_t uses, hits, parses, evictions;
+	uint64_t bytes; // of the text and the parameter types, also where they are cut here
+	uint32_t type_count, tenant_count;
+	uint32_t types[kTypesShown];
+	char tenants[kTenantsShown][kNameLen];
+	char text[kTextShown]; // in the client's encoding
+};
+
+struct Rows { // followed by `count` ClientRow, ServerRow or PreparedRow
 	Head head;
 	uint32_t count;
 	uint32_t spare;

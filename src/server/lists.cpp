@@ -1,4 +1,4 @@
-// Clients and servers as rows, and verbs on one client: asked of the workers over their sockets.
+// Clients, servers and shared statements as rows, and verbs on one client: asked of the workers over their sockets.
 //
 // Owns the conversation of a backend with every live worker, bounded to two seconds in all: a worker that does
 // not answer costs a WARNING, not the view. Must not know how a worker keeps its lists.
@@ -11,12 +11,17 @@
 #include "server/shared.hpp"
 
 extern "C" {
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "utils/array.h"
 #include "utils/inet.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(pgpool_stat_clients);
 PG_FUNCTION_INFO_V1(pgpool_stat_servers);
+PG_FUNCTION_INFO_V1(pgpool_stat_prepared);
 PG_FUNCTION_INFO_V1(pgpool_terminate_client);
 PG_FUNCTION_INFO_V1(pgpool_cancel_client);
 }
@@ -28,6 +33,7 @@ namespace
 {
 
 using control::ClientRow;
+using control::PreparedRow;
 using control::ServerRow;
 
 constexpr int kAnswerMs = 2000;
@@ -53,6 +59,7 @@ struct Values {
 		put(copy[0] ? CStringGetTextDatum(copy) : (Datum)0, copy[0] == '\0');
 	}
 	void name(const char *s) { put(CStringGetTextDatum(s)); }
+	void number(uint64 n) { put(Int64GetDatum(static_cast<int64>(n))); }
 	void time(int64 us) { put(TimestampTzGetDatum(us - kEpochShift), us == 0); }
 };
 
@@ -127,6 +134,59 @@ void row_values(Values &v, const ServerRow &r, int worker)
 	v.time(r.state_since);
 	v.put(Int64GetDatum(r.transactions));
 	v.put(Int64GetDatum(r.queries));
+}
+
+// A text may be in another encoding than this database's: what is no character here shows as ?.
+void put_statement_text(Values &v, const PreparedRow &r)
+{
+	char text[sizeof r.text + 1];
+	int n = static_cast<int>(strnlen(r.text, sizeof r.text));
+
+	memcpy(text, r.text, n);
+	if (n == sizeof r.text) // maybe cut within a character
+		n = pg_mbcliplen(text, n, n);
+	text[n] = '\0';
+	for (char *p = text; *p;) {
+		int length = pg_encoding_verifymbchar(GetDatabaseEncoding(), p, static_cast<int>(text + n - p));
+		if (length < 1)
+			*p = '?';
+		p += Max(length, 1);
+	}
+	v.name(text);
+}
+
+void put_arrays(Values &v, const PreparedRow &r)
+{
+	Datum items[Max(control::kTypesShown, control::kTenantsShown)];
+	int types = static_cast<int>(Min(r.type_count, control::kTypesShown));
+	int tenants = static_cast<int>(Min(r.tenant_count, control::kTenantsShown));
+
+	for (int i = 0; i < types; i++)
+		items[i] = ObjectIdGetDatum(r.types[i]);
+	v.put(PointerGetDatum(construct_array(items, types, OIDOID, sizeof(Oid), true, TYPALIGN_INT)));
+	for (int i = 0; i < tenants; i++)
+		items[i] = PointerGetDatum(
+		    cstring_to_text_with_len(r.tenants[i], static_cast<int>(strnlen(r.tenants[i], sizeof r.tenants[i]))));
+	v.put(PointerGetDatum(construct_array(items, tenants, TEXTOID, -1, false, TYPALIGN_INT)));
+}
+
+void row_values(Values &v, const PreparedRow &r, int worker)
+{
+	v.put(Int32GetDatum(worker));
+	v.text(r.name);
+	// it may hold secrets of a tenant, so it is shown to whom pg_stat_activity shows queries
+	if (has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS))
+		put_statement_text(v, r);
+	else
+		v.put((Datum)0, true);
+	put_arrays(v, r);
+	v.number(r.clients);
+	v.number(r.servers);
+	v.number(r.uses);
+	v.number(r.hits);
+	v.number(r.parses);
+	v.number(r.evictions);
+	v.number(r.bytes);
 }
 
 template <class T> void store_rows(const char *packet, int size, int worker, ReturnSetInfo *to)
@@ -251,6 +311,12 @@ Datum pgpool_stat_clients(PG_FUNCTION_ARGS)
 Datum pgpool_stat_servers(PG_FUNCTION_ARGS)
 {
 	list_all<ServerRow>(fcinfo, control::Type::ListServers, control::Type::ServerRows);
+	return (Datum)0;
+}
+
+Datum pgpool_stat_prepared(PG_FUNCTION_ARGS)
+{
+	list_all<PreparedRow>(fcinfo, control::Type::ListPrepared, control::Type::PreparedRows);
 	return (Datum)0;
 }
 

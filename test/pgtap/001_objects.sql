@@ -18,11 +18,11 @@ SELECT plan(21);
 SELECT has_schema('pgpool'::name);
 SELECT tables_are('pgpool', ARRAY['tenant', 'tenant_user']);
 SELECT views_are('pgpool', ARRAY['pg_stat_workers', 'pg_stat_tenants', 'pg_stat_pools', 'pg_stat_clients',
-	'pg_stat_servers']);
+	'pg_stat_servers', 'pg_stat_prepared']);
 SELECT functions_are('pgpool', ARRAY['alter_tenant', 'bad_argument', 'ban_tenant', 'cancel_client', 'check',
 	'check_limits', 'check_running', 'check_tenant', 'config_changed', 'create_tenant', 'drop_tenant', 'drop_user',
 	'lock_tenant', 'preloaded', 'reset_stats', 'restore_default_tenant', 'set_user', 'stat_clients', 'stat_pools',
-	'stat_servers', 'stat_tenants', 'stat_workers', 'terminate_client', 'unban_tenant']);
+	'stat_prepared', 'stat_servers', 'stat_tenants', 'stat_workers', 'terminate_client', 'unban_tenant']);
 SELECT has_role('pgpool_admin'::name);
 SELECT is((SELECT rolcanlogin FROM pg_roles WHERE rolname = 'pgpool_admin'), false, 'pgpool_admin cannot log in');
 

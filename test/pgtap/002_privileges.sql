@@ -3,7 +3,7 @@ BEGIN;
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 SET search_path = public, pg_catalog;
-SELECT plan(26);
+SELECT plan(27);
 
 CREATE ROLE pgpool_t_nobody;
 CREATE ROLE pgpool_t_monitor IN ROLE pg_monitor;
@@ -19,12 +19,12 @@ SELECT is(has_schema_privilege('pgpool_t_nobody', 'pgpool', 'USAGE'), false, 'PU
 
 SELECT set_eq($$SELECT p.proname::text FROM pg_proc p WHERE pronamespace = 'pgpool'::regnamespace
 	AND has_function_privilege('pgpool_t_monitor', p.oid, 'EXECUTE')$$,
-	ARRAY['stat_workers', 'stat_tenants', 'stat_pools', 'stat_clients', 'stat_servers'],
+	ARRAY['stat_workers', 'stat_tenants', 'stat_pools', 'stat_clients', 'stat_servers', 'stat_prepared'],
 	'pg_monitor executes what the views need');
 SELECT set_eq($$SELECT p.proname::text FROM pg_proc p WHERE pronamespace = 'pgpool'::regnamespace
 	AND has_function_privilege('pgpool_t_admin', p.oid, 'EXECUTE')$$,
-	ARRAY['stat_workers', 'stat_tenants', 'stat_pools', 'stat_clients', 'stat_servers', 'create_tenant', 'alter_tenant',
-	'drop_tenant', 'ban_tenant', 'unban_tenant', 'set_user', 'drop_user', 'reset_stats', 'terminate_client',
+	ARRAY['stat_workers', 'stat_tenants', 'stat_pools', 'stat_clients', 'stat_servers', 'stat_prepared', 'create_tenant',
+	'alter_tenant', 'drop_tenant', 'ban_tenant', 'unban_tenant', 'set_user', 'drop_user', 'reset_stats', 'terminate_client',
 	'cancel_client', 'check'], 'pgpool_admin executes the public functions');
 SELECT is_empty($$SELECT r.rolname, c.relname FROM pg_class c, pg_roles r
 	WHERE relnamespace = 'pgpool'::regnamespace AND relkind IN ('r', 'v')
@@ -44,6 +44,7 @@ SELECT lives_ok('SELECT * FROM pgpool.pg_stat_tenants');
 SELECT lives_ok('SELECT * FROM pgpool.pg_stat_pools');
 SELECT lives_ok('SELECT * FROM pgpool.pg_stat_clients');
 SELECT lives_ok('SELECT * FROM pgpool.pg_stat_servers');
+SELECT lives_ok('SELECT * FROM pgpool.pg_stat_prepared');
 SELECT lives_ok('SELECT * FROM pgpool.tenant');
 SELECT throws_ok('SELECT server_password FROM pgpool.tenant_user', '42501');
 SELECT throws_ok($$SELECT pgpool.drop_tenant('default')$$, '42501');

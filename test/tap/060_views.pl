@@ -1,5 +1,5 @@
-# The views tell the truth: their counts equal what pgbench itself counted, they show who serves whom, reset_stats()
-# starts anew; PUBLIC sees nothing, pg_monitor reads, pgpool_admin changes.
+# The views tell the truth: their counts equal what pgbench itself counted, they show who serves whom and who has which
+# prepared statement, reset_stats() starts anew; PUBLIC sees nothing, pg_monitor reads, pgpool_admin changes.
 use strict;
 use warnings FATAL => 'all';
 
@@ -127,9 +127,48 @@ for my $load (@loads)
 	no_clients();
 }
 
+# ---- prepared statements
+my $text = 'SELECT $1 || $2 || 3 -- twin';
+{
+	sub prepare { my ($name, $sql, @types) = @_; return PgPoolWire::message('P', "$name\0$sql\0" . pack 'n N*', scalar @types, @types) }
+	sub bind_execute
+	{
+		my ($name, @values) = @_;
+		return PgPoolWire::message('B', "\0$name\0" . pack('n n', 0, scalar @values) . join('', map { pack('N', length) . $_ } @values) . pack 'n', 0)
+		  . PgPoolWire::message('E', "\0" . pack 'N', 0);
+	}
+	sub step { my ($c, @messages) = @_; $c->send(join '', @messages, PgPoolWire::message('S', '')); my $r = $c->answer(10); return $r->{error} ? "$r->{error}{C} $r->{error}{M}" : $r->{rows}[0] ? $r->{rows}[0][0] : 'ok' }
+	sub prepared { return sql("SELECT $_[0] FROM pgpool.pg_stat_prepared WHERE text = '$text'") }
+	is(prepared('count(*)'), '0', 'nobody has the statement');
+	my @c = map { connect_as($node, user => 'app', password => 'secret') } 1 .. 3;
+	# each in a transaction, so that each has a server of its own
+	is($_->query('BEGIN')->{status}, 'T', 'a transaction of its own') for @c;
+	is(step($c[0], prepare('one', $text, 25, 0), prepare('another', $text, 25, 0), bind_execute('one', 'a', 'b')), 'ab3', 'the first client prepares it twice');
+	is(step($c[1], prepare('one', $text, 25, 0), bind_execute('one', 'c', 'd')), 'cd3', '... and the second once, and they use it');
+	is(prepared("sum(clients) || ' ' || sum(servers)"), '2 2', '2 clients have it, on 2 servers');
+	is(prepared("string_agg(DISTINCT parameter_types::text || tenants::text || bytes, ',')"), '{25,0}{default}' . (length($text) + 1 + 2 + 8), 'types, tenants and size');
+	my %seen = map { $_ => 1 } split /\n/, prepared('name');
+	my @have = map { $_->value("SELECT name FROM pg_prepared_statements WHERE statement = '$text'") } @c[ 0, 1 ];
+	is_deeply([ grep { !$seen{$_} } @have ], [], 'pg_prepared_statements of their servers has it under that name');
+	is($c[2]->value("SELECT count(*) FROM pg_prepared_statements WHERE statement = '$text'"), '0', '... and that of the third server lacks it');
+	step($c[1], PgPoolWire::message('C', "Sone\0"));
+	is(prepared('sum(clients)'), '1', 'a client that closed it does not count');
+	is(step($c[0], PgPoolWire::message('C', "Sone\0")), 'ok', 'the other closes one of its two names');
+	is(prepared('sum(clients)'), '1', '... and counts still');
+	# a text longer than what is shown, with a character of two bytes across the border
+	my $long = 'SELECT 1 -- ' . 'x' x 1011 . "\xc3\xa9\xc3\xa9";
+	is(step($c[2], prepare('long', $long)), 'ok', 'a long text');
+	is(sql("SELECT octet_length(text) || right(text, 2) FROM pgpool.pg_stat_prepared WHERE text LIKE 'SELECT 1 -- x%'"), '1023xx', 'is cut between two characters');
+	$_->close for @c;
+	no_clients();
+	is(prepared('coalesce(sum(clients), 0)'), '0', 'nobody has a name for it any more');
+	cmp_ok(prepared('coalesce(sum(servers), 0)'), '>', 0, '... but servers have it still');
+}
+
 # ---- privileges
-my @views = map { "pgpool.pg_stat_$_" } qw(workers tenants pools clients servers);
+my @views = map { "pgpool.pg_stat_$_" } qw(workers tenants pools clients servers prepared);
 sub as { my ($role, $query) = @_; my $r = $admin->query("SET ROLE $role; $query"); my $e = $r->{error}; $admin->query('RESET ROLE'); return $e ? $e->{C} : 'ok' }
+sub texts_for { my $role = shift; my $r = $admin->query("SET ROLE $role; SELECT bool_or(text IS NOT NULL) FROM pgpool.pg_stat_prepared WHERE bytes > 0"); $admin->query('RESET ROLE'); return $r->{error} ? 'refused' : $r->{rows}[0][0] }
 my @changes = ("SELECT pgpool.create_tenant('t1')", "SELECT pgpool.alter_tenant('t1', pool_size => 2)", "SELECT pgpool.set_user('t1', 'app')", "SELECT pgpool.drop_user('t1', 'app')",
 	"SELECT pgpool.ban_tenant('t1')", "SELECT pgpool.unban_tenant('t1')", "SELECT pgpool.drop_tenant('t1')", 'SELECT pgpool.reset_stats()',
 	'SELECT pgpool.terminate_client(1)', 'SELECT pgpool.cancel_client(1)', 'SELECT count(*) FROM pgpool.check()');
@@ -140,6 +179,8 @@ for my $role (qw(nobody reader chief))
 	is("@read", '', "$role: reading the views is $wanted{$role}[0]");
 	my @change = grep { as($role, $_) ne $wanted{$role}[1] } @changes;
 	is("@change", '', "$role: changing is $wanted{$role}[1]");
+	my $shown = $role eq 'nobody' ? 'refused' : $role eq 'reader' ? 't' : 'f';
+	is(texts_for($role), $shown, "$role: texts of prepared statements are seen: $shown");
 	is(as($role, 'SELECT server_password FROM pgpool.tenant_user'), '42501', "$role: no stored password can be read");
 	is(as($role, $_), '42501', "$role: $_ is refused") for "INSERT INTO pgpool.tenant (name) VALUES ('x')", 'UPDATE pgpool.tenant SET pool_size = 1', 'DELETE FROM pgpool.tenant_user';
 }
