@@ -143,8 +143,17 @@ my $text = 'SELECT $1 || $2 || 3 -- twin';
 	my @c = map { connect_as($node, user => 'app', password => 'secret') } 1 .. 3;
 	# each in a transaction, so that each has a server of its own
 	is($_->query('BEGIN')->{status}, 'T', 'a transaction of its own') for @c;
-	is(step($c[0], prepare('one', $text, 25, 0), prepare('another', $text, 25, 0), bind_execute('one', 'a', 'b')), 'ab3', 'the first client prepares it twice');
-	is(step($c[1], prepare('one', $text, 25, 0), bind_execute('one', 'c', 'd')), 'cd3', '... and the second once, and they use it');
+	sql('SELECT pgpool.reset_stats()');
+	my @counts = qw(uses hits parses evictions);
+	my $of_pool = "SELECT concat_ws(' ', " . join(', ', map { "statement_$_" } @counts) . ", round(statement_hit_rate::numeric, 2)) FROM pgpool.pg_stat_pools WHERE role = ";
+	is(sql("$of_pool 'app'"), '0 0 0 0', 'reset_stats(): no statement yet, and no hit rate');
+	is(step($c[0], prepare('one', $text, 25, 0)), 'ok', 'the first client prepares it');
+	is(step($c[0], prepare('another', $text, 25, 0)), 'ok', '... and once more');
+	is(step($c[0], bind_execute('one', 'a', 'b')), 'ab3', '... and uses it');
+	is(step($c[0], PgPoolWire::message('D', "Sanother\0"), bind_execute('another', 'c', 'd')), 'cd3', '... under both names');
+	is(step($c[1], prepare('one', $text, 25, 0), bind_execute('one', 'e', 'f')), 'ef3', 'the second client prepares it and uses it');
+	is(prepared(join " || ' ' || ", map { "sum($_)" } @counts), '3 5 2 0', '3 uses; 2 parses; 5 messages that needed none');
+	is(sql("$of_pool 'app'"), '3 5 2 0 0.71', 'pg_stat_pools has the same, and their rate');
 	is(prepared("sum(clients) || ' ' || sum(servers)"), '2 2', '2 clients have it, on 2 servers');
 	is(prepared("string_agg(DISTINCT parameter_types::text || tenants::text || bytes, ',')"), '{25,0}{default}' . (length($text) + 1 + 2 + 8), 'types, tenants and size');
 	my %seen = map { $_ => 1 } split /\n/, prepared('name');
@@ -163,6 +172,22 @@ my $text = 'SELECT $1 || $2 || 3 -- twin';
 	no_clients();
 	is(prepared('coalesce(sum(clients), 0)'), '0', 'nobody has a name for it any more');
 	cmp_ok(prepared('coalesce(sum(servers), 0)'), '>', 0, '... but servers have it still');
+
+	# a server that has room for few
+	$node->append_conf('postgresql.conf', 'pgpool.max_prepared_statements = 2');
+	$node->reload;
+	my $c = connect_as($node, user => 'nobody', password => 'secret');
+	$c->query('BEGIN');
+	my $n = 0;
+	ok(poll_until(sub { $n++; step($c, prepare("s$n", "SELECT $n -- room")); sql("SELECT statement_evictions > 1 FROM pgpool.pg_stat_pools WHERE role = 'nobody'") eq 't' }), "$n statements on one server: some must go");
+	my ($evictions, $there) = split / /, sql("SELECT sum(evictions) || ' ' || sum(servers) FROM pgpool.pg_stat_prepared WHERE text LIKE '%-- room'");
+	is($evictions + $there, $n, "each is there ($there) or was closed ($evictions)");
+	is($there, $c->value("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%-- room'"), 'pg_prepared_statements of that server has the same number');
+	is(sql("SELECT statement_evictions FROM pgpool.pg_stat_pools WHERE role = 'nobody'"), $evictions, '... and pg_stat_pools counts them');
+	$c->close;
+	$node->append_conf('postgresql.conf', 'pgpool.max_prepared_statements = 1000');
+	$node->reload;
+	no_clients();
 }
 
 # ---- privileges
