@@ -188,6 +188,15 @@ $(BUILD)/tools/%: $(BUILD)/toolobj/test/tools/%.o $(TOOL_OBJS)
 	@mkdir -p $(@D); echo '  LINK  $@'; $(CXX) -Wl,--as-needed -o $@ $^ $(PQ_LIBS) -lssl -lcrypto -lpthread
 tools: $(TOOLS)
 
+# PostgreSQL's own test programs, from its source (dev/pgsource.sh fetches it).  The traces to compare with are those of
+# a libpq of the same version.
+PIPELINE     = $(BUILD)/pgsource-$(PG_MAJOR)/src/test/modules/libpq_pipeline
+$(BUILD)/pgtests/libpq_pipeline: $(PIPELINE)/libpq_pipeline.c
+	@mkdir -p $(@D); echo '  CC    $<'; rm -rf $@.traces
+	@$(CC) -O1 -g $(PQ_CFLAGS) $(SERVER_INC) -o $@ $< -L$$($(PG_CONFIG) --pkglibdir) $(PQ_LIBS) -lpgcommon -lpgport
+	@case $$($(PKG_CONFIG) --modversion libpq) in $(PG_MAJOR).*) cp -R $(PIPELINE)/traces $@.traces ;; esac
+pgtests: $(BUILD)/pgtests/libpq_pipeline
+
 # ---------------------------------------------------------------- source checks
 layercheck:
 	@dev/layercheck.sh
@@ -246,6 +255,7 @@ help:
 	@echo 'make fuzz          each libFuzzer target for FUZZ_SECONDS=60; FUZZ="frame scan"'
 	@echo 'make fuzz-replay   the fuzz corpora once, without clang'
 	@echo 'make tools         the test programs of test/tools'
+	@echo 'make pgtests       test programs of PostgreSQL itself, from its source (dev/pgsource.sh fetches it)'
 	@echo 'make layercheck    includes never point up; proto and core compile without PostgreSQL, libuv, OpenSSL'
 	@echo 'make format-check  clang-format (make format applies it; make tidy runs clang-tidy)'
 	@echo 'make compile-17    build against PostgreSQL 17 (or compile-18) in a Debian chroot; needs root and debootstrap'
@@ -254,7 +264,7 @@ help:
 	@echo 'Variables: PG_CONFIG=path  BUILD=directory  WERROR=1  OPTFLAGS="-O2 -g"  CXX=clang++'
 
 .PHONY: all libs install-libraries uninstall-libraries clean-build distclean unit unit-build fuzz fuzz-replay replay-build \
-        tools layercheck format-check format tidy shellcheck setup check installcheck pgtap tap demo demo-stop bench \
+        tools pgtests layercheck format-check format tidy shellcheck setup check installcheck pgtap tap demo demo-stop bench \
         compile-17 compile-18 dist help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -253,6 +253,7 @@ report_prove() { # log status files
     counts=$(prove_counts "$1" "$2" "$3")
     # shellcheck disable=SC2086 # three numbers
     end $counts
+    sed -nE 's/^(\[[0-9:]+\] )?(\S+) \.+ skipped: (.*)/    | \2 is skipped: \3/p' "$1"
     case $counts in *' 0 '*) ;; *)
         # what passed, and what servers and pgbench say while they start
         grep -vE ' \.\.+ ok( |$)|^ok [0-9]|^ok  +[0-9]+ ms|^# (initializing|NOTICE: |creating|generating|vacuuming|done in|[0-9]+ of)|^\[[0-9:]+\]$' \
@@ -280,6 +281,22 @@ run_pgtap() {
     cluster_stop pgtap
     report_prove "$log" "$code" ${#files[@]}
 }
+# PostgreSQL's own test programs for the files that run them: PGTESTS is where they are; NO_PGTESTS is why the source of
+# PostgreSQL is not here. A program that does not compile is a failure of its test.
+PGTESTS='' NO_PGTESTS=''
+pg_tests() { # files
+    case " $* " in *libpq_pipeline*) ;; *) return 0 ;; esac
+    PGTESTS=$OUT/pgtests
+    if ! bounded 900 "$LOGS/pgsource.log" dev/pgsource.sh; then
+        NO_PGTESTS=$(tail -n 1 "$LOGS/pgsource.log")
+    elif ! bounded 300 "$LOGS/pgtests.log" make --no-print-directory PG_CONFIG="$PG_CONFIG" pgtests; then
+        show "$LOGS/pgtests.log"
+        rm -rf "$PGTESTS"
+    elif ! user_can_read "$PGTESTS"; then
+        cp -R "$PGTESTS" "$RUN/pgtests"
+        PGTESTS=$RUN/pgtests
+    fi
+}
 run_tap() {
     begin tap "TAP: drivers, replicas, TLS, crash, restart"
     local files=(test/tap/*.pl) perl_lib code=0 dir pgxs
@@ -290,12 +307,13 @@ run_tap() {
     dir=$RUN/tap
     as_user mkdir -p "$dir/tmp_check/log"
     pgxs=$(dirname "$("$TREE_CONFIG" --pgxs)")
+    pg_tests "${files[@]}"
     perl_lib=$pgxs/../test/perl
     [ -f "$perl_lib/PostgreSQL/Test/Cluster.pm" ] || perl_lib=$pgxs/../../src/test/perl
     # TESTDIR until 15, TESTDATADIR and TESTLOGDIR since 16
     bounded "${TAP_SECONDS:-2400}" "$log" as_user -C "$STAGE" env PATH="$BINDIR:$PATH" TMPDIR="$SOCK" PG_CONFIG="$TREE_CONFIG" \
         TESTDIR="$dir" TESTDATADIR="$dir/tmp_check" TESTLOGDIR="$dir/tmp_check/log" \
-        PG_REGRESS="$pgxs/../test/regress/pg_regress" PGPOOL_TOOLS="$TOOLS" PG_TEST_TIMEOUT_DEFAULT=120 \
+        PG_REGRESS="$pgxs/../test/regress/pg_regress" PGPOOL_TOOLS="$TOOLS" PGPOOL_PGTESTS="$PGTESTS" PGPOOL_NO_PGTESTS="$NO_PGTESTS" PG_TEST_TIMEOUT_DEFAULT=120 \
         prove -I "$perl_lib" -I test/tap --failures --timer "-j${TAP_JOBS:-2}" "${files[@]}" || code=$?
     report_prove "$log" "$code" ${#files[@]}
 }

@@ -58,6 +58,8 @@ find_missing() {
     need perl has prove
     need libtap-parser-sourcehandler-pgtap-perl perl -MTAP::Parser::SourceHandler::pgTAP -e 1
     need libipc-run-perl perl -MIPC::Run -e 1
+    # dev/source.sh; without apt it has nothing to unpack
+    ! has apt-get >/dev/null || need dpkg-dev has dpkg-source
 }
 
 find_missing
