@@ -80,7 +80,7 @@ void ServerConn::assign(Session *session)
 	session_ = session;
 	serial_ = pool_.engine().next_assignment();
 	sent_at_assign_ = stream_->sent();
-	said_fatal_ = starting_over_ = false;
+	said_fatal_ = starting_over_ = withheld_due_ = refusal_due_ = false;
 	replay_.stop();
 	our_error_ = {};
 	interrupt_later_ = false;
@@ -205,8 +205,9 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 	if (length < 4 || length > proto::kMaxMessage + 1)
 		return Header::Broken;
 	total = size_t{length} + 1;
-	const bool whole = is_needed_whole(*p) || (*p == 'E' && (session_ == nullptr || replies_.front_is_ours() ||
-	                                                         (replies_.front_names_statement() && total <= kChunk)));
+	const bool short_one = total <= kChunk && session_ && replies_.front_names_statement();
+	const bool whole = is_needed_whole(*p) || (*p == 'E' && (!session_ || replies_.front_is_ours() || short_one)) ||
+	                   (*p == 't' && short_one && replay_.on());
 	if (!whole || have >= total)
 		return Header::Whole;
 	return total > kChunk ? Header::Broken : Header::More;
@@ -267,11 +268,9 @@ void ServerConn::service_data(const char *data, size_t size)
 		bool forward = true;
 		if (!message(type, {p + proto::kHeaderSize, n - proto::kHeaderSize}, forward))
 			return;
-		if (!forward)
+		if (!forward || withheld_due_)
 			put_run(p);
-		if (refusal_due_ && session_)
-			session_->stream()->queue(refusal_.data(), refusal_.size());
-		refusal_due_ = false;
+		put_ours(type);
 		p += n;
 		if (!forward)
 			run = p;
@@ -304,6 +303,12 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 	if (v.violation || type == 'K' || type == 'R') {
 		out_of_step("a message that answers nothing");
 		return false;
+	}
+	const bool all_types = type == 't' && body.size() >= 2 && body.size() == 2 + 4 * size_t{proto::load16(body.data())};
+	if (all_types && replay_.on() && v.forward) {
+		withhold(body);
+		forward = false;
+		return true;
 	}
 	if (replay_.on() && v.forward && type != 'E' && type != 'N' && type != 'A' && type != 'S')
 		replay_.stop(); // the client is told something
@@ -344,6 +349,23 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		break;
 	}
 	return true;
+}
+
+// Describe of a stale statement is answered by ParameterDescription and then the error.
+void ServerConn::withhold(std::string_view parameter_description)
+{
+	withheld_.clear();
+	proto::Writer(withheld_).begin('t').bytes(parameter_description).end();
+	withheld_due_ = true;
+}
+
+// Queues what goes to the client before a message of this type, or in its place.
+void ServerConn::put_ours(char type)
+{
+	if (type != 't' && std::exchange(withheld_due_, false) && session_ && !starting_over_)
+		session_->stream()->queue(withheld_.data(), withheld_.size());
+	if (std::exchange(refusal_due_, false) && session_)
+		session_->stream()->queue(refusal_.data(), refusal_.size());
 }
 
 // An error of something that was sent.

@@ -107,6 +107,8 @@ private:
 	void error(const Replies::Verdict &v, std::string_view body, bool &forward);
 	bool start_over(std::string_view error);
 	bool rename(std::string_view error);
+	void withhold(std::string_view parameter_description);
+	void put_ours(char type);
 	void parameter(std::string_view body);
 	void command_complete(char answered, std::string_view tag);
 	void finished(char status, bool forward);
@@ -134,6 +136,7 @@ private:
 	proto::Error our_error_; // of a message of ours
 	std::string stash_out_;  // what applies the settings, until it is flushed
 	std::string refusal_;    // ErrorResponse in place of the backend's
+	std::string withheld_;   // ParameterDescription that waits for what comes behind it
 	std::string stash_;      // the start of a message that is needed whole
 	std::unique_ptr<proto::ScramClient> scram_;
 	uint64_t sent_at_assign_ = 0;
@@ -161,6 +164,7 @@ private:
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
 	bool starting_over_ = false;    // the batch is served once more as soon as the Sync is answered
 	bool refusal_due_ = false;
+	bool withheld_due_ = false;
 	bool said_fatal_ = false;
 	bool interrupt_later_ = false;
 	bool client_was_heard_ = false; // since the last tick
