@@ -163,8 +163,10 @@ void ServerStatements::closing(Statement *s, uint64_t batch)
 void ServerStatements::parsed(Statement *s)
 {
 	auto it = items_.find(s);
-	if (it != items_.end() && it->second.state == State::Parsing)
-		it->second.state = State::Present;
+	if (it == items_.end() || it->second.state != State::Parsing)
+		return;
+	it->second.state = State::Present;
+	it->second.gone = false;
 }
 
 void ServerStatements::closed(Statement *s, StatementStore &store)
@@ -195,11 +197,17 @@ void ServerStatements::parse_void(Statement *s, StatementStore &store)
 	store.release(s);
 }
 
-void ServerStatements::close_void(Statement *s)
+void ServerStatements::close_void(Statement *s, StatementStore &store)
 {
 	auto it = items_.find(s);
 	if (it == items_.end() || it->second.state != State::Closing)
 		return;
+	if (it->second.gone) {
+		used_.erase(it->second.used);
+		items_.erase(it);
+		store.release(s);
+		return;
+	}
 	it->second.state = State::Present;
 	it->second.parsed_at = 0; // a Parse behind the Close may have told a later time
 }
@@ -219,10 +227,13 @@ void ServerStatements::clear(StatementStore &store)
 {
 	for (auto it = used_.begin(); it != used_.end();) {
 		Statement *s = *it++;
-		if (items_.at(s).state == State::Present) {
-			used_.erase(items_.at(s).used);
+		Item &item = items_.at(s);
+		if (item.state == State::Present) {
+			used_.erase(item.used);
 			items_.erase(s);
 			store.release(s);
+		} else if (item.state == State::Closing || item.closing) {
+			item.gone = true; // its Close was sent behind this, and may yet be void
 		}
 	}
 }

@@ -116,7 +116,7 @@ public:
 	void parsed(Statement *s);                                  // its reply came
 	void closed(Statement *s, StatementStore &store);
 	void parse_void(Statement *s, StatementStore &store); // failed or was skipped
-	void close_void(Statement *s);
+	void close_void(Statement *s, StatementStore &store);
 	// The least recently used one that can go, when there are more than `limit`; nullptr: none.
 	Statement *surplus(size_t limit);
 	template <class F> void each(F f) const // that is there for certain
@@ -137,6 +137,7 @@ private:
 		uint64_t batch;
 		std::list<Statement *>::iterator used;
 		uint64_t parsed_at;   // store's clock
+		bool gone = false;    // Closing, and taken away already by another way
 		bool closing = false; // Parsing, behind a Close that is not answered yet
 	};
 	bool outdated(const Statement *s, const Item &item) const

@@ -242,12 +242,16 @@ Replies::Verdict Replies::received(char type, char status)
 		status_ = status;
 		if (probing_ && !probe_seen_)
 			return v; // of a Sync that the copy did not eat
-		if (probing_)
+		if (probing_) {
 			probing_ = doubtful_ = false;
+			was_doubtful_ = true;
+		}
 		if (!ends_in_ready(front())) {
 			// In doubt, a further ReadyForQuery is one that a copy did not eat: it ends the skipping, too.
 			v.violation = !doubtful_;
 			skipping_ = false;
+			if (empty())
+				unsynced_ = false;
 			return v;
 		}
 		v = answer(front());

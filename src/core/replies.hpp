@@ -9,10 +9,10 @@
 //   - After an error in Parse .. Close the server discards everything up to the next Sync, Query and
 //     FunctionCall included. An error under a Query, FunctionCall or Sync discards nothing.
 //   - In copy-in mode the server discards Sync and Flush up to CopyDone or CopyFail; after a failed copy
-//     CopyData, CopyDone and CopyFail are discarded. A Sync that we know to be discarded is not even sent
-//     (eats_sync()). One that went before the copy began may or may not have been discarded when the copy
-//     fails, which nobody can tell from here: doubtful() is then true, until an empty query of ours has
-//     been answered (probe()): replies that are due come before its own.
+//     CopyData, CopyDone and CopyFail are discarded. Whether a Sync that went before or into a copy was
+//     discarded when the copy fails, nobody can tell from here: doubtful() is then true, until an empty
+//     query of ours has been answered (probe()): replies that are due come before its own. As the account
+//     of what failed may have been wrong meanwhile, such a server connection is closed afterwards.
 //
 // A transaction's state comes from the ReadyForQuery's byte alone. Knows no socket, no session.
 #pragma once
@@ -77,8 +77,8 @@ public:
 	bool empty() const { return head_ == entries_.size(); }
 	size_t size() const { return entries_.size() - head_; }
 	bool copy_in() const { return copy_in_; }
-	bool eats_sync() const { return copy_in_ && !copy_ending_; }
 	bool doubtful() const { return doubtful_; }
+	bool was_doubtful() const { return was_doubtful_; }
 	// All seems answered, but in doubt: an empty query is the way to know.
 	bool wants_probe() const { return doubtful_ && empty() && status_ == 'I' && !unsynced_ && !skipping_ && !copy_in_; }
 	void probe(); // it is sent
@@ -124,6 +124,7 @@ private:
 	bool copy_ending_ = false;  // CopyDone or CopyFail went since the copy began
 	bool dropped_sync_ = false; // a Sync went into the copy
 	bool doubtful_ = false;
+	bool was_doubtful_ = false;
 	bool probing_ = false;
 	bool probe_seen_ = false; // the reply to it has begun
 	char status_ = 'I';

@@ -139,7 +139,8 @@ void ServerConn::cleaned()
 {
 	if (gone_ || state_ == ServerState::Closing)
 		return;
-	if (stale() || said_fatal_ || foreign_identity_ || stream_->broken() || expired(pool_.engine().now())) {
+	if (stale() || replies_.was_doubtful() || said_fatal_ || foreign_identity_ || stream_->broken() ||
+	    expired(pool_.engine().now())) {
 		close();
 		return;
 	}

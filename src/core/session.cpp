@@ -305,12 +305,6 @@ void Session::forward(const char *p, const char *end)
 			if (verdict != Rewrite::Verbatim)
 				break;
 		}
-		if (type == 'S' && length == 4 && server_->replies().eats_sync()) {
-			out.append(run, static_cast<size_t>(p - run));
-			p += proto::kHeaderSize;
-			run = p;
-			continue;
-		}
 		const bool unnamed_parse = type == 'P' && total > proto::kHeaderSize && p[proto::kHeaderSize] == '\0';
 		server_->replies().sent(unnamed_parse ? Replies::kUnnamedParse : type);
 		if (type == 'Q' || type == 'E' || type == 'F')

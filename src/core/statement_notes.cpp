@@ -48,7 +48,7 @@ void StatementNotes::make_void(uint32_t count, ClientStatements *client)
 		if (n.what == OnServer::Parse)
 			server_.parse_void(n.statement, store_);
 		else if (n.what == OnServer::Close)
-			server_.close_void(n.statement);
+			server_.close_void(n.statement, store_);
 		const bool later_stands = n.name.empty() && client && client->find("") != n.statement;
 		if (n.renames && client && !later_stands) // an unnamed statement makes way for the next at once
 			store_.release(client->set(n.name, n.before));
