@@ -9,6 +9,20 @@
 namespace pgpool::core
 {
 
+namespace
+{
+
+bool begins_transaction(std::string_view text)
+{
+	const std::string_view word = text.substr(0, 5);
+	auto is = [&](const char *wanted) {
+		return std::equal(word.begin(), word.end(), wanted, wanted + 5, [](char a, char b) { return (a | 0x20) == b; });
+	};
+	return is("begin") || is("start"); // nothing else begins so
+}
+
+} // namespace
+
 // ---- the store
 
 uint64_t StatementStore::hash(std::string_view body, std::string_view meaning)
@@ -36,6 +50,7 @@ Statement *StatementStore::intern(std::string_view body, std::string_view meanin
 	s->name = std::string(kStatementPrefix) + std::to_string(next_++);
 	s->hash = h;
 	s->references = 1;
+	s->begins = begins_transaction(body);
 	bytes_ += s->body.size();
 	by_hash_.emplace(h, Entry{s, std::string(meaning)});
 	return s;

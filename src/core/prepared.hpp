@@ -30,6 +30,7 @@ struct Statement {
 	std::string name; // on backends
 	uint64_t hash;
 	uint32_t references = 0;
+	bool begins = false;      // BEGIN or START TRANSACTION
 	uint64_t valid_since = 0; // store's clock: what a backend parsed before is outdated
 	// For pg_stat_prepared: Bind of it; Parse, Bind and Describe that needed nothing of the server; Parse sent;
 	// Close sent to make room.

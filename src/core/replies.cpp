@@ -52,7 +52,7 @@ void Replies::pop()
 {
 	rounds_ -= ends_in_ready(front());
 	fakes_ -= is_fake(front());
-	executing_ -= executes(front());
+	executing_ -= executes(static_cast<char>(entries_[head_] & 0x7f));
 	if (++head_ == entries_.size()) {
 		entries_.clear();
 		head_ = 0;
@@ -87,6 +87,7 @@ bool Replies::sent(char type, Owner owner)
 	case 'B':
 	case 'D':
 	case 'E':
+	case kBegin:
 	case 'C':
 	case kNotedParse:
 	case kNotedClose:

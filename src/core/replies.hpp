@@ -40,6 +40,8 @@ public:
 	// Without a note: a Parse that the server refuses in our stead, and Parse of the unnamed statement.
 	static constexpr char kRefused = 'r';
 	static constexpr char kUnnamedParse = 'u';
+	// An Execute that changes nothing that a Parse behind it looks at: BEGIN.
+	static constexpr char kBegin = 'e';
 	// A message of this type went (or is about to go) to the server. False: it has no reply.
 	bool sent(char type, Owner owner = Owner::Forward);
 	// The reply that is due now and is ours to make: '1' or '3'; 0 = none. It is taken.
@@ -99,7 +101,11 @@ public:
 private:
 	static constexpr uint8_t kSkipBit = 0x80;
 	static Owner owner(uint8_t e) { return e & kSkipBit ? Owner::Skip : Owner::Forward; }
-	static char type(uint8_t e) { return static_cast<char>(e & 0x7f); }
+	static char type(uint8_t e)
+	{
+		const char t = static_cast<char>(e & 0x7f);
+		return t == kBegin ? 'E' : t;
+	}
 
 	char front() const { return empty() ? '\0' : type(entries_[head_]); }
 	void push(char type, Owner owner);

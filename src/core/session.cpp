@@ -305,8 +305,7 @@ void Session::forward(const char *p, const char *end)
 			if (verdict != Rewrite::Verbatim)
 				break;
 		}
-		const bool unnamed_parse = type == 'P' && total > proto::kHeaderSize && p[proto::kHeaderSize] == '\0';
-		server_->replies().sent(unnamed_parse ? Replies::kUnnamedParse : type);
+		server_->replies().sent(kind_of(p, have));
 		if (type == 'Q' || type == 'E' || type == 'F')
 			queries_++;
 		if (type == 'Q')
@@ -357,6 +356,15 @@ void Session::retry(const char *p, const char *end)
 	dead->abandon();
 	const std::string all(p, static_cast<size_t>(end - p));
 	process(all.data(), all.size());
+}
+
+// The type of a message as Replies knows it.
+char Session::kind_of(const char *message, size_t have) const
+{
+	const bool unnamed = have > proto::kHeaderSize && message[proto::kHeaderSize] == '\0';
+	if (*message == 'P' && unnamed)
+		return Replies::kUnnamedParse;
+	return *message == 'E' && unnamed && begin_bound_ ? Replies::kBegin : *message;
 }
 
 void Session::on_discarded()

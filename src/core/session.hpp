@@ -108,6 +108,7 @@ private:
 	bool check_header(char type, uint32_t length);
 	void forward(const char *p, const char *end);
 	void send(std::string &out, const char *run, const char *end);
+	char kind_of(const char *message, size_t have) const;
 	void acquire(const char *p, const char *end);
 	void stash(const char *p, const char *end) { inbuf_.assign(p, static_cast<size_t>(end - p)); }
 	void leave();
@@ -173,6 +174,7 @@ private:
 	bool holding_ = false;  // the server does not have our settings yet
 	bool settling_ = false;
 	bool raw_names_ = false;      // a statement went to the server under the client's own name
+	bool begin_bound_ = false;    // to the unnamed portal
 	bool unnamed_shared_ = false; // the unnamed statement is a shared one, in statements_
 	bool unnamed_waits_ = false;  // the unnamed statement was prepared, not yet used, and is too long to remember
 	bool dead_ = false;

@@ -413,8 +413,12 @@ Session::Rewrite Session::rewrite_bind(const char *message, size_t have, size_t 
 	Statement *s;
 	std::string server_name;
 	const Rewrite verdict = resolve(name, out, s, server_name);
+	if (verdict == Rewrite::Verbatim)
+		begin_bound_ = false;
 	if (verdict != Rewrite::Done)
 		return verdict;
+	if (portal.empty())
+		begin_bound_ = s && s->begins;
 	if (s) {
 		bump(pool_->counters().statement_uses);
 		s->uses++;
