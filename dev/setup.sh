@@ -1,6 +1,8 @@
 #!/bin/bash
 # dev/setup.sh [build|demo|check] - installs the Debian packages that are missing for `make demo` or `make check`.
 #
+# For `check` it calls dev/drivers.sh, too, which installs what is optional and never fails.
+#
 # Owns: nothing but the packages it installs. It looks for what is needed (programs, headers, Perl modules), not for
 #       package names, so PostgreSQL from another source is fine: give PG_CONFIG.
 # Needs: nothing if nothing is missing. Else apt-get, and root or sudo.
@@ -62,8 +64,13 @@ find_missing() {
     ! has apt-get >/dev/null || need dpkg-dev has dpkg-source
 }
 
+drivers() { [ "$what" != check ] || "$ROOT/dev/drivers.sh"; }
+
 find_missing
-[ ${#missing[@]} -gt 0 ] || exit 0
+if [ ${#missing[@]} = 0 ]; then
+    drivers
+    exit 0
+fi
 
 has apt-get >/dev/null || fail "these are missing: ${missing[*]} (names of Debian packages), and there is no apt-get here: install them by hand"
 sudo=()
@@ -100,3 +107,4 @@ fi
 installed=("${missing[@]}")
 find_missing
 [ ${#missing[@]} -eq 0 ] || fail "installed ${installed[*]}, but these are still missing: ${missing[*]}"
+drivers
