@@ -3,7 +3,9 @@
 // A shared statement may be stale: prepared before the result type of its tables changed, or taken away behind
 // our back. The backend says so at Bind or Describe. When that is the first thing that it answers in a batch
 // outside a transaction block, nothing was executed and nothing was told to the client, so the batch is served
-// once more with the statement parsed anew. Owns the copy of the bytes. Must not know messages.
+// once more with the statement parsed anew. A stale one only if the batch asks for a description, too: a client
+// that goes by one of its own, from before, would take the new columns for the old; it needs the error.
+// Owns the copy of the bytes. Knows no more of messages than where the next one begins.
 #pragma once
 
 #include <string>
@@ -11,6 +13,8 @@
 
 #include "core/ports.hpp"
 #include "core/prepared.hpp"
+#include "proto/message.hpp"
+#include "proto/wire.hpp"
 
 namespace pgpool::core
 {
@@ -45,6 +49,15 @@ public:
 		bytes_.clear();
 	}
 	Statement *statement() const { return statement_; }
+	bool describes() const
+	{
+		for (size_t at = 0; at + proto::kHeaderSize <= bytes_.size();
+		     at += size_t{proto::load32(&bytes_[at + 1])} + 1) {
+			if (bytes_[at] == 'D')
+				return true;
+		}
+		return false;
+	}
 	std::string_view bytes() const { return bytes_; }
 
 private:

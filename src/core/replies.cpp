@@ -278,6 +278,15 @@ Replies::Verdict Replies::received(char type, char status)
 	return v;
 }
 
+bool Replies::round_is_ours() const
+{
+	for (size_t i = head_; i < entries_.size(); i++) {
+		if (ends_in_ready(type(entries_[i])))
+			return owner(entries_[i]) == Owner::Skip;
+	}
+	return false;
+}
+
 bool Replies::fake_due() const
 {
 	return is_fake(front());

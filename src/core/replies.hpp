@@ -93,6 +93,9 @@ public:
 	// No transaction, no reply to come, no Sync to come: the next message begins something new.
 	bool at_rest() const { return empty() && status_ == 'I' && !unsynced_ && !skipping_ && !doubtful_ && !copy_in_; }
 	// The front entry is ours: the server works for us.
+	// So is all up to the next ReadyForQuery, which is ours. A Parse of ours in the client's batch is not: it
+	// is answered together with the client's messages behind it.
+	bool round_is_ours() const;
 	bool front_is_ours() const { return !empty() && owner(entries_[head_]) == Owner::Skip; }
 
 	// What the client still waits for becomes ours: it is gone, or all will be sent again.

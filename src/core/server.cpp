@@ -421,7 +421,8 @@ bool ServerConn::rename(std::string_view body)
 bool ServerConn::start_over(std::string_view error)
 {
 	const bool lost = is_unknown_statement(error);
-	if ((!lost && !is_stale_plan(error)) || session_->mid_message() || session_->leaving_ ||
+	const bool stale = is_stale_plan(error) && replay_.describes();
+	if ((!lost && !stale) || session_->mid_message() || session_->leaving_ ||
 	    !(replies_.empty() || replies_.only_sync()))
 		return false;
 	StatementStore &store = pool_.engine().statements();
@@ -507,7 +508,7 @@ void ServerConn::finished(char status, bool forward)
 	}
 	if (state_ == ServerState::Cleaning && !replies_.empty())
 		interrupt(); // of a pipeline, the next query runs now
-	if (interrupt_later_ && !replies_.front_is_ours()) {
+	if (interrupt_later_ && !replies_.round_is_ours()) {
 		interrupt_later_ = false;
 		if (!replies_.empty())
 			interrupt();

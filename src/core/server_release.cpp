@@ -151,7 +151,7 @@ void ServerConn::interrupt()
 {
 	// While the server is this client's, so that no other client's query can be hit: kill() is
 	// synchronous, and the next client's bytes are written after it.
-	if (session_ && !session_->login() && replies_.front_is_ours() && replies_.size() > 0) {
+	if (session_ && !session_->login() && replies_.round_is_ours()) {
 		interrupt_later_ = true; // it works for us now: the client's query comes behind
 		return;
 	}

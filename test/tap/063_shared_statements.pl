@@ -19,6 +19,8 @@ sub close_of { my $name = shift; return PgPoolWire::message('C', "S$name\0") }
 sub execute  { return PgPoolWire::message('E', "\0" . pack 'N', 0) }
 sub flush    { return PgPoolWire::message('H', '') }
 sub sync     { return PgPoolWire::message('S', '') }
+sub columns  { return PgPoolWire::message('D', "P\0") }
+sub shown_of { my $name = shift; return bind_to($name) . columns() . execute() . sync() }
 sub run_of   { my $name = shift; return bind_to($name) . execute() . sync() }
 
 sub ask { my ($c, @m) = @_; $c->send(join '', @m); return shown($c->answer) }
@@ -40,8 +42,9 @@ owner('CREATE TABLE app.t (a int); ALTER TABLE app.t OWNER TO app; INSERT INTO a
 my $text = 'SELECT * FROM t';
 is(ask($c, parse('s', $text), run_of('s')), '(1) SELECT 1 I', 'prepared and executed');
 owner('ALTER TABLE app.t ADD COLUMN b int DEFAULT 2');
-is(ask($c, run_of('s')), '(1,2) SELECT 1 I', 'Bind of a statement that DDL made stale: prepared anew');
-is(ask($c, run_of('s')), '(1,2) SELECT 1 I', '... and stays so');
+is(ask($c, run_of('s')), '0A000 cached plan must not change result type I', 'a client that knows the columns from before gets the error');
+is(ask($c, shown_of('s')), '(1,2) SELECT 1 I', 'one that asks for them gets the statement prepared anew');
+is(ask($c, run_of('s')), '(1,2) SELECT 1 I', '... and it stays so');
 
 owner('ALTER TABLE app.t ADD COLUMN c int DEFAULT 3');
 $c->send(describe('s') . sync());
@@ -50,17 +53,17 @@ my @told = map { $_->[0] eq 'T' ? 'T' . unpack('n', $_->[1]) : $_->[0] } @{ $c->
 is("@told", 't T3 Z', 'Describe of a stale statement tells the new columns');
 
 owner('ALTER TABLE app.t ADD COLUMN d int DEFAULT 4');
-$c->send(bind_to('s') . execute() . flush());
+$c->send(bind_to('s') . columns() . execute() . flush());
 my @types;
 while (my $m = $c->next) { push @types, $m->[0]; last if $m->[0] eq 'C' }
-is("@types", '2 D C', 'with Flush in place of Sync nothing of it is seen, either');
+is("@types", '2 T D C', 'with Flush in place of Sync nothing of it is seen, either');
 is(ask($c, sync()), 'I', '... and Sync is answered once');
 
 owner('ALTER TABLE app.t ADD COLUMN e int DEFAULT 5');
 $c->query('BEGIN');
 is(ask($c, run_of('s')), '0A000 cached plan must not change result type E', 'in a transaction block: PostgreSQL\'s error');
 $c->query('ROLLBACK');
-is(ask($c, run_of('s')), '(1,2,3,4,5) SELECT 1 I', '... and after it the new result');
+is(ask($c, shown_of('s')), '(1,2,3,4,5) SELECT 1 I', '... and after it the new result');
 
 # ---- who prepares after the change gets the catalog as it is, also in a block, on each server
 my $holder = hold();
