@@ -244,6 +244,8 @@ bool Pool::has_prepared(Statement *s)
 void Pool::renew_if_changed(Statement *s)
 {
 	s->valid_since = std::max(s->valid_since, engine_.catalog_clock(shared_.database_oid));
+	if (std::exchange(s->suspect, false)) // changed where this server does not count, on the primary of a standby
+		s->valid_since = engine_.statements().advance();
 }
 
 void Pool::stop_waiting(Session *session)

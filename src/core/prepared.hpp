@@ -31,6 +31,7 @@ struct Statement {
 	uint64_t hash;
 	uint32_t references = 0;
 	bool begins = false;      // BEGIN or START TRANSACTION
+	bool suspect = false;     // a backend called it stale: who prepares it gets it anew
 	uint64_t valid_since = 0; // store's clock: what a backend parsed before is outdated
 	// For pg_stat_prepared: Bind of it; Parse, Bind and Describe that needed nothing of the server; Parse sent;
 	// Close sent to make room.

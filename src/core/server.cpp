@@ -421,8 +421,9 @@ bool ServerConn::rename(std::string_view body)
 bool ServerConn::start_over(std::string_view error)
 {
 	const bool lost = is_unknown_statement(error);
-	const bool stale = is_stale_plan(error) && replay_.describes();
-	if ((!lost && !stale) || session_->mid_message() || session_->leaving_ ||
+	const bool stale = is_stale_plan(error);
+	replay_.statement()->suspect |= stale;
+	if ((!lost && !(stale && replay_.describes())) || session_->mid_message() || session_->leaving_ ||
 	    !(replies_.empty() || replies_.only_sync()))
 		return false;
 	StatementStore &store = pool_.engine().statements();
