@@ -24,7 +24,7 @@ DATA_built  = $(BUILD)/sql/pgpool--$(EXTVERSION).sql
 
 # ---------------------------------------------------------------- PGXS
 # These targets work on a machine without PostgreSQL: they install what they need, or need none of it.
-NO_PG_GOALS = help setup demo demo-stop check bench bench-only installcheck pgtap tap unit fuzz fuzz-replay \
+NO_PG_GOALS = help setup demo demo-stop check bench bench-only installcheck pgtap tap unit simulate fuzz fuzz-replay \
               layercheck format format-check tidy shellcheck tools dist clean distclean compile-17 compile-18
 HAVE_PG    := $(shell command -v $(PG_CONFIG) 2>/dev/null)
 PG_VERSION := $(if $(HAVE_PG),$(shell $(PG_CONFIG) --version))
@@ -145,6 +145,17 @@ unit: unit-build
 	@if [ -x $(BUILD)/unit/run ]; then $(BUILD)/unit/run --gtest_brief=$(if $(VERBOSE),0,1) --gtest_filter='$(UNIT_FILTER)'; \
 	else echo 'unit: there is no test/unit/*.cpp'; fi
 
+# The simulator without sanitizers: ten times as many schedules in the same time.  Each job takes a range of seeds.
+SIM_SCHEDULES ?= 100000
+SIM_SEED     ?= 1
+SIM_JOBS     ?= $(shell nproc)
+$(BUILD)/fast/%.o: %.cpp $(BUILD)/flags
+	$(call compile,$(TEST_FLAGS) -O2 -Itest/unit)
+$(BUILD)/simulator/run: $(BUILD)/fast/test/unit/simulator_test.o $(call pure_objects,fast)
+	@mkdir -p $(@D); echo '  LINK  $@'; $(CXX) -o $@ $^ -lgtest_main -lgtest -lcrypto -lpthread
+simulate: $(BUILD)/simulator/run
+	@dev/simulate.sh $< $(SIM_SEED) $(SIM_SCHEDULES) $(SIM_JOBS)
+
 # A fuzz target is test/fuzz/<name>.cpp; its corpus is test/fuzz/corpus/<name>/.  What libFuzzer finds new stays in
 # $(BUILD).  fuzz-replay needs no clang: it runs the corpus, and mutations of it from a fixed seed, once.
 FUZZ_SECONDS ?= 60
@@ -249,6 +260,7 @@ help:
 	@echo 'make bench         measure against PostgreSQL and PgBouncer; BENCH="--help" lists the options'
 	@echo
 	@echo 'make unit          unit tests under ASan and UBSan; UNIT_FILTER=Frame*  VERBOSE=1'
+	@echo 'make simulate      random schedules at -O2; SIM_SCHEDULES=1000000  SIM_SEED=1  SIM_JOBS=4'
 	@echo 'make installcheck  pg_regress;  REGRESS="views errors"'
 	@echo 'make pgtap         pgTAP tests; PGTAP_TESTS=test/pgtap/010_objects.sql'
 	@echo 'make tap           TAP tests;   PROVE_TESTS=test/tap/020_cancel.pl'
@@ -263,7 +275,7 @@ help:
 	@echo
 	@echo 'Variables: PG_CONFIG=path  BUILD=directory  WERROR=1  OPTFLAGS="-O2 -g"  CXX=clang++'
 
-.PHONY: all libs install-libraries uninstall-libraries clean-build distclean unit unit-build fuzz fuzz-replay replay-build \
+.PHONY: all libs install-libraries uninstall-libraries clean-build distclean unit unit-build simulate fuzz fuzz-replay replay-build \
         tools pgtests layercheck format-check format tidy shellcheck setup check installcheck pgtap tap demo demo-stop bench \
         compile-17 compile-18 dist help FORCE
 .DELETE_ON_ERROR:
