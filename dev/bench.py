@@ -6,7 +6,8 @@ Owns: the pgbench, psql and holdidle processes that it starts, and the JSON repo
 
 How to read it. Every cell runs on all systems in turn, round after round, starting with another system each time; figures
 are medians over the rounds, ratios are medians of the ratios within a round, so slow spells of the machine cancel out.
-CPU time is taken between two progress lines of pgbench, so no login is in it. Prefer CPU and ratios to tps: on a machine
+CPU time is taken between two progress lines of pgbench, so no login is in it; that of PostgreSQL is all its processes but
+the workers of pgpool. Prefer CPU and ratios to tps: on a machine
 that does other work, tps differs by a third between two runs of the same thing.
 """
 import argparse
@@ -221,7 +222,7 @@ class Bench:
         latencies = sorted(self.latencies(prefix))
         return {"tps": transactions / (samples[-1][0] - samples[0][0]),
                 "p50_ms": percentile(latencies, 0.50), "p99_ms": percentile(latencies, 0.99),
-                "pooler_us": pooler_us, "total_us": pooler_us + postgres_us}
+                "pooler_us": pooler_us, "postgres_us": postgres_us, "total_us": pooler_us + postgres_us}
 
     @staticmethod
     def latencies(prefix):
@@ -241,8 +242,9 @@ class Bench:
                                 lambda s: self.pgbench(s, measure, protocol, clients))
                 self.table((measure, protocol, clients), "%s, %s protocol, %d clients" % (measure, protocol, clients),
                            [("tps", "tps", "%.0f"), ("p50 ms", "p50_ms", "%.2f"), ("p99 ms", "p99_ms", "%.2f"),
-                            ("pooler us/tx", "pooler_us", "%.1f"), ("+PostgreSQL", "total_us", "%.1f")],
-                           [("tps", "tps"), ("pooler", "pooler_us"), ("+PostgreSQL", "total_us")])
+                            ("pooler us/tx", "pooler_us", "%.1f"), ("PostgreSQL", "postgres_us", "%.1f"),
+                            ("both", "total_us", "%.1f")],
+                           [("tps", "tps"), ("pooler", "pooler_us"), ("PostgreSQL", "postgres_us"), ("both", "total_us")])
 
     # -------------------------------------------------------------- stream
 

@@ -2,9 +2,10 @@
 # dev/bench.sh [option]... - measures pgpool against PostgreSQL itself and PgBouncer; dev/bench.py has the options (--help).
 #
 # Owns: a run directory with one PostgreSQL (pgpool preloaded, so that all systems share data and caches), two PgBouncers
-#       where there is one (PGBOUNCER=path, or in the PATH; Debian keeps it in /usr/sbin): pkt_buf as by default, and 65536.
-# Needs: what dev/setup.sh demo installs. Some minutes of a machine that does nothing else.
-# Leaves: $BUILD/bench/*.json; no process, nothing in /tmp.
+#       where there is one: pkt_buf as by default, and 65536. It is PGBOUNCER=path, else what dev/pgbouncer.sh builds,
+#       else (without a network) that of the PATH or /usr/sbin.
+# Needs: what dev/setup.sh bench installs. Some minutes of a machine that does nothing else.
+# Leaves: $BUILD/bench/*.json, $BUILD/pgbouncer-trixie; no process, nothing in /tmp.
 # shellcheck source=dev/lib.sh
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
@@ -41,15 +42,22 @@ at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
 
 python3 dev/bench.py --check "$@"
 case " $* " in *' --help '* | *' -h '*) exit 0 ;; esac
-dev/setup.sh demo
+dev/setup.sh bench
 PG_CONFIG=$(choose_pg_config)
 export PG_CONFIG
-PGBOUNCER=${PGBOUNCER:-$(PATH=$PATH:/usr/sbin command -v pgbouncer || true)}
 say "building"
 mkdir -p "$OUT/bench"
 bounded 1500 "$OUT/bench/build.log" make -j"$(nproc)" --no-print-directory all tools ||
     fail "the build failed: $(tail -n 20 "$OUT/bench/build.log")"
 rm -f "$OUT/bench/build.log"
+if [ -z "${PGBOUNCER:-}" ]; then
+    if bounded 900 "$OUT/bench/pgbouncer.log" dev/pgbouncer.sh; then
+        PGBOUNCER=$OUT/pgbouncer-trixie/pgbouncer
+    else
+        say "PgBouncer is not built: $(tail -n 1 "$OUT/bench/pgbouncer.log")"
+        PGBOUNCER=$(PATH=$PATH:/usr/sbin command -v pgbouncer || true)
+    fi
+fi
 
 open_run bench
 server_tree "$RUN/pg" 2>"$RUN/install.log" || fail "cannot install into $RUN/pg: $(tail -n 5 "$RUN/install.log")"
@@ -78,11 +86,16 @@ superuser "$port" postgres -At -c "SELECT format('\"bench\" \"%s\"', rolpassword
 systems=(--system "direct $port postgres")
 systems+=(--system "pgpool $pool pgpool")
 if [ -n "$PGBOUNCER" ]; then
+    if ! user_can_read "$PGBOUNCER"; then
+        as_user mkdir "$RUN/bin"
+        cp "$PGBOUNCER" "$RUN/bin/pgbouncer"
+        PGBOUNCER=$RUN/bin/pgbouncer
+    fi
     version=$("$PGBOUNCER" --version | sed -n '1s/^[^0-9]*\([0-9.]*\).*/\1/p')
     lines=()
     kind=pgbouncer-unprepared
     if at_least "$version" 1.21; then
-        lines+=('max_prepared_statements = 200')
+        lines+=('max_prepared_statements = 1000') # as pgpool.max_prepared_statements
         kind=pgbouncer
     fi
     start_pgbouncer pgbouncer "$bouncer_port" "$port" "${lines[@]}"

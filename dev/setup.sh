@@ -1,5 +1,6 @@
 #!/bin/bash
-# dev/setup.sh [build|demo|check] - installs the Debian packages that are missing for `make demo` or `make check`.
+# dev/setup.sh [build|demo|bench|check] - installs the Debian packages that are missing for `make demo`, `make bench` or
+# `make check`.
 #
 # For `check` it calls dev/drivers.sh, too, which installs what is optional and never fails.
 #
@@ -11,7 +12,7 @@
 # shellcheck source=dev/lib.sh
 . "$(dirname "$0")/lib.sh"
 what=${1:-check}
-case $what in build | demo | check) ;; *) fail "usage: dev/setup.sh [build|demo|check]" ;; esac
+case $what in build | demo | bench | check) ;; *) fail "usage: dev/setup.sh [build|demo|bench|check]" ;; esac
 
 missing=()
 need() { # package command...: the package is missing if the command fails
@@ -55,13 +56,17 @@ find_missing() {
     need openssl has openssl
     need python3 has python3
     [ "$what" != demo ] || return 0
+    # dev/source.sh; without apt it has nothing to unpack
+    ! has apt-get >/dev/null || need dpkg-dev has dpkg-source
+    if [ "$what" = bench ]; then # builds PgBouncer
+        need libevent-dev pkg-config --exists libevent
+        return 0
+    fi
     need libgtest-dev test -f /usr/include/gtest/gtest.h
     need "postgresql-$version-pgtap" test -f "$("$config" --sharedir 2>/dev/null || true)/extension/pgtap.control"
     need perl has prove
     need libtap-parser-sourcehandler-pgtap-perl perl -MTAP::Parser::SourceHandler::pgTAP -e 1
     need libipc-run-perl perl -MIPC::Run -e 1
-    # dev/source.sh; without apt it has nothing to unpack
-    ! has apt-get >/dev/null || need dpkg-dev has dpkg-source
 }
 
 drivers() { [ "$what" != check ] || "$ROOT/dev/drivers.sh"; }
