@@ -42,6 +42,8 @@ void Replies::push(char type, Owner owner)
 	}
 	rounds_ += ends_in_ready(type);
 	fakes_ += is_fake(type);
+	unnamed_ += type == kUnnamedParse;
+	pushed_++;
 	executing_ += executes(type);
 	if (owner == Owner::Forward && !is_fake(type))
 		fresh_ = false;
@@ -52,6 +54,7 @@ void Replies::pop()
 {
 	rounds_ -= ends_in_ready(front());
 	fakes_ -= is_fake(front());
+	unnamed_ -= front() == kUnnamedParse;
 	executing_ -= executes(static_cast<char>(entries_[head_] & 0x7f));
 	if (++head_ == entries_.size()) {
 		entries_.clear();

@@ -59,7 +59,11 @@ public:
 	bool only_sync() const { return size() == 1 && front() == 'S'; }
 	// A ReadyForQuery is to come: what the status will be is not known yet.
 	bool round_outstanding() const { return rounds_ > 0; }
-	uint32_t rounds() const { return rounds_; }
+	// Places in the stream of messages: all up to the one that was sent when sent_so_far() was `place` are done.
+	uint64_t sent_so_far() const { return pushed_; }
+	bool done_up_to(uint64_t place) const { return pushed_ - size() >= place; }
+	// A Parse of the unnamed statement is not answered yet.
+	bool unnamed_outstanding() const { return unnamed_ > 0; }
 	// Counts the Syncs that were sent: messages between two of them fail together.
 	uint64_t batch() const { return batch_; }
 
@@ -124,7 +128,9 @@ private:
 	size_t head_ = 0;
 	uint64_t batch_ = 0;
 	uint32_t rounds_ = 0;
+	uint64_t pushed_ = 0;
 	uint32_t fakes_ = 0;
+	uint32_t unnamed_ = 0;
 	uint32_t executing_ = 0;
 	bool fresh_ = true;
 	bool skipping_ = false;

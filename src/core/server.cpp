@@ -78,9 +78,11 @@ bool ServerConn::expired(int64_t now) const
 void ServerConn::assign(Session *session)
 {
 	session_ = session;
+	session_->names_in_doubt_ = 0;
 	serial_ = pool_.engine().next_assignment();
 	sent_at_assign_ = stream_->sent();
-	said_fatal_ = starting_over_ = withheld_due_ = refusal_due_ = false;
+	said_fatal_ = starting_over_ = withheld_due_ = false;
+	error_due_ = nullptr;
 	replay_.stop();
 	our_error_ = {};
 	interrupt_later_ = false;
@@ -362,10 +364,15 @@ void ServerConn::withhold(std::string_view parameter_description)
 // Queues what goes to the client before a message of this type, or in its place.
 void ServerConn::put_ours(char type)
 {
-	if (type != 't' && std::exchange(withheld_due_, false) && session_ && !starting_over_)
+	const bool description = type != 't' && std::exchange(withheld_due_, false) && !starting_over_;
+	const std::string *error = std::exchange(error_due_, nullptr);
+	if (!session_ || (!description && !error))
+		return;
+	if (description)
 		session_->stream()->queue(withheld_.data(), withheld_.size());
-	if (std::exchange(refusal_due_, false) && session_)
-		session_->stream()->queue(refusal_.data(), refusal_.size());
+	if (error)
+		session_->stream()->queue(error->data(), error->size());
+	session_->stream()->flush(); // the next of them may come at once, into the same memory
 }
 
 // An error of something that was sent.
@@ -384,7 +391,7 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 	}
 	if (v.answered == Replies::kRefused) {
 		forward = false;
-		refusal_due_ = true;
+		error_due_ = &refusal_;
 	} else if (replay_.on() && start_over(body)) {
 		forward = false;
 		return;
@@ -392,13 +399,13 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 	replay_.stop();
 	if ((v.answered == 'B' || v.answered == 'D') && rename(body)) {
 		forward = false;
-		refusal_due_ = true;
+		error_due_ = &renamed_;
 	}
 	bump(pool_.counters().errors);
 }
 
 // Some errors name the statement ("bind message supplies 1 parameters, but prepared statement ..."): the client
-// is told its own name. True: refusal_ is the message.
+// is told its own name. True: renamed_ is the message.
 bool ServerConn::rename(std::string_view body)
 {
 	const std::string_view text = proto::error_field(body, 'M');
@@ -409,8 +416,8 @@ bool ServerConn::rename(std::string_view body)
 	const std::string_view name =
 	    text.substr(at, text.find_first_not_of("0123456789", at + kStatementPrefix.size()) - at);
 	const std::string own = session_->name_of(name);
-	refusal_.clear();
-	proto::Writer w(refusal_);
+	renamed_.clear();
+	proto::Writer w(renamed_);
 	w.begin('E').bytes(body.substr(0, static_cast<size_t>(text.data() - body.data()) + at)).bytes(own);
 	w.bytes(body.substr(static_cast<size_t>(name.data() + name.size() - body.data()))).end();
 	return true;
@@ -480,8 +487,6 @@ void ServerConn::command_complete(char answered, std::string_view tag)
 // A ReadyForQuery that was waited for.
 void ServerConn::finished(char status, bool forward)
 {
-	if (session_ && session_->names_in_doubt_ > 0)
-		session_->names_in_doubt_--;
 	if (forward) {
 		const int64_t now = pool_.engine().now();
 		region::PoolCounters &c = pool_.counters();

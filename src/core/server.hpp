@@ -132,12 +132,14 @@ private:
 	Replay replay_;
 	uint64_t serial_ = 0; // of the assignment
 	Params params_;
-	Params target_;          // settings that are being applied
-	proto::Error our_error_; // of a message of ours
-	std::string stash_out_;  // what applies the settings, until it is flushed
-	std::string refusal_;    // ErrorResponse in place of the backend's
-	std::string withheld_;   // ParameterDescription that waits for what comes behind it
-	std::string stash_;      // the start of a message that is needed whole
+	Params target_;                          // settings that are being applied
+	proto::Error our_error_;                 // of a message of ours
+	std::string stash_out_;                  // what applies the settings, until it is flushed
+	std::string refusal_;                    // ErrorResponse in place of that to Replies::kRefused
+	std::string renamed_;                    // ErrorResponse with the client's own name
+	const std::string *error_due_ = nullptr; // one of them, in place of the backend's
+	std::string withheld_;                   // ParameterDescription that waits for what comes behind it
+	std::string stash_;                      // the start of a message that is needed whole
 	std::unique_ptr<proto::ScramClient> scram_;
 	uint64_t sent_at_assign_ = 0;
 	uint64_t transactions_ = 0, queries_ = 0;
@@ -163,7 +165,6 @@ private:
 	bool discard_failed_ = false;
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
 	bool starting_over_ = false;    // the batch is served once more as soon as the Sync is answered
-	bool refusal_due_ = false;
 	bool withheld_due_ = false;
 	bool said_fatal_ = false;
 	bool interrupt_later_ = false;

@@ -351,7 +351,6 @@ void Session::retry(const char *p, const char *end)
 	server_ = nullptr;
 	body_left_ = 0;
 	settling_ = false;
-	names_in_doubt_ = 0;
 	inbuf_.clear();
 	dead->abandon();
 	const std::string all(p, static_cast<size_t>(end - p));
@@ -369,15 +368,22 @@ char Session::kind_of(const char *message, size_t have) const
 
 void Session::on_discarded()
 {
+	// The unnamed statement stays, and what was prepared behind the command.
 	for (auto &item : statements_.take_all()) {
-		if (server_ && server_->notes().will_be(item.first, item.second))
-			statements_.set(item.first, item.second); // prepared behind it
+		if (item.first.empty() || server_->notes().will_be(item.first, item.second))
+			statements_.set(item.first, item.second);
 		else
 			engine_.statements().release(item.second);
 	}
-	if (server_)
-		server_->notes().forget_before();
+	server_->notes().forget_before();
 	raw_names_ = false;
+}
+
+void Session::forget_statements()
+{
+	for (auto &item : statements_.take_all())
+		engine_.statements().release(item.second);
+	unnamed_shared_ = false;
 	forget_unnamed();
 }
 
@@ -629,7 +635,7 @@ void Session::close(bool flush)
 		server->client_gone();
 		server_ = nullptr;
 	}
-	on_discarded();
+	forget_statements();
 	if (engine_.settings().log_disconnections && pool_ && key_pid_ != 0)
 		engine_.outside().log("disconnection: session time " +
 		                      std::to_string((engine_.outside().wall_us() - connected_at_) / 1000) + " ms, role \"" +

@@ -134,6 +134,7 @@ private:
 	Statement *use_unnamed(std::string &out);
 	void prepare_unnamed_raw(std::string_view body);
 	void share_unnamed();
+	void forget_statements();
 	void forget_unnamed();
 	void make_room(std::string &out);
 	std::string statement_meaning() const;
@@ -155,7 +156,8 @@ private:
 	std::string unnamed_text_;     // body of its Parse behind the name, for a Bind that comes on another server
 	Statement *unnamed_ = nullptr; // the same, once it was needed or the client has been idle
 	std::string deallocating_;     // name that a DEALLOCATE in the extended protocol will take away
-	uint32_t names_in_doubt_ = 0;  // ReadyForQuery to come until all names may be gone
+	uint64_t names_in_doubt_ = 0;  // place in Replies up to which all names may yet go
+	uint64_t unnamed_batch_ = 0;   // of the last Parse of the unnamed statement
 	uint64_t id_;
 	int64_t connected_at_; // wall clock
 	int64_t since_;        // monotonic: of the present state

@@ -93,13 +93,15 @@ Session::Rewrite Session::rewrite(const char *message, size_t have, size_t total
 
 std::string Session::name_of(std::string_view server_name) const
 {
-	return std::string(statements_.name_of(server_name));
+	const std::string_view name = statements_.name_of(server_name);
+	return std::string(name.empty() ? server_->notes().name_of(server_name) : name);
 }
 
 // A meaning of `name` that only replies to earlier messages will tell.
 bool Session::unsettled(std::string_view name)
 {
-	return names_in_doubt_ > 0 || server_->notes().unsettled(name, server_->replies().batch());
+	return !server_->replies().done_up_to(names_in_doubt_) ||
+	       server_->notes().unsettled(name, server_->replies().batch());
 }
 
 // DEALLOCATE of a name that is the client's alone: the backend deallocates another one, which comes and goes
@@ -119,7 +121,7 @@ Session::Rewrite Session::rewrite_query(const char *message, size_t have, size_t
 	if (command.kind == SqlCommand::DeallocateAll || command.kind == SqlCommand::DiscardAll) {
 		// Behind a pipeline without a Sync it may be skipped, and then nothing would be answered.
 		if (!replies.unsynced())
-			names_in_doubt_ = replies.rounds() + 1;
+			names_in_doubt_ = replies.sent_so_far() + 1;
 		return Rewrite::Verbatim;
 	}
 	if (command.kind != SqlCommand::Deallocate || !command.alone)
@@ -235,6 +237,7 @@ void Session::prepare_unnamed_raw(std::string_view body)
 	forget_unnamed();
 	unnamed_text_ = body;
 	unnamed_waits_ = body.empty();
+	unnamed_batch_ = server_->replies().batch();
 	unnamed_at_ = server_->serial();
 }
 
@@ -354,6 +357,9 @@ void Session::send_parse(Statement *s, bool renew, Owner owner, std::string &out
 // has, or nullptr when it is to refuse `server_name`. Verbatim: the backend knows it under the client's own name.
 Session::Rewrite Session::resolve(std::string_view name, std::string &out, Statement *&s, std::string &server_name)
 {
+	// A Parse of an earlier batch may be skipped: then another client's statement may stand there.
+	if (name.empty() && server_->replies().unnamed_outstanding() && unnamed_batch_ != server_->replies().batch())
+		return Rewrite::Settle;
 	s = name.empty() ? use_unnamed(out) : statements_.find(name);
 	if (!s && (name.empty() || raw_names_))
 		return Rewrite::Verbatim;

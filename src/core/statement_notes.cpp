@@ -65,6 +65,15 @@ bool StatementNotes::will_be(std::string_view name, const Statement *statement) 
 	                   [&](const Note &n) { return n.renames && n.statement == statement && n.name == name; });
 }
 
+std::string_view StatementNotes::name_of(std::string_view server_name) const
+{
+	for (const Note &n : notes_) {
+		if (n.before && n.before->name == server_name)
+			return n.name;
+	}
+	return {};
+}
+
 void StatementNotes::forget_before()
 {
 	for (Note &n : notes_) {

@@ -32,6 +32,8 @@ public:
 	bool unsettled(std::string_view name, uint64_t batch) const;
 	// A Parse on its way makes `name` mean that.
 	bool will_be(std::string_view name, const Statement *statement) const;
+	// What a name that is on its way to something else meant; "" = there is none.
+	std::string_view name_of(std::string_view server_name) const;
 	void forget_before();                               // what names meant is gone
 	void note_batch(uint64_t batch) { batch_ = batch; } // of notes to come
 	bool empty() const { return notes_.empty(); }
