@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 
 #include "proto/no_postgres.hpp"
 
@@ -137,102 +138,88 @@ ServerStatements::Has ServerStatements::has(Statement *s, uint64_t batch)
 	if (it == items_.end())
 		return Has::No;
 	Item &item = it->second;
-	if (item.state != State::Present && item.batch != batch)
+	if (item.pending > 0 && item.batch != batch)
 		return Has::Unsettled;
-	if (item.state == State::Closing)
+	if (!item.will_be())
 		return Has::No;
 	if (used_.begin() != item.used)
 		used_.splice(used_.begin(), used_, item.used);
-	// One that is on its way was sent a moment ago, behind which it cannot be closed and parsed exactly.
-	return item.state == State::Present && outdated(s, item) ? Has::Outdated : Has::Yes;
+	return outdated(s, item) ? Has::Outdated : Has::Yes;
 }
 
 bool ServerStatements::present(Statement *s) const
 {
 	auto it = items_.find(s);
-	return it != items_.end() && it->second.state == State::Present && !outdated(s, it->second);
+	return it != items_.end() && it->second.there && it->second.pending == 0 && !outdated(s, it->second);
 }
 
 void ServerStatements::parsing(Statement *s, uint64_t batch, uint64_t clock)
 {
 	auto it = items_.find(s);
-	if (it != items_.end()) { // closed earlier in this batch
-		it->second.closing = it->second.state == State::Closing;
-		it->second.state = State::Parsing;
-		it->second.batch = batch;
-		it->second.parsed_at = clock;
-		return;
+	if (it == items_.end()) {
+		StatementStore::keep(s);
+		used_.push_front(s);
+		it = items_.emplace(s, Item{}).first;
+		it->second.used = used_.begin();
 	}
-	StatementStore::keep(s);
-	used_.push_front(s);
-	items_.emplace(s, Item{State::Parsing, batch, used_.begin(), clock});
+	it->second.batch = batch;
+	it->second.parsed_at = clock;
+	it->second.pending++;
+	will_be_++;
 }
 
 void ServerStatements::closing(Statement *s, uint64_t batch)
 {
 	Item &item = items_.at(s);
-	item.state = State::Closing;
 	item.batch = batch;
+	item.pending++;
+	will_be_--;
 }
 
-void ServerStatements::parsed(Statement *s)
+void ServerStatements::confirm(Statement *s, StatementStore &store)
 {
 	auto it = items_.find(s);
-	if (it == items_.end() || it->second.state != State::Parsing)
+	if (it == items_.end() || it->second.pending == 0)
 		return;
-	it->second.state = State::Present;
+	it->second.pending--;
+	it->second.there = !it->second.there;
 	it->second.gone = false;
+	drop_if_gone(it, store);
 }
 
-void ServerStatements::closed(Statement *s, StatementStore &store)
+void ServerStatements::take_back(Statement *s, StatementStore &store)
 {
 	auto it = items_.find(s);
-	if (it == items_.end())
+	if (it == items_.end() || it->second.pending == 0)
 		return;
-	it->second.closing = false;
-	if (it->second.state != State::Closing)
+	Item &item = it->second;
+	const bool was_parse = item.will_be();
+	item.pending--;
+	will_be_ = was_parse ? will_be_ - 1 : will_be_ + 1;
+	item.parsed_at = 0; // may have been that of the one taken back
+	drop_if_gone(it, store);
+}
+
+void ServerStatements::drop_if_gone(Items::iterator it, StatementStore &store)
+{
+	Item &item = it->second;
+	if (item.pending > 0 || (item.there && !item.gone))
 		return;
-	used_.erase(it->second.used);
+	if (item.there)
+		will_be_--;
+	Statement *s = it->first;
+	used_.erase(item.used);
 	items_.erase(it);
 	store.release(s);
 }
 
-void ServerStatements::parse_void(Statement *s, StatementStore &store)
+Statement *ServerStatements::surplus(size_t limit, uint64_t batch) const
 {
-	auto it = items_.find(s);
-	if (it == items_.end() || it->second.state != State::Parsing)
-		return;
-	if (it->second.closing) { // the Close before it is void, too, or will be answered
-		it->second.closing = false;
-		it->second.state = State::Closing;
-		return;
-	}
-	used_.erase(it->second.used);
-	items_.erase(it);
-	store.release(s);
-}
-
-void ServerStatements::close_void(Statement *s, StatementStore &store)
-{
-	auto it = items_.find(s);
-	if (it == items_.end() || it->second.state != State::Closing)
-		return;
-	if (it->second.gone) {
-		used_.erase(it->second.used);
-		items_.erase(it);
-		store.release(s);
-		return;
-	}
-	it->second.state = State::Present;
-	it->second.parsed_at = 0; // a Parse behind the Close may have told a later time
-}
-
-Statement *ServerStatements::surplus(size_t limit)
-{
-	if (items_.size() <= limit)
+	if (will_be_ <= limit)
 		return nullptr;
 	for (auto it = used_.rbegin(); it != used_.rend(); ++it) {
-		if (items_.at(*it).state == State::Present)
+		const Item &item = items_.at(*it);
+		if (item.will_be() && (item.pending == 0 || item.batch == batch))
 			return *it;
 	}
 	return nullptr;
@@ -240,16 +227,11 @@ Statement *ServerStatements::surplus(size_t limit)
 
 void ServerStatements::clear(StatementStore &store)
 {
-	for (auto it = used_.begin(); it != used_.end();) {
-		Statement *s = *it++;
-		Item &item = items_.at(s);
-		if (item.state == State::Present) {
-			used_.erase(item.used);
-			items_.erase(s);
-			store.release(s);
-		} else if (item.state == State::Closing || item.closing) {
-			item.gone = true; // its Close was sent behind this, and may yet be void
-		}
+	for (auto it = items_.begin(); it != items_.end();) {
+		auto next = std::next(it);
+		it->second.gone = it->second.there;
+		drop_if_gone(it, store);
+		it = next;
 	}
 }
 
@@ -259,6 +241,7 @@ void ServerStatements::drop_all(StatementStore &store)
 		store.release(s);
 	used_.clear();
 	items_.clear();
+	will_be_ = 0;
 }
 
 } // namespace pgpool::core

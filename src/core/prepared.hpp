@@ -115,40 +115,44 @@ public:
 	void distrust(uint64_t clock) { valid_since_ = clock; }
 	void parsing(Statement *s, uint64_t batch, uint64_t clock); // Parse is sent
 	void closing(Statement *s, uint64_t batch);                 // Close is sent
-	void parsed(Statement *s);                                  // its reply came
-	void closed(Statement *s, StatementStore &store);
-	void parse_void(Statement *s, StatementStore &store); // failed or was skipped
-	void close_void(Statement *s, StatementStore &store);
-	// The least recently used one that can go, when there are more than `limit`; nullptr: none.
-	Statement *surplus(size_t limit);
+	void confirm(Statement *s, StatementStore &store);          // the reply to the first of them came
+	void take_back(Statement *s, StatementStore &store);        // the last of them failed or was skipped
+	// The least recently used one, when there will be more than `limit`; nullptr: none that can go now.
+	Statement *surplus(size_t limit, uint64_t batch) const;
 	template <class F> void each(F f) const // that is there for certain
 	{
 		for (const auto &item : items_) {
-			if (item.second.state == State::Present)
+			if (item.second.there && item.second.pending == 0)
 				f(item.first);
 		}
 	}
-	void clear(StatementStore &store);    // DEALLOCATE ALL: what is there for certain
-	void drop_all(StatementStore &store); // the backend is gone
+	void clear(StatementStore &store);          // DEALLOCATE ALL took effect
+	void drop_all(StatementStore &store);       // the backend is gone
+	size_t will_be() const { return will_be_; } // when all is answered
 	size_t size() const { return items_.size(); }
 
 private:
-	enum class State : uint8_t { Parsing, Present, Closing };
+	// Parse and Close of one statement come in turn, and are answered in turn; so what is there now and how many
+	// are on their way tell what each of them is.
 	struct Item {
-		State state;
-		uint64_t batch;
 		std::list<Statement *>::iterator used;
-		uint64_t parsed_at;   // store's clock
-		bool gone = false;    // Closing, and taken away already by another way
-		bool closing = false; // Parsing, behind a Close that is not answered yet
+		uint64_t batch = 0;     // of the last of them
+		uint64_t parsed_at = 0; // store's clock
+		uint32_t pending = 0;
+		bool there = false;
+		bool gone = false; // counts as there, but DEALLOCATE ALL took it before its Close, which is pending
+		bool will_be() const { return there != (pending % 2 == 1); }
 	};
+	using Items = std::unordered_map<Statement *, Item>;
 	bool outdated(const Statement *s, const Item &item) const
 	{
 		return item.parsed_at < s->valid_since || item.parsed_at < valid_since_;
 	}
+	void drop_if_gone(Items::iterator it, StatementStore &store);
 
-	std::unordered_map<Statement *, Item> items_;
+	Items items_;
 	std::list<Statement *> used_; // most recently first
+	size_t will_be_ = 0;
 	uint64_t valid_since_ = 0;
 };
 

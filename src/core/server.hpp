@@ -72,6 +72,9 @@ public:
 	uint64_t serial() const { return serial_; }
 	bool emit_fakes(); // queues replies of ours that are due; true: there were some
 	Replay &replay() { return replay_; }
+	// Closes shared statements until no more than `most` are there. True: there is something in `out`.
+	bool close_statements(size_t most, std::string &out);
+	size_t most_statements() const;
 	// What the client is told when the backend refuses the next Replies::kRefused.
 	void set_refusal(const proto::Error &why);
 	control::ServerState state() const { return state_; }

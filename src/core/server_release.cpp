@@ -1,6 +1,8 @@
 // How a server leaves its client: the release rule, cleaning up, and the end of the connection. See server.hpp.
 #include "core/server.hpp"
 
+#include <algorithm>
+
 #include "core/engine.hpp"
 #include "core/pool.hpp"
 #include "core/session.hpp"
@@ -65,13 +67,25 @@ void ServerConn::probe()
 	stream_->flush();
 }
 
+size_t ServerConn::most_statements() const
+{
+	return static_cast<size_t>(std::max(1, pool_.engine().settings().max_prepared_statements));
+}
+
 void ServerConn::release()
 {
 	Session *session = session_;
 	session_ = nullptr;
 	session->params() = params_;
 	session->on_released();
-	cleaned();
+	if (statements_.will_be() <= most_statements()) {
+		cleaned();
+		return;
+	}
+	// A pipeline left more than there may be, or the limit was lowered.
+	deadline_ = pool_.engine().now() + kCleaningTime;
+	set_state(ServerState::Cleaning);
+	clean();
 }
 
 // The session is gone, whatever was going on.
@@ -125,6 +139,10 @@ void ServerConn::clean()
 		replies_.sent('Q', Owner::Skip);
 		discarding_ = true;
 	}
+	if (out.empty() && close_statements(most_statements(), out)) {
+		proto::Writer(out).begin('S').end();
+		replies_.sent('S', Owner::Skip);
+	}
 	if (!out.empty()) {
 		stream_->queue(out.data(), out.size());
 		stream_->flush();
@@ -132,6 +150,21 @@ void ServerConn::clean()
 	}
 	if (stash_.empty() && body_left_ == 0 && stream_->unsent() == 0)
 		cleaned();
+}
+
+bool ServerConn::close_statements(size_t most, std::string &out)
+{
+	const bool nothing = out.empty();
+	while (Statement *s = statements_.surplus(most, replies_.batch())) {
+		proto::Writer(out).begin('C').u8('S').string(s->name).end();
+		replies_.sent(Replies::kNotedClose, Owner::Skip);
+		notes_.note_batch(replies_.batch());
+		notes_.add(StatementNotes::OnServer::Close, s);
+		statements_.closing(s, replies_.batch());
+		region::bump(pool_.counters().statement_evictions);
+		s->evictions++;
+	}
+	return nothing && !out.empty();
 }
 
 // Nothing of the last client is left.

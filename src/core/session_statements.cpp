@@ -321,7 +321,7 @@ Session::Rewrite Session::prepare(std::string_view name, Statement *s, std::stri
 	// In a failed transaction most statements are refused, which only the backend can judge; what is at work may
 	// fail, or change the catalog.
 	const bool open_question = replies.status() == 'E' || replies.round_outstanding() || replies.executing();
-	const bool renew = has == Has::Outdated || (has == Has::Yes && open_question && server_->statements().present(s));
+	const bool renew = has == Has::Outdated || (has == Has::Yes && open_question);
 	if (has == Has::No || renew) {
 		send_parse(s, renew, Owner::Forward, out);
 		server_->notes().add(OnServer::Parse, s, name, before);
@@ -395,18 +395,10 @@ Session::Rewrite Session::use_statement(Statement *s, std::string &out)
 	return Rewrite::Done;
 }
 
-// Before one more statement goes to the backend, the least recently used one leaves it.
+// Before one more statement goes to the backend, the least recently used ones leave it.
 void Session::make_room(std::string &out)
 {
-	const auto limit = static_cast<size_t>(std::max(1, engine_.settings().max_prepared_statements));
-	if (Statement *s = server_->statements().surplus(limit - 1)) {
-		put_close(out, s->name);
-		server_->replies().sent(Replies::kNotedClose, Owner::Skip);
-		server_->notes().add(OnServer::Close, s);
-		server_->statements().closing(s, server_->replies().batch());
-		bump(pool_->counters().statement_evictions);
-		s->evictions++;
-	}
+	server_->close_statements(server_->most_statements() - 1, out);
 }
 
 Session::Rewrite Session::rewrite_bind(const char *message, size_t have, size_t total, std::string &out, size_t &used)

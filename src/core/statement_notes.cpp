@@ -31,10 +31,8 @@ void StatementNotes::confirm()
 	if (notes_.empty())
 		return;
 	Note &n = notes_.front();
-	if (n.what == OnServer::Parse)
-		server_.parsed(n.statement);
-	else if (n.what == OnServer::Close)
-		server_.closed(n.statement, store_);
+	if (n.what != OnServer::Nothing)
+		server_.confirm(n.statement, store_);
 	store_.release(n.statement);
 	store_.release(n.before);
 	notes_.pop_front();
@@ -45,10 +43,8 @@ void StatementNotes::make_void(uint32_t count, ClientStatements *client)
 	count = static_cast<uint32_t>(std::min<size_t>(count, notes_.size()));
 	for (uint32_t i = count; i-- > 0;) {
 		Note &n = notes_[i];
-		if (n.what == OnServer::Parse)
-			server_.parse_void(n.statement, store_);
-		else if (n.what == OnServer::Close)
-			server_.close_void(n.statement, store_);
+		if (n.what != OnServer::Nothing)
+			server_.take_back(n.statement, store_);
 		const bool later_stands = n.name.empty() && client && client->find("") != n.statement;
 		if (n.renames && client && !later_stands) // an unnamed statement makes way for the next at once
 			store_.release(client->set(n.name, n.before));
