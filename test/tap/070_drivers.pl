@@ -14,13 +14,10 @@ my $jar     = '/usr/share/java/postgresql.jar';
 my $dir     = PostgreSQL::Test::Utils::tempdir();
 my $limit   = 120; # seconds for one run of a script; usual are 1 to 10
 
-# What does not hold through the port yet: driver and claim => reason. What is about cancelling fails now and then.
+# What does not hold through the port yet: driver and claim => reason.
 my $altered = 'the client is not told that its statement has other columns now';
-my $cancel  = 'a cancel request waits for a Parse of ours that the server answers with the query';
 my %gap     = (
-	(map { ("$_: a statement whose table was altered, on the connection that had it" => $altered) } 'asyncpg', 'postgres.js', 'JDBC'),
-	'postgres.js: cancel() ends the statement, and not the next'                        => $cancel,
-	'asyncpg: a timeout and a task that is cancelled end the statement, and not the next' => $cancel);
+	(map { ("$_: a statement whose table was altered, on the connection that had it" => $altered) } 'asyncpg', 'postgres.js', 'JDBC'));
 
 # Each driver: its name, how to run the script, and a command that prints the version or fails.
 # Debian's modules are those of Debian's python3, which another may hide in the PATH.
