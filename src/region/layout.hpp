@@ -26,7 +26,7 @@ namespace pgpool::region
 {
 
 constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 constexpr int kMaxWorkers = 64;
 constexpr int kNameLen = 64;
 constexpr int kTextLen = 256;
@@ -144,6 +144,27 @@ struct alignas(64) TenantSlot {
 	TenantTotals baseline;
 };
 
+// One internal backend with the agent: what it and its worker tell each other without a message. A worker takes a
+// free slot before it dials and names it in the startup packet; the agent accepts it when the peer of its socket
+// is that worker. `owner` and the identity are written by the worker, the rest by the backend.
+constexpr uint32_t kCustomPlans = 64;
+
+struct alignas(64) AgentSlot {
+	Atomic<uint32_t> owner; // index of the worker plus 1; 0 = free
+	Atomic<int32_t> backend_pid;
+	// End of the last commit that wrote WAL, 0 = none yet. Stored before the ReadyForQuery behind it is sent.
+	Atomic<uint64_t> commit_lsn;
+	// Whom the backend serves; even = valid. Display only.
+	Atomic<uint32_t> identity_sequence;
+	uint32_t address_length; // of `address`, a sockaddr; 0 = Unix socket
+	uint8_t address[28];
+	uint8_t pooled; // bool: it serves nobody
+	// Numbers N of shared statements "_pgpool_N" whose plans are to be made for their parameters each time: the
+	// worker writes custom[k % kCustomPlans], then raises custom_written to k + 1, then sends the Parse.
+	Atomic<uint64_t> custom_written;
+	Atomic<uint64_t> custom[kCustomPlans];
+};
+
 enum class Phase : uint32_t { Starting = 0, Running, Stopping }; // Stopping: smart shutdown seen
 
 struct alignas(64) Header {
@@ -153,7 +174,8 @@ struct alignas(64) Header {
 	uint64_t size;
 	uint32_t max_tenants;
 	uint32_t max_pools;
-	uint64_t tenants_offset, tenant_counters_offset, pools_offset, pool_counters_offset;
+	uint32_t max_agents;
+	uint64_t tenants_offset, tenant_counters_offset, pools_offset, pool_counters_offset, agents_offset;
 	Atomic<Phase> phase;
 	Atomic<int32_t> manager_pid;
 	Atomic<int32_t> extension_exists; // bool: CREATE EXTENSION was run in pgpool.database
@@ -187,25 +209,29 @@ public:
 		return at<PoolCounters>(header_->pool_counters_offset)[uint64_t{i} * header_->workers + worker];
 	}
 
+	AgentSlot &agent(uint32_t i) const { return at<AgentSlot>(header_->agents_offset)[i]; }
+
 	// Bytes needed; the same arithmetic as format().
-	static uint64_t size(uint32_t workers, uint32_t max_tenants, uint32_t max_pools)
+	static uint64_t size(uint32_t workers, uint32_t max_tenants, uint32_t max_pools, uint32_t max_agents)
 	{
 		return sizeof(Header) + sizeof(TenantSlot) * uint64_t{max_tenants} +
 		       sizeof(TenantCounters) * uint64_t{max_tenants} * workers + sizeof(PoolSlot) * uint64_t{max_pools} +
-		       sizeof(PoolCounters) * uint64_t{max_pools} * workers;
+		       sizeof(PoolCounters) * uint64_t{max_pools} * workers + sizeof(AgentSlot) * uint64_t{max_agents};
 	}
 
 	// Writes offsets, capacities, magic and version into zeroed memory of size() bytes.
-	static void format(Header *h, uint32_t workers, uint32_t max_tenants, uint32_t max_pools)
+	static void format(Header *h, uint32_t workers, uint32_t max_tenants, uint32_t max_pools, uint32_t max_agents)
 	{
 		h->workers = workers;
 		h->max_tenants = max_tenants;
 		h->max_pools = max_pools;
+		h->max_agents = max_agents;
 		h->tenants_offset = sizeof(Header);
 		h->tenant_counters_offset = h->tenants_offset + sizeof(TenantSlot) * uint64_t{max_tenants};
 		h->pools_offset = h->tenant_counters_offset + sizeof(TenantCounters) * uint64_t{max_tenants} * workers;
 		h->pool_counters_offset = h->pools_offset + sizeof(PoolSlot) * uint64_t{max_pools};
-		h->size = size(workers, max_tenants, max_pools);
+		h->agents_offset = h->pool_counters_offset + sizeof(PoolCounters) * uint64_t{max_pools} * workers;
+		h->size = size(workers, max_tenants, max_pools, max_agents);
 		h->version = kVersion;
 		h->magic = kMagic;
 	}

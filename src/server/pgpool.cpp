@@ -35,7 +35,7 @@ shmem_startup_hook_type previous_shmem_startup;
 
 void map_region()
 {
-	uint64_t size = region::View::size(gucs.workers, gucs.max_tenants, gucs.max_pools);
+	uint64_t size = region::View::size(gucs.workers, gucs.max_tenants, gucs.max_pools, MaxConnections);
 	void *memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (memory == MAP_FAILED)
@@ -43,7 +43,7 @@ void map_region()
 		        (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not map " UINT64_FORMAT " bytes for pgpool: %m", size),
 		         errhint("Lower pgpool.workers, pgpool.max_tenants or pgpool.max_pools.")));
 	region::Header *header = static_cast<region::Header *>(memory);
-	region::View::format(header, gucs.workers, gucs.max_tenants, gucs.max_pools);
+	region::View::format(header, gucs.workers, gucs.max_tenants, gucs.max_pools, MaxConnections);
 	fill_settings(header->settings, 1);
 	region_view = region::View(header);
 

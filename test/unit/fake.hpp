@@ -140,10 +140,10 @@ class World
 public:
 	explicit World(uint32_t workers = 1, uint64_t seed = 1) : rng(seed)
 	{
-		const size_t size = region::View::size(workers, 2, 4);
+		const size_t size = region::View::size(workers, 2, 4, 8);
 		memory_.reset(new (std::align_val_t(64)) char[size]());
 		auto *h = reinterpret_cast<region::Header *>(memory_.get());
-		region::View::format(h, workers, 2, 4);
+		region::View::format(h, workers, 2, 4, 8);
 		view = region::View(h);
 		h->settings.max_client_connections = 1000;
 		h->settings.max_server_connections = 100;
