@@ -79,6 +79,18 @@ Params Params::with(std::string_view name, std::string_view value, bool reported
 	return store_->intern(std::move(items));
 }
 
+Params Params::without(std::string_view name) const
+{
+	if (!set_->find(name))
+		return *this;
+	std::vector<Param> items;
+	for (const Param &p : set_->items) {
+		if (!proto::equal_names(p.name, name))
+			items.push_back(p);
+	}
+	return store_->intern(std::move(items));
+}
+
 Params Params::reported_only() const
 {
 	std::vector<Param> items;
@@ -131,11 +143,16 @@ std::string sql_between(const ParamSet &have, const ParamSet &want, bool &only_r
 		sql += ';';
 		only_reported = false;
 	}
+	// The role comes last, and goes first: with another one some of the values could not be set.
+	const Param *role = want.find("role");
+	const Param *present_role = have.find("role");
+	if (role && present_role && role->value != present_role->value)
+		sql += "RESET role;";
 	bool first = true;
-	for (const Param &p : want.items) {
+	auto set = [&](const Param &p) {
 		const Param *h = have.find(p.name);
 		if (h && h->value == p.value)
-			continue;
+			return;
 		sql += first ? "SELECT pg_catalog.set_config(" : ",pg_catalog.set_config(";
 		first = false;
 		proto::append_literal(sql, p.name);
@@ -143,7 +160,13 @@ std::string sql_between(const ParamSet &have, const ParamSet &want, bool &only_r
 		proto::append_literal(sql, p.value);
 		sql += ",false)";
 		only_reported &= p.reported;
+	};
+	for (const Param &p : want.items) {
+		if (&p != role)
+			set(p);
 	}
+	if (role)
+		set(*role);
 	return sql;
 }
 

@@ -51,6 +51,7 @@ public:
 
 	// The same set with one value changed or added.
 	Params with(std::string_view name, std::string_view value, bool reported) const;
+	Params without(std::string_view name) const;
 	// Only what the server reports: what is left after DISCARD ALL.
 	Params reported_only() const;
 

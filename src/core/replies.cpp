@@ -80,9 +80,12 @@ bool Replies::sent(char type, Owner owner)
 		unsynced_ = false;
 		skipping_ = false;
 		break;
+	case kDeallocate:
+		if (!unsynced_)
+			batch_++; // whether it succeeds is known before any message behind it is answered
+		break;
 	case 'Q':
 	case 'F':
-	case kDeallocate:
 		break;
 	case 'P':
 	case kRefused:

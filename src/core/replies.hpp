@@ -64,7 +64,7 @@ public:
 	bool done_up_to(uint64_t place) const { return pushed_ - size() >= place; }
 	// A Parse of the unnamed statement is not answered yet.
 	bool unnamed_outstanding() const { return unnamed_ > 0; }
-	// Counts the Syncs that were sent: messages between two of them fail together.
+	// Messages of one batch fail together.
 	uint64_t batch() const { return batch_; }
 
 	struct Verdict {

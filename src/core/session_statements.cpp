@@ -204,7 +204,9 @@ Session::Rewrite Session::rewrite_unnamed_parse(std::string_view body, bool whol
 {
 	std::string_view text, types = body;
 	Replies &replies = server_->replies();
-	if (!whole || replies.skipping() || !take_string(types, text)) {
+	if (replies.skipping())
+		return Rewrite::Verbatim; // nothing changes
+	if (!whole || !take_string(types, text)) {
 		prepare_unnamed_raw(whole ? body : std::string_view());
 		return Rewrite::Verbatim;
 	}
