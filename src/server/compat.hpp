@@ -6,6 +6,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
 
 extern "C" {
 #include "postgres.h"
@@ -20,9 +22,13 @@ extern "C" {
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/guc_tables.h"
 }
 
 #if PG_VERSION_NUM < 150000
@@ -66,6 +72,112 @@ inline bool base64(const uint8_t *from, int length, char *to, int room)
 
 // Since 16 a role's name in pg_ident.conf may be a keyword, a group or a regular expression.
 constexpr bool kIdentRolePatterns = PG_VERSION_NUM >= 160000;
+
+// All settings. From 16 on the array is made anew, and sorted, for each caller.
+inline config_generic **settings(int &count)
+{
+#if PG_VERSION_NUM >= 160000
+	return get_guc_variables(&count);
+#else
+	count = GetNumConfigOptions();
+	return get_guc_variables();
+#endif
+}
+
+// Cheap. 16 and later do not tell how many there are: 0.
+inline int settings_count()
+{
+#if PG_VERSION_NUM >= 160000
+	return 0;
+#else
+	return GetNumConfigOptions();
+#endif
+}
+
+#if PG_VERSION_NUM < 160000
+// Settings are sorted by their names in ASCII lower case, whatever the locale.
+inline int compare_names(const char *a, const char *b)
+{
+	auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; };
+
+	while (*a && lower(*a) == lower(*b)) {
+		a++;
+		b++;
+	}
+	return lower(*a) - lower(*b);
+}
+#endif
+
+// NULL if there is none. Never an error.
+inline config_generic *find_setting(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, true, 0);
+#else
+	config_generic **all = get_guc_variables();
+	int from = 0, to = GetNumConfigOptions();
+
+	while (from < to) {
+		int middle = from + (to - from) / 2;
+		int order = compare_names(name, all[middle]->name);
+		if (order == 0)
+			return all[middle];
+		if (order < 0)
+			to = middle;
+		else
+			from = middle + 1;
+	}
+	return nullptr;
+#endif
+}
+
+// What PostgreSQL takes for the value that the client knows, NULL = none. Without memory it becomes NULL.
+inline void set_last_reported(config_generic *setting, const char *value)
+{
+#if PG_VERSION_NUM >= 160000
+	if (setting->last_reported)
+		guc_free(setting->last_reported);
+	setting->last_reported = value ? guc_strdup(LOG, value) : nullptr;
+#else
+	free(setting->last_reported);
+	setting->last_reported = value ? strdup(value) : nullptr;
+#endif
+}
+
+inline bool is_advisory(const PROCLOCK *held)
+{
+	return held->tag.myLock->tag.locktag_type == LOCKTAG_ADVISORY && held->holdMask != 0;
+}
+
+// Outside a transaction: of the session. What this backend put into its own lists it sees without a lock; the lock is
+// for walking, as others may move what is in a list that has something.
+inline bool holds_advisory_lock()
+{
+	constexpr size_t link = offsetof(PROCLOCK, procLink);
+	bool found = false;
+
+	for (int i = 0; i < NUM_LOCK_PARTITIONS && !found; i++) {
+		auto *mine = &MyProc->myProcLocks[i];
+#if PG_VERSION_NUM >= 160000
+		if (dlist_is_empty(mine))
+			continue;
+		LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
+		for (dlist_node *at = mine->head.next; at != &mine->head; at = at->next)
+			found |= is_advisory(reinterpret_cast<PROCLOCK *>(reinterpret_cast<char *>(at) - link));
+#else
+		if (SHMQueueEmpty(mine))
+			continue;
+		LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
+		for (Pointer at = SHMQueueNext(mine, mine, link); at;) {
+			auto *held = reinterpret_cast<PROCLOCK *>(at);
+			found |= is_advisory(held);
+			at = SHMQueueNext(mine, &held->procLink, link);
+		}
+#endif
+		LWLockRelease(LockHashPartitionLockByIndex(i));
+	}
+	return found;
+}
 
 } // namespace pgpool::compat
 

@@ -50,4 +50,7 @@ void install_access_hook();
 // hooks.cpp
 void install_hooks();
 
+// agent.cpp
+void install_agent();
+
 } // namespace pgpool::server

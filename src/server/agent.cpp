@@ -1,0 +1,307 @@
+// The agent: lets a backend that a worker opened serve one client after the other, each as in a session of its own.
+//
+// Owns its start and its moments. It starts after authentication, when the startup packet names a slot of the region
+// and the peer of the socket is the worker that owns the slot: anybody may send the parameter, only the kernel says
+// who sent it. It acts when messages pass on their way out, by a wrapper around PostgreSQL's table of methods: before
+// ReadyForQuery in every protocol, after all that the query did. There it tells the worker by ParameterStatus what the
+// session keeps (agent_settings.cpp, agent_pins.cpp) and by the slot where its last commit ended.
+//
+// Nothing may leave the wrapper as an ERROR: PostgreSQL would report it and come back with the next ReadyForQuery.
+// Hooks are set in this process alone; other backends pay one search of their startup packet. Must not know sessions
+// or pools.
+#include <cstring>
+
+#include <sys/socket.h>
+
+#include "server/agent.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "commands/prepare.h"
+#include "libpq/auth.h"
+#include "libpq/libpq.h"
+#include "replication/walsender.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+}
+
+namespace pgpool::server
+{
+
+namespace agent
+{
+
+region::AgentSlot *slot;
+
+namespace
+{
+
+ClientAuthentication_hook_type previous_authentication;
+char *slot_setting; // only so that the server accepts the parameter
+const PQcommMethods *plain;
+PQcommMethods wrapped;
+bool inside; // what is sent now comes from the agent itself
+
+// ---- commits and plans
+
+// A backend that was given up in the middle of a statement may end after its slot went to another.
+void publish_commit()
+{
+	static XLogRecPtr published;
+
+	if (XactLastCommitEnd == published || slot->backend_pid.load(std::memory_order_relaxed) != MyProcPid)
+		return;
+	published = XactLastCommitEnd;
+	slot->commit_lsn.store(published, std::memory_order_release);
+}
+
+uint64_t plans_read;
+uint64_t plans_waiting[region::kCustomPlans]; // announced, but their Parse has not come
+int plans_waiting_count;
+
+bool make_custom(uint64_t number)
+{
+	char name[40];
+
+	snprintf(name, sizeof name, "_pgpool_" UINT64_FORMAT, number);
+	PreparedStatement *statement = FetchPreparedStatement(name, false);
+	if (!statement)
+		return false;
+	statement->plansource->cursor_options |= CURSOR_OPT_CUSTOM_PLAN;
+	return true;
+}
+
+void look_for_plans(bool ready)
+{
+	static int patience;
+	uint64_t written = slot->custom_written.load(std::memory_order_acquire);
+
+	if (written == plans_read && plans_waiting_count == 0)
+		return;
+	if (written != plans_read)
+		patience = 100;
+	else if (ready && --patience <= 0)
+		plans_waiting_count = 0; // their Parse failed: an error, or it was never sent
+	if (written - plans_read > region::kCustomPlans)
+		plans_read = written - region::kCustomPlans;
+	int kept = 0;
+	for (int i = 0; i < plans_waiting_count; i++)
+		if (!make_custom(plans_waiting[i]))
+			plans_waiting[kept++] = plans_waiting[i];
+	for (; plans_read != written; plans_read++) {
+		uint64_t number = slot->custom[plans_read % region::kCustomPlans].load(std::memory_order_relaxed);
+		if (!make_custom(number) && kept < static_cast<int>(region::kCustomPlans))
+			plans_waiting[kept++] = number;
+	}
+	plans_waiting_count = kept;
+}
+
+// ---- before ReadyForQuery
+
+// The transaction that a look into the catalogs needed may be left; the log is told, the client is not. What the
+// error says is not copied: there may be no memory for it.
+void recover(MemoryContext context)
+{
+	int code = geterrcode();
+
+	MemoryContextSwitchTo(context);
+	FlushErrorState();
+	if (IsTransactionState())
+		AbortCurrentTransaction();
+	MemoryContextSwitchTo(context);
+	ereport(LOG_SERVER_ONLY,
+	        (errmsg("pgpool could not find out what its session keeps: SQLSTATE %s", unpack_sql_state(code))));
+}
+
+void tell_settings()
+{
+	static bool greeted;
+	MemoryContext context = CurrentMemoryContext;
+
+	if (greeted && !settings_changed())
+		return;
+	PG_TRY();
+	{
+		if (greeted)
+			flag_new_settings();
+		else
+			flag_settings();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		FlushErrorState(); // out of memory; next time again
+	}
+	PG_END_TRY();
+	if (!greeted)
+		put_parameter_status("pgpool.agent", "1");
+	greeted = true;
+}
+
+void tell_pins()
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	count_locks_and_names();
+	if (pins_need_catalog()) {
+		PG_TRY();
+		{
+			read_catalog_for_pins();
+		}
+		PG_CATCH();
+		{
+			recover(context);
+			pins_unknown();
+		}
+		PG_END_TRY();
+	}
+	report_pins();
+}
+
+void before_ready(char status)
+{
+	publish_commit();
+	forget_defaults();
+	inside = true;
+	tell_settings();
+	if (status == 'I') // only then the worker may give the session to somebody else
+		tell_pins();
+	inside = false;
+}
+
+// ---- messages on their way out
+
+// "!name" instead of "name": the value is the session's default, nobody has to SET it.
+int put_default(const char *body, size_t length)
+{
+	auto *marked = static_cast<char *>(palloc_extended(length + 1, MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE));
+
+	if (!marked)
+		return plain->putmessage('S', body, length);
+	marked[0] = '!';
+	memcpy(marked + 1, body, length);
+	int result = plain->putmessage('S', marked, length + 1);
+	pfree(marked);
+	return result;
+}
+
+int put_parameter(const char *body, size_t length)
+{
+	if (memchr(body, '\0', length) == nullptr)
+		return plain->putmessage('S', body, length);
+	switch (kind_of_report(body)) {
+	case Report::Nothing:
+		return 0;
+	case Report::Default:
+		return put_default(body, length);
+	default:
+		return plain->putmessage('S', body, length);
+	}
+}
+
+int putmessage(char type, const char *body, size_t length)
+{
+	// a look into catalogs may want to say something, when the client asked for debugging messages
+	if (inside)
+		return type == 'N' ? 0 : plain->putmessage(type, body, length);
+	follow_identity();
+	switch (type) {
+	case '1': // ParseComplete
+		look_for_plans(false);
+		break;
+	case 'S':
+		return put_parameter(body, length);
+	case 'Z':
+		look_for_plans(true);
+		before_ready(length > 0 ? body[0] : 'E');
+		break;
+	default:
+		break;
+	}
+	return plain->putmessage(type, body, length);
+}
+
+// ---- start
+
+const char *startup_parameter(const Port *port, const char *name)
+{
+	const char *value = nullptr;
+
+	for (int i = 0; i + 1 < list_length(port->guc_options); i += 2)
+		if (strcmp(static_cast<const char *>(list_nth(port->guc_options, i)), name) == 0)
+			value = static_cast<const char *>(list_nth(port->guc_options, i + 1));
+	return value;
+}
+
+region::AgentSlot *slot_named(const char *text)
+{
+	uint32_t index = 0;
+
+	if (*text == '\0' || strlen(text) > 9 || strspn(text, "0123456789") != strlen(text))
+		return nullptr;
+	for (; *text; text++)
+		index = index * 10 + static_cast<uint32_t>(*text - '0');
+	return index < region_view.header()->max_agents ? &region_view.agent(index) : nullptr;
+}
+
+bool peer_owns(const Port *port, const region::AgentSlot &named)
+{
+	uint32_t owner = named.owner.load();
+	ucred peer{};
+	socklen_t size = sizeof peer;
+
+	if (port->raddr.addr.ss_family != AF_UNIX || owner == 0 || owner > region_view.header()->workers)
+		return false;
+	if (getsockopt(port->sock, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 || peer.pid <= 0)
+		return false;
+	return region_view.worker(owner - 1).pid.load() == peer.pid;
+}
+
+void start(region::AgentSlot &mine)
+{
+	slot = &mine;
+	slot->commit_lsn.store(0);
+	slot->backend_pid.store(MyProcPid);
+	plans_read = slot->custom_written.load();
+	keep_own_identity();
+	install_pins();
+	plain = PqCommMethods;
+	wrapped = *plain;
+	wrapped.putmessage = putmessage;
+	PqCommMethods = &wrapped;
+}
+
+void on_authentication(Port *port, int status)
+{
+	if (previous_authentication)
+		previous_authentication(port, status);
+	if (status != STATUS_OK || slot || am_walsender)
+		return;
+	const char *named = startup_parameter(port, "pgpool.agent");
+	region::AgentSlot *mine = named ? slot_named(named) : nullptr;
+	if (mine && peer_owns(port, *mine))
+		start(*mine);
+}
+
+} // namespace
+
+void put_parameter_status(const char *name, const char *value)
+{
+	char body[256];
+	int length = snprintf(body, sizeof body, "%s%c%s", name, '\0', value) + 1;
+
+	plain->putmessage('S', body, static_cast<size_t>(length));
+}
+
+} // namespace agent
+
+void install_agent()
+{
+	DefineCustomStringVariable("pgpool.agent", "Slot of the region, in connections of pgpool's own.", nullptr,
+	                           &agent::slot_setting, "", PGC_BACKEND,
+	                           GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE, nullptr, nullptr, nullptr);
+	agent::previous_authentication = ClientAuthentication_hook;
+	ClientAuthentication_hook = agent::on_authentication;
+}
+
+} // namespace pgpool::server

@@ -1,0 +1,43 @@
+// The agent's parts, as they see each other: see agent.cpp.
+//
+// Owns declarations only. Everything here is of one process, a backend that a worker of pgpool opened; in all others
+// install_agent() is all that ever runs.
+#pragma once
+
+#include "server/shared.hpp"
+
+namespace pgpool::server::agent
+{
+
+// agent.cpp
+extern region::AgentSlot *slot; // NULL = this backend has no agent
+// To the worker, past the wrapper. Allocates nothing, so it cannot fail; ASCII only.
+void put_parameter_status(const char *name, const char *value);
+
+// agent_settings.cpp
+void flag_settings();    // at the end of the login
+bool settings_changed(); // are there some that were not flagged?
+void flag_new_settings();
+enum class Report { Value, Default, Nothing };
+Report kind_of_report(const char *name); // PostgreSQL is about to send ParameterStatus
+void forget_defaults();                  // it has sent all of them
+
+// agent_pins.cpp
+void install_pins();
+void count_locks_and_names(); // cheap, no catalogs
+bool pins_need_catalog();
+void read_catalog_for_pins();
+void pins_unknown();
+void report_pins();
+
+// agent_identity.cpp
+extern uint32_t identity_seen;
+void keep_own_identity();
+void read_identity();
+inline void follow_identity()
+{
+	if (slot->identity_sequence.load(std::memory_order_relaxed) != identity_seen)
+		read_identity();
+}
+
+} // namespace pgpool::server::agent

@@ -1,0 +1,135 @@
+// The agent: whom the backend serves, as pg_stat_activity, inet_client_addr() and the log show it.
+//
+// Owns the address in this backend's status entry and in its Port. The worker writes it into the slot; nothing of it
+// comes by SQL, which a client could forge. It is looked at when a statement starts, when something is logged and when
+// a message is sent: one load of a number each time. Display only, and never a host name: that would be a question to
+// a name server. Must not know which client it is.
+#include <cstring>
+
+#include <arpa/inet.h>
+
+#include "server/agent.hpp"
+
+extern "C" {
+#include "executor/executor.h"
+#include "libpq/libpq-be.h"
+#include "utils/backend_status.h"
+}
+
+namespace pgpool::server::agent
+{
+
+uint32_t identity_seen;
+
+namespace
+{
+
+SockAddr own_address;
+char *own_host, *own_port;
+char client_host[INET6_ADDRSTRLEN], client_port[8];
+
+emit_log_hook_type previous_log;
+ExecutorStart_hook_type previous_executor_start;
+
+struct Identity {
+	SockAddr address;
+	char *host, *port;
+};
+
+// The bytes come from the region: nothing but a whole IPv4 or IPv6 address is taken.
+bool internet_address(const uint8_t *bytes, uint32_t length, Identity &to)
+{
+	sockaddr_in v4;
+	sockaddr_in6 v6;
+	uint16_t port = 0;
+	sa_family_t family = AF_UNSPEC;
+
+	memset(&to.address, 0, sizeof to.address);
+	if (length >= sizeof family && length <= sizeof v6)
+		memcpy(&family, bytes, sizeof family);
+	if (family == AF_INET && length >= sizeof v4) {
+		memcpy(&v4, bytes, sizeof v4);
+		memcpy(&to.address.addr, &v4, sizeof v4);
+		to.address.salen = sizeof v4;
+		inet_ntop(AF_INET, &v4.sin_addr, client_host, sizeof client_host);
+		port = ntohs(v4.sin_port);
+	} else if (family == AF_INET6 && length >= sizeof v6) {
+		memcpy(&v6, bytes, sizeof v6);
+		memcpy(&to.address.addr, &v6, sizeof v6);
+		to.address.salen = sizeof v6;
+		inet_ntop(AF_INET6, &v6.sin6_addr, client_host, sizeof client_host);
+		port = ntohs(v6.sin6_port);
+	} else
+		return false;
+	snprintf(client_port, sizeof client_port, "%u", port);
+	to.host = client_host;
+	to.port = client_port;
+	return true;
+}
+
+void show(const Identity &identity)
+{
+	volatile PgBackendStatus *status = MyBEEntry;
+
+	MyProcPort->raddr = identity.address;
+	MyProcPort->remote_host = identity.host;
+	MyProcPort->remote_port = identity.port;
+	if (!status)
+		return;
+	PGSTAT_BEGIN_WRITE_ACTIVITY(status);
+	memcpy(const_cast<SockAddr *>(&status->st_clientaddr), &identity.address, sizeof identity.address);
+	PGSTAT_END_WRITE_ACTIVITY(status);
+}
+
+void on_log(ErrorData *error)
+{
+	follow_identity();
+	if (previous_log)
+		previous_log(error);
+}
+
+void on_executor_start(QueryDesc *query, int flags)
+{
+	follow_identity();
+	if (previous_executor_start)
+		previous_executor_start(query, flags);
+	else
+		standard_ExecutorStart(query, flags);
+}
+
+} // namespace
+
+void keep_own_identity()
+{
+	own_address = MyProcPort->raddr;
+	own_host = MyProcPort->remote_host;
+	own_port = MyProcPort->remote_port;
+	identity_seen = slot->identity_sequence.load();
+	previous_log = emit_log_hook;
+	emit_log_hook = on_log;
+	previous_executor_start = ExecutorStart_hook;
+	ExecutorStart_hook = on_executor_start;
+}
+
+// While the worker writes, the number is odd or changes: then the next occasion is early enough.
+void read_identity()
+{
+	uint8_t bytes[sizeof slot->address];
+	uint32_t before = slot->identity_sequence.load(std::memory_order_acquire);
+	Identity identity;
+
+	if (before & 1)
+		return;
+	memcpy(bytes, slot->address, sizeof bytes);
+	uint32_t length = slot->address_length;
+	bool pooled = slot->pooled;
+	std::atomic_thread_fence(std::memory_order_acquire);
+	if (slot->identity_sequence.load(std::memory_order_relaxed) != before)
+		return;
+	identity_seen = before;
+	if (pooled || !internet_address(bytes, length, identity))
+		identity = {own_address, own_host, own_port};
+	show(identity);
+}
+
+} // namespace pgpool::server::agent
