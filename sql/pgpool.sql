@@ -401,7 +401,7 @@ LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pgpool_stat_tenants
 CREATE FUNCTION @extschema@.stat_pools(OUT tenant text, OUT database text, OUT role text, OUT state text,
 	OUT pool_mode text, OUT cache_unnamed text, OUT pool_size integer, OUT clients bigint,
 	OUT clients_waiting bigint, OUT longest_wait double precision, OUT servers bigint, OUT servers_active bigint,
-	OUT servers_idle bigint, OUT transactions bigint, OUT queries bigint, OUT bytes_received bigint,
+	OUT servers_idle bigint, OUT servers_pinned bigint, OUT transactions bigint, OUT queries bigint, OUT bytes_received bigint,
 	OUT bytes_sent bigint, OUT waits bigint, OUT wait_time double precision, OUT query_time double precision,
 	OUT transaction_time double precision, OUT errors bigint, OUT wait_timeouts bigint, OUT server_logins bigint,
 	OUT server_login_failures bigint, OUT statement_uses bigint, OUT statement_hits bigint,
@@ -413,7 +413,7 @@ CREATE FUNCTION @extschema@.stat_clients(OUT id bigint, OUT worker integer, OUT 
 	OUT role text, OUT application_name text, OUT client_addr inet, OUT client_port integer, OUT state text,
 	OUT server_pid integer, OUT pid integer, OUT pool_mode text, OUT pinned text, OUT ssl boolean, OUT ssl_version text,
 	OUT ssl_cipher text, OUT connected_at timestamptz, OUT state_since timestamptz, OUT transactions bigint,
-	OUT queries bigint) RETURNS SETOF record
+	OUT queries bigint, OUT commit_lsn pg_lsn) RETURNS SETOF record
 LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pgpool_stat_clients';
 
 CREATE FUNCTION @extschema@.stat_servers(OUT pid integer, OUT worker integer, OUT tenant text, OUT database text,

@@ -37,13 +37,17 @@ Engine::Engine(Outside &outside, region::View region, uint32_t worker)
 		region::PoolCounters &c = region_.pool_counters(i, worker_);
 		if (region_.pool(i).state.load() == region::SlotState::Free)
 			continue;
-		for (auto *gauge : {&c.clients, &c.open, &c.active, &c.idle, &c.waiting})
+		for (auto *gauge : {&c.clients, &c.open, &c.active, &c.idle, &c.pinned, &c.waiting})
 			gauge->store(0);
 		c.waiting_since_us.store(0);
 	}
 	for (uint32_t i = 0; i < region_.header()->max_tenants; i++) {
 		if (region_.tenant(i).state.load() != region::SlotState::Free)
 			region_.tenant_counters(i, worker_).clients.store(0);
+	}
+	for (uint32_t i = 0; i < region_.header()->max_agents; i++) {
+		if (region_.agent(i).owner.load() == worker_ + 1)
+			free_agent_slot(i);
 	}
 	slot().clients.store(0);
 	slot().servers.store(0);
@@ -426,6 +430,21 @@ Session *Engine::find(uint64_t id)
 			return s;
 	}
 	return nullptr;
+}
+
+uint32_t Engine::take_agent_slot()
+{
+	for (uint32_t i = 0; i < region_.header()->max_agents; i++) {
+		region::AgentSlot &a = region_.agent(i);
+		uint32_t nobody = 0;
+		if (a.owner.load(std::memory_order_relaxed) != 0 || !a.owner.compare_exchange_strong(nobody, worker_ + 1))
+			continue;
+		a.backend_pid.store(0);
+		a.commit_lsn.store(0);
+		a.custom_written.store(0);
+		return i;
+	}
+	return UINT32_MAX;
 }
 
 uint64_t Engine::catalog_clock(uint32_t database_oid)

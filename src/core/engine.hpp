@@ -88,6 +88,8 @@ public:
 	void count_client(int delta);
 	bool too_many_clients();
 	bool reserve_server();
+	uint32_t take_agent_slot(); // UINT32_MAX: none is free
+	void free_agent_slot(uint32_t i) { region_.agent(i).owner.store(0); }
 	void release_server();
 	void bury(std::unique_ptr<StreamOwner> corpse) { graveyard_.push_back(std::move(corpse)); }
 	void retire(std::unique_ptr<Login> login);

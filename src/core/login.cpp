@@ -540,6 +540,7 @@ void Login::prepare()
 		auto known = pool->known_startups.find(startup_key());
 		if (known != pool->known_startups.end()) {
 			session_.params() = known->second.with("application_name", startup_.application_name, true);
+			remember_defaults();
 			greet();
 			return;
 		}
@@ -572,7 +573,22 @@ void Login::on_prepared()
 	if (pool->known_startups.size() >= kMostKnown)
 		pool->known_startups.clear();
 	pool->known_startups[startup_key()] = session_.params();
+	remember_defaults();
 	greet();
+}
+
+// In the server's spelling.
+void Login::remember_defaults()
+{
+	Params defaults = session_.engine().params().empty();
+	auto add = [&](const std::string &name) {
+		if (const Param *p = session_.params()->find(name))
+			defaults = defaults.with(p->name, p->value, false);
+	};
+	for (const proto::Setting &s : startup_.settings)
+		add(s.first);
+	add("application_name");
+	session_.defaults() = defaults;
 }
 
 void Login::greet()

@@ -135,19 +135,21 @@ std::string sql_between(const ParamSet &have, const ParamSet &want, bool &only_r
 {
 	std::string sql;
 	only_reported = true;
+	// The role goes first and comes last: with another one some of the values could not be set.
+	const Param *role = want.find("role");
+	const Param *present_role = have.find("role");
+	if (present_role && (!role || role->value != present_role->value)) {
+		sql += "RESET role;";
+		only_reported = false;
+	}
 	for (const Param &p : have.items) {
-		if (p.reported || want.find(p.name))
+		if (p.reported || &p == present_role || want.find(p.name))
 			continue;
 		sql += "RESET ";
 		proto::append_identifier(sql, p.name);
 		sql += ';';
 		only_reported = false;
 	}
-	// The role comes last, and goes first: with another one some of the values could not be set.
-	const Param *role = want.find("role");
-	const Param *present_role = have.find("role");
-	if (role && present_role && role->value != present_role->value)
-		sql += "RESET role;";
 	bool first = true;
 	auto set = [&](const Param &p) {
 		const Param *h = have.find(p.name);

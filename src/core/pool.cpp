@@ -325,6 +325,14 @@ uint32_t Pool::open_everywhere() const
 	return static_cast<uint32_t>(std::max<int64_t>(0, sum));
 }
 
+int32_t Pool::pinned_everywhere() const
+{
+	int32_t sum = 0;
+	for (uint32_t w = 0; w < engine_.region().header()->workers; w++)
+		sum += engine_.region().pool_counters(slot_, w).pinned.load();
+	return sum;
+}
+
 // A place in the pool and one under pgpool.max_server_connections. Add first, then look (layout.hpp).
 bool Pool::reserve()
 {

@@ -107,6 +107,7 @@ public:
 	bool has_prepared(Statement *s); // a server of this worker has it for certain
 	// A client prepares `s`: what was parsed before the last change of the catalog is outdated.
 	void renew_if_changed(Statement *s);
+	int32_t pinned_everywhere() const;
 	bool has_waiters() const { return !waiters_.empty(); }
 	// Why a dead pool's clients must go.
 	proto::Error death() const;

@@ -48,7 +48,8 @@ Statement *StatementStore::intern(std::string_view body, std::string_view meanin
 		return keep(s);
 	auto *s = new Statement;
 	s->body = body;
-	s->name = std::string(kStatementPrefix) + std::to_string(next_++);
+	s->number = next_++;
+	s->name = std::string(kStatementPrefix) + std::to_string(s->number);
 	s->hash = h;
 	s->references = 1;
 	s->begins = begins_transaction(body);

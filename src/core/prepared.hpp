@@ -28,9 +28,11 @@ inline constexpr std::string_view kStatementPrefix = "_pgpool_";
 struct Statement {
 	std::string body; // of Parse behind the name: text, NUL, parameter types
 	std::string name; // on backends
+	uint64_t number;  // in the name
 	uint64_t hash;
 	uint32_t references = 0;
 	bool begins = false;      // BEGIN or START TRANSACTION
+	bool custom = false;      // its plans are made for their parameters each time
 	bool suspect = false;     // a backend called it stale: who prepares it gets it anew
 	uint64_t valid_since = 0; // store's clock: what a backend parsed before is outdated
 	// For pg_stat_prepared: Bind of it; Parse, Bind and Describe that needed nothing of the server; Parse sent;

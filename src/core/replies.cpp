@@ -163,6 +163,7 @@ Replies::Verdict Replies::error()
 		v.unnamed_void |= front() == kUnnamedParse;
 		pop();
 	}
+	v.unnamed_void &= unnamed_ == 0; // unless there is another one behind
 	skipping_ = empty();
 	return v;
 }

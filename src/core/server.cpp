@@ -79,6 +79,8 @@ void ServerConn::assign(Session *session)
 {
 	session_ = session;
 	session_->names_in_doubt_ = 0;
+	identify(session);
+	set_defaults(session->defaults());
 	serial_ = pool_.engine().next_assignment();
 	sent_at_assign_ = stream_->sent();
 	said_fatal_ = starting_over_ = withheld_due_ = false;
@@ -122,11 +124,12 @@ void ServerConn::applied()
 		lost(&why);
 		return;
 	}
-	// What the server reports it has told; the rest is as we set it.
+	// What the server reports it has told; the rest is as we set it, in the server's spelling if the agent told that.
 	Params now = params_.reported_only();
 	for (const Param &p : target_->items) {
+		const Param *told = agent_ ? params_->find(p.name) : nullptr;
 		if (!p.reported)
-			now = now.with(p.name, p.value, false);
+			now = now.with(p.name, told ? told->value : p.value, false);
 	}
 	params_ = now;
 	if (holding_) {
@@ -292,7 +295,7 @@ void ServerConn::service_data(const char *data, size_t size)
 	}
 	if (state_ == ServerState::Cleaning)
 		clean();
-	else if (session_)
+	else if (session_ && !(replies_.at_rest() && pinned_too_many()))
 		try_release();
 }
 
@@ -316,7 +319,7 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		replay_.stop(); // the client is told something
 	switch (type) {
 	case 'S':
-		parameter(body);
+		forward = parameter(body) && forward;
 		break;
 	case 'C':
 		if (v.forward)
@@ -451,20 +454,12 @@ bool ServerConn::start_over(std::string_view error)
 	return true;
 }
 
-void ServerConn::parameter(std::string_view body)
+bool ServerConn::parameter(std::string_view body)
 {
 	proto::Reader r(body);
 	const std::string_view name = r.string();
 	const std::string_view value = r.string();
-	if (!r.ok())
-		return;
-	if (!is_fixed_parameter(name)) {
-		params_ = params_.with(name, value, true);
-	} else if (name == "session_authorization") {
-		foreign_identity_ = value != pool_.role();
-	} else if (name != "is_superuser") {
-		pool_.set_fixed(name, value);
-	}
+	return !r.ok() || told(name, value);
 }
 
 void ServerConn::command_complete(char answered, std::string_view tag)
@@ -477,7 +472,7 @@ void ServerConn::command_complete(char answered, std::string_view tag)
 		statements_.clear(pool_.engine().statements());
 		if (session_)
 			session_->on_discarded();
-		if (tag == "DISCARD ALL")
+		if (tag == "DISCARD ALL" && !agent_)
 			params_ = params_.reported_only();
 	} else if (tag == "DEALLOCATE" && answered == 'E' && session_) {
 		session_->on_deallocated();
@@ -497,6 +492,8 @@ void ServerConn::finished(char status, bool forward)
 		query_began_ = replies_.empty() ? 0 : now;
 		since_ = now;
 		if (status == 'I') {
+			if (session_)
+				session_->commit_lsn_ = std::max(session_->commit_lsn_, commit_lsn());
 			bump(c.transactions);
 			bump(c.transaction_us, static_cast<uint64_t>(std::max<int64_t>(0, now - transaction_began_)));
 			transactions_++;

@@ -82,6 +82,9 @@ public:
 	Stream *stream() { return stream_; }
 	int32_t pid() const { return pid_; }
 	int64_t since() const { return since_; }
+	bool agent() const { return agent_; }
+	const std::string &pins() const { return pins_; }
+	void announce_custom(const Statement *s);
 	bool stale() const;
 	uint32_t opened_in_epoch() const { return epoch_; }
 	bool expired(int64_t now) const;
@@ -112,7 +115,18 @@ private:
 	bool rename(std::string_view error);
 	void withhold(std::string_view parameter_description);
 	void put_ours(char type);
-	void parameter(std::string_view body);
+	bool parameter(std::string_view body);
+
+	// ---- the agent, in server_agent.cpp
+	void take_agent_slot();
+	void free_agent_slot();
+	region::AgentSlot &agent_slot();
+	bool told(std::string_view name, std::string_view value);
+	void identify(const Session *session);
+	void set_defaults(const Params &defaults);
+	uint64_t commit_lsn();
+	void set_pins(std::string_view pins);
+	bool pinned_too_many();
 	void command_complete(char answered, std::string_view tag);
 	void finished(char status, bool forward);
 	bool may_release() const;
@@ -135,6 +149,9 @@ private:
 	Replay replay_;
 	uint64_t serial_ = 0; // of the assignment
 	Params params_;
+	Params native_;                          // what the server reports by itself
+	Params defaults_;                        // what RESET goes back to, other than the server's own defaults
+	std::string pins_;                       // why the session must stay, as the agent says; "" = nothing
 	Params target_;                          // settings that are being applied
 	proto::Error our_error_;                 // of a message of ours
 	std::string stash_out_;                  // what applies the settings, until it is flushed
@@ -155,6 +172,9 @@ private:
 	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
 	uint32_t body_left_ = 0;
 	uint32_t epoch_ = 0;
+	static constexpr uint32_t kNoSlot = UINT32_MAX;
+	uint32_t agent_slot_ = kNoSlot;
+	bool agent_ = false; // it is there
 	int32_t pid_ = 0;
 	control::ServerState state_ = control::ServerState::Connecting;
 	bool body_forward_ = false;
@@ -169,6 +189,7 @@ private:
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
 	bool starting_over_ = false;    // the batch is served once more as soon as the Sync is answered
 	bool withheld_due_ = false;
+	bool newly_pinned_ = false;
 	bool said_fatal_ = false;
 	bool interrupt_later_ = false;
 	bool client_was_heard_ = false; // since the last tick

@@ -44,6 +44,9 @@ void ServerConn::send_startup()
 	w.string("application_name").string("pgpool");
 	// Idle servers are pgpool's business, not idle_session_timeout's.
 	w.string("idle_session_timeout").string("0");
+	take_agent_slot();
+	if (agent_slot_ != kNoSlot)
+		w.string("pgpool.agent").string(std::to_string(agent_slot_));
 	w.u8(0);
 	proto::store32(out.data(), static_cast<uint32_t>(out.size()));
 	stream_->queue(out.data(), out.size());
@@ -116,10 +119,7 @@ void ServerConn::login_parameter(std::string_view body)
 		return;
 	if (!params_)
 		params_ = pool_.engine().params().empty();
-	if (is_fixed_parameter(name))
-		pool_.set_fixed(name, value);
-	else
-		params_ = params_.with(name, value, true);
+	told(name, value);
 }
 
 void ServerConn::login_authentication(std::string_view body)
@@ -223,6 +223,7 @@ void ServerConn::login_ready()
 {
 	if (!params_)
 		params_ = pool_.engine().params().empty();
+	native_ = params_;
 	proving_ = true;
 	std::string out;
 	proto::append_query(out, "SELECT d.oid, r.oid FROM pg_catalog.pg_database d, pg_catalog.pg_roles r "

@@ -28,12 +28,12 @@ constexpr int64_t kClosingTime = 1000000;  // until a place is given up although
 // The heart: see the design, "when a server may be released". Nothing here is ever weakened.
 bool ServerConn::may_release() const
 {
-	return replies_.at_rest()                            // (a), (b)
-	       && stash_.empty() && body_left_ == 0          // (c) unread from the server
-	       && stream_->unsent() == 0                     // (c) unsent to the server
-	       && session_->stream()->unsent() == 0          // (c) unsent to the client
-	       && !session_->mid_message()                   // (d)
-	       && !session_->pinned() && !foreign_identity_; // (f); (e): kill() is synchronous
+	return replies_.at_rest()                                             // (a), (b)
+	       && stash_.empty() && body_left_ == 0                           // (c) unread from the server
+	       && stream_->unsent() == 0                                      // (c) unsent to the server
+	       && session_->stream()->unsent() == 0                           // (c) unsent to the client
+	       && !session_->mid_message()                                    // (d)
+	       && !session_->pinned() && pins_.empty() && !foreign_identity_; // (f); (e): kill() is synchronous
 }
 
 bool ServerConn::try_release()
@@ -96,7 +96,7 @@ void ServerConn::client_gone()
 		return;
 	replay_.stop();
 	starting_over_ = false;
-	discard_ = session->session_mode() || session->raw_names() || foreign_identity_;
+	discard_ = session->session_mode() || session->raw_names() || foreign_identity_ || !pins_.empty();
 	// Without its Sync a pipeline is not committed, and a Sync of ours would do just that.
 	const bool hopeless = session->mid_message() || (replies_.unsynced() && !replies_.skipping()) ||
 	                      stream_->unsent() > 0 || replies_.copy_in() || replies_.doubtful() || stream_->broken() ||
@@ -135,6 +135,7 @@ void ServerConn::clean()
 		proto::append_query(out, "ROLLBACK");
 		replies_.sent('Q', Owner::Skip);
 	} else if (discard_ && !discarding_) {
+		set_defaults(Params());
 		proto::append_query(out, "DISCARD ALL");
 		replies_.sent('Q', Owner::Skip);
 		discarding_ = true;
@@ -172,7 +173,8 @@ void ServerConn::cleaned()
 {
 	if (gone_ || state_ == ServerState::Closing)
 		return;
-	if (stale() || replies_.was_doubtful() || said_fatal_ || foreign_identity_ || stream_->broken() ||
+	identify(nullptr);
+	if (stale() || replies_.was_doubtful() || !pins_.empty() || said_fatal_ || foreign_identity_ || stream_->broken() ||
 	    expired(pool_.engine().now())) {
 		close();
 		return;
@@ -275,6 +277,8 @@ void ServerConn::end()
 	if (gone_)
 		return;
 	gone_ = true;
+	set_pins("");
+	free_agent_slot();
 	stream_->close(false);
 	stream_ = nullptr;
 	pool_.on_server_gone(this);

@@ -701,6 +701,9 @@ void Session::fill(control::ClientRow &row) const
 		put(row.pinned, "long statement");
 	else if (unnamed_waits_)
 		put(row.pinned, "unnamed statement");
+	else if (server_)
+		put(row.pinned, server_->pins());
+	row.commit_lsn = commit_lsn_;
 }
 
 } // namespace pgpool::core

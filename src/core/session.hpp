@@ -84,6 +84,7 @@ public:
 	ServerConn *server() const { return server_; }
 	Login *login() const { return login_.get(); }
 	Params &params() { return params_; }
+	Params &defaults() { return defaults_; }
 	uint64_t id() const { return id_; }
 	int32_t key_pid() const { return key_pid_; }
 	bool matches_key(std::string_view key) const;
@@ -95,6 +96,7 @@ public:
 	bool pinned() const { return raw_names_ || unnamed_waits_; }
 	// It left statements on the server that are not ours.
 	bool raw_names() const { return raw_names_ || !cleanup_.empty(); }
+	std::string_view address() const { return stream_->address(); }
 	int64_t since() const { return since_; }
 	uint8_t minor = 0;
 
@@ -130,7 +132,7 @@ private:
 	bool has_too_many(std::string_view another) const;
 	Rewrite refuse_another(std::string &out);
 	bool unsettled(std::string_view name);
-	bool caches_unnamed() const;
+	Statement *intern_unnamed(std::string_view body);
 	Statement *use_unnamed(std::string &out);
 	void prepare_unnamed_raw(std::string_view body);
 	void share_unnamed();
@@ -149,6 +151,7 @@ private:
 	Pool *pool_ = nullptr;
 	ServerConn *server_ = nullptr;
 	Params params_;
+	Params defaults_;   // what it started with
 	std::string inbuf_; // the start of a message, or all that waits for a server
 	ClientStatements statements_;
 	std::string cleanup_;          // a name that is to be closed on the server behind the next Sync
@@ -162,6 +165,7 @@ private:
 	int64_t connected_at_; // wall clock
 	int64_t since_;        // monotonic: of the present state
 	uint64_t transactions_ = 0, queries_ = 0;
+	uint64_t commit_lsn_ = 0; // end of the last commit that wrote
 	uint32_t tenant_slot_ = UINT32_MAX;
 	uint32_t body_left_ = 0;    // of the message that goes through now
 	uint32_t discard_left_ = 0; // of a message that is dropped

@@ -31,6 +31,16 @@ constexpr size_t kMostStatement = 1 << 20;
 constexpr std::string_view kScratch = "_pgpool_scratch";
 constexpr std::string_view kDeallocateTarget = "DEALLOCATE \"_pgpool_scratch\"";
 
+// Part of the meaning of a statement whose plans are made for their parameters each time, as an unnamed one's.
+constexpr char kCustom = 'c';
+
+Statement *as_custom(Statement *s)
+{
+	if (s)
+		s->custom = true;
+	return s;
+}
+
 using OnServer = StatementNotes::OnServer;
 using region::bump;
 
@@ -162,7 +172,7 @@ void Session::forget_unnamed()
 // What the client prepared as unnamed lasts until it prepares another, whoever serves it.
 void Session::share_unnamed()
 {
-	unnamed_ = engine_.statements().intern(unnamed_text_, statement_meaning());
+	unnamed_ = as_custom(engine_.statements().intern(unnamed_text_, statement_meaning() + kCustom));
 	unnamed_text_ = {};
 }
 
@@ -194,10 +204,20 @@ void Session::on_unnamed_void()
 		forget_unnamed();
 }
 
-bool Session::caches_unnamed() const
+// The shared statement that serves an unnamed Parse; nullptr: the server's own unnamed one does.
+Statement *Session::intern_unnamed(std::string_view body)
 {
-	// "custom" wants the backend's help, see region::CacheUnnamed.
-	return pool_->settings().cache_unnamed.load(std::memory_order_relaxed) == region::CacheUnnamed::Generic;
+	switch (pool_->settings().cache_unnamed.load(std::memory_order_relaxed)) {
+	case region::CacheUnnamed::Generic:
+		return engine_.statements().intern_again(body, statement_meaning());
+	case region::CacheUnnamed::Custom:
+		if (server_->agent())
+			return as_custom(engine_.statements().intern_again(body, statement_meaning() + kCustom));
+		break;
+	case region::CacheUnnamed::Off:
+		break;
+	}
+	return nullptr;
 }
 
 Session::Rewrite Session::rewrite_unnamed_parse(std::string_view body, bool whole, std::string &out)
@@ -223,7 +243,7 @@ Session::Rewrite Session::rewrite_unnamed_parse(std::string_view body, bool whol
 		deallocating_ = command.name;
 		return Rewrite::Done;
 	}
-	Statement *s = caches_unnamed() ? engine_.statements().intern_again(body, statement_meaning()) : nullptr;
+	Statement *s = intern_unnamed(body);
 	if (!s) {
 		prepare_unnamed_raw(body);
 		return Rewrite::Verbatim;
@@ -348,6 +368,8 @@ void Session::send_parse(Statement *s, bool renew, Owner owner, std::string &out
 	} else {
 		make_room(out);
 	}
+	if (s->custom)
+		server_->announce_custom(s);
 	put_parse(out, s->name, s->body);
 	replies.sent(Replies::kNotedParse, owner);
 	server_->statements().parsing(s, replies.batch(), engine_.statements().clock());

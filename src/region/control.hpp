@@ -167,6 +167,7 @@ struct ClientRow {
 	int32_t key_pid;                   // the pid that the client was told
 	int64_t connected_at, state_since; // microseconds since 1970
 	uint64_t transactions, queries;
+	uint64_t commit_lsn; // end of its last commit that wrote WAL, 0 = none or not known
 	char tls_version[16], tls_cipher[48];
 	char tenant[kNameLen], database[kNameLen], role[kNameLen];
 	char application_name[kNameLen];

@@ -97,6 +97,7 @@ struct alignas(64) PoolCounters { // one per worker and pool
 	Atomic<int32_t> open;         // servers, those that log in or close included
 	Atomic<int32_t> active;       // servers that serve a client
 	Atomic<int32_t> idle;
+	Atomic<int32_t> pinned;           // active ones that their client keeps between transactions
 	Atomic<int32_t> waiting;          // clients in the queue
 	Atomic<int64_t> waiting_since_us; // CLOCK_MONOTONIC of the first in the queue, 0 = none
 	Atomic<uint64_t> transactions, queries, bytes_received, bytes_sent;
@@ -148,6 +149,7 @@ struct alignas(64) TenantSlot {
 // free slot before it dials and names it in the startup packet; the agent accepts it when the peer of its socket
 // is that worker. `owner` and the identity are written by the worker, the rest by the backend.
 constexpr uint32_t kCustomPlans = 64;
+constexpr uint32_t kDefaultsLen = 8192;
 
 struct alignas(64) AgentSlot {
 	Atomic<uint32_t> owner; // index of the worker plus 1; 0 = free
@@ -163,6 +165,10 @@ struct alignas(64) AgentSlot {
 	// worker writes custom[k % kCustomPlans], then raises custom_written to k + 1, then sends the Parse.
 	Atomic<uint64_t> custom_written;
 	Atomic<uint64_t> custom[kCustomPlans];
+	// What RESET goes back to for the client that is served: its startup parameters as name NUL value NUL ...,
+	// written by the worker before it sends the client's first message.
+	uint32_t defaults_length;
+	char defaults[kDefaultsLen];
 };
 
 enum class Phase : uint32_t { Starting = 0, Running, Stopping }; // Stopping: smart shutdown seen

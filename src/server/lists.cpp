@@ -16,6 +16,7 @@ extern "C" {
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/inet.h"
+#include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
@@ -117,6 +118,7 @@ void row_values(Values &v, const ClientRow &r, int worker)
 	v.time(r.state_since);
 	v.put(Int64GetDatum(r.transactions));
 	v.put(Int64GetDatum(r.queries));
+	v.put(LSNGetDatum(r.commit_lsn), r.commit_lsn == 0);
 }
 
 void row_values(Values &v, const ServerRow &r, int worker)

@@ -91,7 +91,7 @@ int64 monotonic_us()
 }
 
 struct PoolGauges {
-	int64 clients, open, active, idle, waiting;
+	int64 clients, open, active, idle, pinned, waiting;
 	int64 oldest_us; // 0 = nobody waits
 };
 
@@ -108,6 +108,7 @@ PoolTotals pool_sums(uint32 pool, PoolGauges *g)
 		g->open += c.open;
 		g->active += c.active;
 		g->idle += c.idle;
+		g->pinned += c.pinned;
 		g->waiting += c.waiting;
 		if (since > 0 && (g->oldest_us == 0 || since < g->oldest_us))
 			g->oldest_us = since;
@@ -163,6 +164,7 @@ void pool_row(Row &r, uint32 i)
 	r.number(g.open);
 	r.number(g.active);
 	r.number(g.idle);
+	r.number(g.pinned);
 	r.number(t.transactions - b.transactions);
 	r.number(t.queries - b.queries);
 	r.number(t.bytes_received - b.bytes_received);

@@ -1,0 +1,149 @@
+// What a server's backend tells by the agent in it, and what it is told. See region::AgentSlot and server.hpp.
+//
+// The agent reports every setting that a client can change, at the end of each statement that changed it, and why
+// the session must stay where it is. Without it (a route by TCP, a server that does not preload the library) a
+// server reports what PostgreSQL reports by itself.
+#include "core/server.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "core/engine.hpp"
+#include "core/pool.hpp"
+#include "core/session.hpp"
+#include "proto/wire.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+void ServerConn::take_agent_slot()
+{
+	if (!by_tcp_) // the peer of a Unix socket can be known
+		agent_slot_ = pool_.engine().take_agent_slot();
+	if (agent_slot_ == kNoSlot)
+		return;
+	agent_slot().defaults_length = 0;
+	identify(nullptr);
+}
+
+void ServerConn::free_agent_slot()
+{
+	if (agent_slot_ != kNoSlot)
+		pool_.engine().free_agent_slot(agent_slot_);
+	agent_slot_ = kNoSlot;
+	agent_ = false;
+}
+
+region::AgentSlot &ServerConn::agent_slot()
+{
+	return pool_.engine().region().agent(agent_slot_);
+}
+
+// A ParameterStatus. False: it is not for the client.
+bool ServerConn::told(std::string_view name, std::string_view value)
+{
+	if (name == "pgpool.agent") {
+		agent_ = value == "1";
+	} else if (name == "pgpool.pins") {
+		set_pins(value);
+	} else if (is_fixed_parameter(name)) {
+		if (name == "session_authorization")
+			foreign_identity_ = value != pool_.role();
+		else if (name != "is_superuser")
+			pool_.set_fixed(name, value);
+		return true;
+	} else if (name.substr(0, 1) == "!") { // back to what it is reset to
+		name.remove_prefix(1);
+		params_ = defaults_ && defaults_->find(name) ? params_.with(name, value, false) : params_.without(name);
+	} else if (agent_ && native_ && !native_->find(name)) {
+		params_ = params_.with(name, value, false);
+	} else {
+		params_ = params_.with(name, value, true);
+		return true;
+	}
+	return false;
+}
+
+void ServerConn::set_pins(std::string_view pins)
+{
+	region::Atomic<int32_t> &pinned = pool_.counters().pinned;
+	if (pins_.empty() != pins.empty())
+		pinned.store(pinned.load() + (pins.empty() ? -1 : 1));
+	newly_pinned_ |= pins_.empty() && !pins.empty();
+	pins_ = pins;
+}
+
+// Asked at the end of each transaction. All servers of a pool but one may be kept by clients, or the others starve.
+bool ServerConn::pinned_too_many()
+{
+	if (!std::exchange(newly_pinned_, false) || pins_.empty() || session_->session_mode())
+		return false;
+	const int32_t size = pool_.settings().pool_size.load(std::memory_order_relaxed);
+	const int32_t most = std::max(1, size - 1);
+	if (pool_.pinned_everywhere() <= most)
+		return false;
+	session_->fatal({"53400", "too many clients of this pool keep their server",
+	                 "This one keeps it because of: " + pins_ + ". A pool of " + std::to_string(size) +
+	                     " has at most " + std::to_string(most) + " for such clients.",
+	                 "Raise pool_size of the tenant or user, or use pool_mode session or the session port."});
+	return true;
+}
+
+// Whom the backend serves, for pg_stat_activity and the log.
+void ServerConn::identify(const Session *session)
+{
+	if (agent_slot_ == kNoSlot)
+		return;
+	region::AgentSlot &a = agent_slot();
+	const uint32_t sequence = a.identity_sequence.load(std::memory_order_relaxed) | 1;
+	a.identity_sequence.store(sequence, std::memory_order_relaxed);
+	std::atomic_thread_fence(std::memory_order_release);
+	const std::string_view address = session ? session->address() : std::string_view();
+	a.address_length = static_cast<uint32_t>(std::min(address.size(), sizeof(a.address)));
+	if (!address.empty())
+		memcpy(a.address, address.data(), a.address_length);
+	a.pooled = !session;
+	a.identity_sequence.store(sequence + 1, std::memory_order_release);
+}
+
+// A client's startup parameters are what RESET goes back to for it. One with more than fits gets the server's own.
+void ServerConn::set_defaults(const Params &defaults)
+{
+	if (agent_slot_ == kNoSlot || defaults_ == defaults)
+		return;
+	defaults_ = defaults;
+	region::AgentSlot &a = agent_slot();
+	size_t length = 0;
+	for (const Param &p : defaults ? defaults->items : std::vector<Param>()) {
+		const size_t size = p.name.size() + p.value.size() + 2;
+		if (length + size > sizeof(a.defaults)) {
+			length = 0;
+			break;
+		}
+		memcpy(a.defaults + length, p.name.c_str(), p.name.size() + 1);
+		memcpy(a.defaults + length + p.name.size() + 1, p.value.c_str(), p.value.size() + 1);
+		length += size;
+	}
+	a.defaults_length = static_cast<uint32_t>(length);
+}
+
+// Before its Parse is sent: the plans of `s` are to be made for their parameters each time.
+void ServerConn::announce_custom(const Statement *s)
+{
+	if (!agent_)
+		return;
+	region::AgentSlot &a = agent_slot();
+	const uint64_t k = a.custom_written.load(std::memory_order_relaxed);
+	a.custom[k % region::kCustomPlans].store(s->number, std::memory_order_relaxed);
+	a.custom_written.store(k + 1, std::memory_order_release);
+}
+
+uint64_t ServerConn::commit_lsn()
+{
+	return agent_ ? agent_slot().commit_lsn.load(std::memory_order_acquire) : 0;
+}
+
+} // namespace pgpool::core
