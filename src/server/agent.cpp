@@ -265,6 +265,7 @@ void start(region::AgentSlot &mine)
 	plans_read = slot->custom_written.load();
 	keep_own_identity();
 	install_pins();
+	install_defaults();
 	plain = PqCommMethods;
 	wrapped = *plain;
 	wrapped.putmessage = putmessage;

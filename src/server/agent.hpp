@@ -22,6 +22,9 @@ enum class Report { Value, Default, Nothing };
 Report kind_of_report(const char *name); // PostgreSQL is about to send ParameterStatus
 void forget_defaults();                  // it has sent all of them
 
+// agent_defaults.cpp
+void install_defaults();
+
 // agent_pins.cpp
 void install_pins();
 void count_locks_and_names(); // cheap, no catalogs

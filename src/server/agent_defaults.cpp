@@ -1,0 +1,127 @@
+// The agent: what RESET goes back to.
+//
+// A client's startup parameters are the defaults of its session, but the backend started with others. The worker
+// writes them to the slot; around RESET, SET ... TO DEFAULT and DISCARD ALL they are the reset values of this backend,
+// and only there, so nothing has to be done for the clients that never say RESET. What a RESET set then counts as set
+// by the session: the next client's settings replace it. Nothing of it can be written by a client's SQL.
+#include <cstring>
+
+#include "server/agent.hpp"
+
+extern "C" {
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "nodes/plannodes.h"
+#include "tcop/utility.h"
+#include "utils/guc_tables.h"
+}
+
+namespace pgpool::server::agent
+{
+
+namespace
+{
+
+constexpr int kMostDefaults = 64;
+
+struct Saved {
+	config_generic *setting;
+	GucSource source;
+	char *value;
+};
+
+ProcessUtility_hook_type previous_utility;
+
+bool resets(const Node *statement)
+{
+	if (IsA(statement, DiscardStmt))
+		return reinterpret_cast<const DiscardStmt *>(statement)->target == DISCARD_ALL;
+	if (!IsA(statement, VariableSetStmt))
+		return false;
+	VariableSetKind kind = reinterpret_cast<const VariableSetStmt *>(statement)->kind;
+	return kind == VAR_RESET || kind == VAR_RESET_ALL || kind == VAR_SET_DEFAULT;
+}
+
+// With these, reset values mean something else, or may not be looked at.
+bool has_own_rules(const config_generic *setting)
+{
+	return (setting->context != PGC_USERSET && setting->context != PGC_SUSET) ||
+	       (setting->flags & (GUC_SUPERUSER_ONLY | GUC_NO_RESET_ALL)) != 0;
+}
+
+int set(const char *name, const char *value, GucSource source)
+{
+	return set_config_option(name, value, PGC_SUSET, source, GUC_ACTION_SET, true, DEBUG5, false);
+}
+
+// The client's values become reset values. Returns how many; what cannot be set is left as it is.
+int install(Saved *saved)
+{
+	uint32_t length = Min(slot->defaults_length, region::kDefaultsLen);
+	const char *at = slot->defaults, *end = at + length;
+	int count = 0;
+
+	while (at < end && count < kMostDefaults) {
+		const char *name = at;
+		const char *value = name + strnlen(name, end - name) + 1;
+		if (value >= end)
+			break;
+		at = value + strnlen(value, end - value) + 1;
+		if (at > end)
+			break;
+		config_generic *setting = compat::find_setting(name);
+		if (!setting || has_own_rules(setting))
+			continue;
+		const char *present = GetConfigOptionResetString(setting->name);
+		saved[count] = {setting, setting->reset_source, pstrdup(present ? present : "")};
+		if (set(setting->name, value, PGC_S_CLIENT) != 0) // -1: only the reset value
+			count++;
+	}
+	return count;
+}
+
+void restore(const Saved *saved, int count)
+{
+	for (int i = 0; i < count; i++) {
+		config_generic *setting = saved[i].setting;
+		GucSource source = saved[i].source;
+		if (setting->source == PGC_S_CLIENT)
+			setting->source = PGC_S_SESSION;
+		setting->reset_source = PGC_S_DEFAULT; // a lower source never replaces a higher one
+		(void)set(setting->name, source == PGC_S_DEFAULT ? nullptr : saved[i].value, source);
+	}
+}
+
+void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, ProcessUtilityContext context,
+                ParamListInfo parameters, QueryEnvironment *environment, DestReceiver *receiver,
+                QueryCompletion *completion)
+{
+	ProcessUtility_hook_type next = previous_utility ? previous_utility : standard_ProcessUtility;
+	Saved saved[kMostDefaults];
+	volatile int count = 0;
+
+	if (slot->defaults_length == 0 || !resets(statement->utilityStmt)) {
+		next(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
+		return;
+	}
+	PG_TRY();
+	{
+		count = install(saved);
+		next(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
+	}
+	PG_FINALLY();
+	{
+		restore(saved, count);
+	}
+	PG_END_TRY();
+}
+
+} // namespace
+
+void install_defaults()
+{
+	previous_utility = ProcessUtility_hook;
+	ProcessUtility_hook = on_utility;
+}
+
+} // namespace pgpool::server::agent
