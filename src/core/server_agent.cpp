@@ -50,9 +50,10 @@ bool ServerConn::told(std::string_view name, std::string_view value)
 	} else if (name == "pgpool.pins") {
 		set_pins(value);
 	} else if (is_fixed_parameter(name)) {
+		const bool of_the_role = name == "session_authorization" || name == "is_superuser";
 		if (name == "session_authorization")
 			foreign_identity_ = value != pool_.role();
-		else if (name != "is_superuser")
+		if (!of_the_role || state_ == control::ServerState::Login)
 			pool_.set_fixed(name, value);
 		return true;
 	} else if (name.substr(0, 1) == "!") { // back to what it is reset to

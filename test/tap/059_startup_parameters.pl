@@ -1,6 +1,6 @@
 # What a client sets at startup holds in each of its transactions, although it shares one server with clients that set
 # other things; the server itself judges the values; SET of what the server reports is the client's own, too.
-# RESET goes back to the server's default, not yet to what the client started with (the tests marked TODO).
+# RESET goes back to what the client started with.
 use strict;
 use warnings FATAL => 'all';
 
@@ -8,8 +8,6 @@ use PgPoolCase;
 use PgPoolWire;
 use PostgreSQL::Test::Utils;
 use Test::More;
-
-our $TODO;
 
 my $node = pool_node('parameters', conf => "ssl = off\npgpool.default_pool_size = 1\npgpool.workers = 1");
 $node->safe_psql('postgres', "CREATE ROLE app LOGIN PASSWORD 'secret'; CREATE SCHEMA one; CREATE SCHEMA two; GRANT USAGE ON SCHEMA one, two TO app;
@@ -96,7 +94,6 @@ $c{german}->query('ROLLBACK');
 is($c{german}->value('SHOW TimeZone'), 'UTC', 'ROLLBACK takes back what SET did in the transaction');
 {
 	# The server reports these to nobody, and takes what pgpool sets for a client as a SET.
-	local $TODO = 'needs the part of pgpool that runs in the server\'s sessions';
 	is($c{german}->value('SELECT v FROM t'), 'in two', 'SET search_path holds in later transactions');
 	is($c{custom}->value('SHOW my.setting'), 'changed', 'SET of a setting without a definition holds');
 	$c{german}->query('RESET TimeZone');

@@ -65,8 +65,9 @@ for my $load (@loads)
 }
 {
 	my $s = sql('SELECT servers || \' \' || servers_idle || \' \' || clients FROM pgpool.pg_stat_pools WHERE role = \'bench\'');
-	is($s, '3 3 0', '8 clients of pgbench shared 3 servers, which are idle now');
-	is(sql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'bench'"), '3', '... and pg_stat_activity has these 3');
+	my ($servers) = $s =~ /^([123]) \1 0$/;
+	ok($servers, "8 clients of pgbench shared at most 3 servers, which are idle now ($s)");
+	is(sql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'bench'"), $servers, '... and pg_stat_activity has these');
 	my ($waits, $time) = split /\|/, sql("SELECT waits, round(wait_time) FROM pgpool.pg_stat_pools WHERE role = 'bench'");
 	cmp_ok($waits, '>', 0, "clients waited $waits times, $time ms in all");
 }
