@@ -417,7 +417,7 @@ CREATE FUNCTION @extschema@.stat_clients(OUT id bigint, OUT worker integer, OUT 
 LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pgpool_stat_clients';
 
 CREATE FUNCTION @extschema@.stat_servers(OUT pid integer, OUT worker integer, OUT tenant text, OUT database text,
-	OUT role text, OUT application_name text, OUT state text, OUT client_id bigint, OUT route text,
+	OUT role text, OUT application_name text, OUT state text, OUT client_id bigint, OUT route text, OUT agent boolean,
 	OUT connected_at timestamptz, OUT state_since timestamptz, OUT transactions bigint, OUT queries bigint)
 	RETURNS SETOF record
 LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pgpool_stat_servers';

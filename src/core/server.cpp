@@ -589,6 +589,7 @@ void ServerConn::fill(control::ServerRow &row) const
 	row.state = state_;
 	row.pool_slot = pool_.slot();
 	row.by_tcp = by_tcp_;
+	row.agent = agent_;
 	row.client_id = session_ ? session_->id() : 0;
 	row.connected_at = connected_at_;
 	row.state_since = pool_.engine().outside().wall_us() - (pool_.engine().now() - since_);

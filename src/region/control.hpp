@@ -179,7 +179,8 @@ struct ServerRow {
 	ServerState state;
 	uint32_t pool_slot;
 	uint8_t by_tcp;
-	uint8_t spare[3];
+	uint8_t agent; // the agent is in the backend
+	uint8_t spare[2];
 	uint64_t client_id; // whom it serves, 0 = nobody
 	int64_t connected_at, state_since;
 	uint64_t transactions, queries;

@@ -132,6 +132,7 @@ void row_values(Values &v, const ServerRow &r, int worker)
 	v.name(name_of(kServerStates, static_cast<uint32>(r.state)));
 	v.put(Int64GetDatum(static_cast<int64>(r.client_id)), r.client_id == 0);
 	v.name(r.by_tcp ? "tcp" : "unix");
+	v.put(BoolGetDatum(r.agent != 0));
 	v.time(r.connected_at);
 	v.time(r.state_since);
 	v.put(Int64GetDatum(r.transactions));
