@@ -5,19 +5,27 @@
 // of what that client must be answered. It notes a problem when a client's command arrives while another
 // client's work is not at rest. Commands (";" separates, "cN" names the client that sends):
 //   SELECT cN.x | ROWS cN.x COUNT LENGTH | FAIL cN.x | SLEEP cN.x | COPYIN cN.x | COPYOUT cN.x COUNT | DIE cN.x
-//   NOTICE cN.x | BEGIN | COMMIT | ROLLBACK | SET name value | SHOW name, and what pgpool itself sends.
+//   NOTICE cN.x | BEGIN | COMMIT | ROLLBACK | SET name value | SHOW name | DEALLOCATE name | DEALLOCATE ALL
+//   DISCARD ALL, and what pgpool itself sends.
+//   ALTER cN.x changes the catalog that all backends share. Afterwards SHAPE x, if it was parsed before, is
+//   refused as a stale plan, until it is parsed anew; TYPES x gives the version that it was parsed with.
+//   FORGET cN.x is a function that runs DEALLOCATE ALL, unseen.
 // Longer than a header should be: the language of the simulator and its model are one thing.
 #pragma once
 
 #include <cstdlib>
+#include <cstring>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "messages.hpp"
 #include "proto/message.hpp"
 #include "proto/scram.hpp"
 #include "proto/startup.hpp"
@@ -26,71 +34,17 @@
 namespace fake
 {
 
-using pgpool::proto::Writer;
-
-inline std::string message(char type, std::string_view body = {})
-{
-	std::string out;
-	Writer(out).begin(type).bytes(body).end();
-	return out;
-}
-
-inline std::string text_message(char type, std::string_view text)
-{
-	return message(type, std::string(text) + '\0');
-}
-
-inline std::string query(std::string_view sql)
-{
-	return text_message('Q', sql);
-}
-
-inline std::string parse(std::string_view sql, std::string_view name = "")
-{
-	std::string out;
-	Writer(out).begin('P').string(name).string(sql).u16(0).end();
-	return out;
-}
-
-inline std::string bind_to(std::string_view statement = "", std::string_view portal = "")
-{
-	std::string out;
-	Writer(out).begin('B').string(portal).string(statement).u16(0).u16(0).u16(0).end();
-	return out;
-}
-
-inline std::string execute(uint32_t rows = 0, std::string_view portal = "")
-{
-	std::string out;
-	Writer(out).begin('E').string(portal).u32(rows).end();
-	return out;
-}
-
-inline std::string describe(char kind, std::string_view name = "")
-{
-	return text_message('D', kind + std::string(name));
-}
-
-using Settings = std::map<std::string, std::string>;
-
-inline bool is_reported(const std::string &name)
-{
-	return name == "application_name" || name == "TimeZone" || name == "DateStyle" || name == "client_encoding";
-}
-
-inline std::string canonical(std::string_view name)
-{
-	for (const char *known : {"application_name", "TimeZone", "DateStyle", "client_encoding", "statement_timeout",
-	                          "search_path", "idle_session_timeout"}) {
-		if (pgpool::proto::equal_names(name, known))
-			return known;
-	}
-	return std::string(name);
-}
+// What all backends of a server have in common.
+struct Catalog {
+	int version = 1;
+	int forgotten = 0; // how often statements were taken away unseen
+	std::function<void()> changed;
+};
 
 class Backend
 {
 public:
+	std::shared_ptr<Catalog> catalog = std::make_shared<Catalog>();
 	Settings defaults{{"application_name", ""},    {"TimeZone", "UTC"},        {"DateStyle", "ISO, MDY"},
 	                  {"client_encoding", "UTF8"}, {"statement_timeout", "0"}, {"search_path", "public"}};
 	std::string out;             // what it sends
@@ -100,15 +54,19 @@ public:
 	int32_t pid = 0;
 	uint32_t database_oid = 5, role_oid = 10;
 	bool dead = false;            // it closed its end
-	bool greet = true;            // false: the model, which is logged in from the start
 	std::vector<std::string> log; // commands that it executed
 	std::string history;          // types of the last messages, after an error in lower case
 	int cancelled = -1;           // client whose SLEEP was cancelled last
 	size_t bytes_in = 0;
+	// Of a model: errors that came of what others did, by the number of the reply that they were. By itself a model
+	// has no stale statement, and forgets none.
+	std::map<size_t, std::string> forced;
+	size_t replies = 0; // that were taken out of `out`
 
 	void be_model(const Settings &settings)
 	{
 		phase_ = Phase::Ready;
+		model_ = true;
 		for (const auto &s : settings)
 			defaults[canonical(s.first)] = s.second;
 		now_ = reported_ = defaults;
@@ -280,41 +238,12 @@ private:
 			break;
 		case 'H':
 			break;
-		case 'P': {
-			const std::string name(r.string()), sql(r.string());
-			claim(sql);
-			unsynced_ = true;
-			open();
-			if (name.empty())
-				statements_.erase(name);
-			if (sql.substr(0, 8) == "BADPARSE")
-				fail("42601", "syntax error");
-			else if (refused(sql))
-				fail("25P02", "current transaction is aborted");
-			else if (statements_.count(name) != 0)
-				fail("42P05", "prepared statement exists");
-			else
-				statements_[name] = sql, out += message('1');
+		case 'P':
+			parse_message(r);
 			break;
-		}
-		case 'B': {
-			const std::string portal(r.string()), name(r.string());
-			if (statements_.count(name) != 0)
-				claim(statements_[name]);
-			unsynced_ = true;
-			open();
-			if (statements_.count(name) == 0) {
-				fail("26000", "no such statement");
-				break;
-			}
-			if (refused(statements_[name])) {
-				fail("25P02", "current transaction is aborted");
-				break;
-			}
-			portals_[portal] = {statements_[name], 0};
-			out += message('2');
+		case 'B':
+			bind_message(r);
 			break;
-		}
 		case 'D':
 			describe_message(body);
 			break;
@@ -324,11 +253,14 @@ private:
 			unsynced_ = true;
 			open();
 			if (portals_.count(portal) == 0) {
-				fail("34000", "no such portal");
+				fail("34000", "portal \"" + portal + "\" does not exist");
 				break;
 			}
 			portal_ = portal;
-			execute_statement(portals_[portal].sql, limit);
+			if (std::exchange(portals_[portal].ran, true) && !returns_rows(portals_[portal].sql))
+				fail("55000", "portal \"" + portal + "\" cannot be run");
+			else
+				statement(std::string(portals_[portal].sql), limit);
 			break;
 		}
 		case 'C':
@@ -346,6 +278,85 @@ private:
 		}
 	}
 
+	void parse_message(pgpool::proto::Reader &r)
+	{
+		const std::string name(r.string()), sql(r.string());
+		claim(sql);
+		unsynced_ = true;
+		open();
+		if (name.empty())
+			statements_.erase(name);
+		if (!name.empty() && forced_here("53400"))
+			fail("53400", "too many prepared statements");
+		else if (sql.substr(0, 8) == "BADPARSE" || sql.substr(0, 3) == "too")
+			fail("42601", "syntax error");
+		else if (refused(sql))
+			fail("25P02", "current transaction is aborted");
+		else if (statements_.count(name) != 0)
+			fail("42P05", "prepared statement \"" + name + "\" already exists");
+		else
+			statements_[name] = {sql, catalog->version}, out += message('1');
+	}
+
+	void bind_message(pgpool::proto::Reader &r)
+	{
+		const std::string portal(r.string()), name(r.string());
+		if (statements_.count(name) != 0)
+			claim(statements_[name].sql);
+		unsynced_ = true;
+		open();
+		if (!knows(name)) {
+			fail_unknown(name);
+			return;
+		}
+		const Prepared &s = statements_[name];
+		if (refused(s.sql)) {
+			fail("25P02", "current transaction is aborted");
+			return;
+		}
+		if (stale(s))
+			return;
+		portals_[portal] = {s.sql, 0, s.version, false};
+		out += message('2');
+	}
+
+	struct Prepared {
+		std::string sql;
+		int version; // of the catalog
+	};
+
+	bool knows(const std::string &name) const { return statements_.count(name) != 0 && !forced_here("26000"); }
+	void fail_unknown(const std::string &name)
+	{
+		fail("26000", name.empty() ? "unnamed prepared statement does not exist"
+		                           : "prepared statement \"" + name + "\" does not exist");
+	}
+
+	// The next reply is an error that others caused.
+	bool forced_here(const char *sqlstate) const
+	{
+		if (forced.empty())
+			return false;
+		size_t n = replies;
+		for (size_t at = 0; at < out.size(); n++)
+			at += size_t{pgpool::proto::load32(&out[at + 1])} + 1;
+		const auto it = forced.find(n);
+		return it != forced.end() && it->second == sqlstate;
+	}
+
+	// True: it was refused.
+	bool stale(const Prepared &s)
+	{
+		if (s.sql.substr(0, 5) != "SHAPE" || !(model_ ? forced_here("0A000") : s.version != catalog->version))
+			return false;
+		Writer w(out);
+		w.begin('E').string("SERROR").string("VERROR").string("C0A000");
+		w.string("Mcached plan must not change result type").string("RRevalidateCachedQuery").u8(0).end();
+		abort_transaction();
+		skipping_ = true;
+		return true;
+	}
+
 	// In a failed transaction only its end is taken, and a text without a statement.
 	bool refused(const std::string &sql) const
 	{
@@ -361,23 +372,38 @@ private:
 			return;
 		}
 		const std::string name = body.substr(1, body.size() - 2);
-		const bool known = body[0] == 'S' ? statements_.count(name) > 0 : portals_.count(name) > 0;
-		if (!known) {
-			fail("26000", "no such thing to describe");
+		const bool is_statement = body[0] == 'S';
+		if (is_statement && !knows(name)) {
+			fail_unknown(name);
 			return;
 		}
-		const std::string &sql = body[0] == 'S' ? statements_[name] : portals_[name].sql;
-		const bool rows = sql.substr(0, 6) == "SELECT" || sql.substr(0, 4) == "ROWS" || sql.substr(0, 4) == "SHOW";
-		if (rows && block_ == 'E') {
+		if (!is_statement && portals_.count(name) == 0) {
+			fail("34000", "portal \"" + name + "\" does not exist");
+			return;
+		}
+		const std::string &sql = is_statement ? statements_[name].sql : portals_[name].sql;
+		if ((returns_rows(sql) && block_ == 'E') || forced_here("25P02")) {
 			fail("25P02", "current transaction is aborted");
 			return;
 		}
-		if (body[0] == 'S')
+		if (is_statement) {
 			out += message('t', std::string(2, '\0'));
-		if (rows)
+			if (stale(statements_[name]))
+				return;
+		}
+		if (returns_rows(sql))
 			row_description();
 		else
 			out += message('n');
+	}
+
+	static bool returns_rows(const std::string &sql)
+	{
+		for (const char *word : {"SELECT", "ROWS", "SHOW", "SHAPE", "TYPES"}) {
+			if (sql.substr(0, strlen(word)) == word)
+				return true;
+		}
+		return false;
 	}
 
 	void function_call(uint32_t oid)
@@ -432,12 +458,6 @@ private:
 		}
 		pending_.clear();
 		end_of_query();
-	}
-
-	void execute_statement(const std::string &sql, uint32_t limit)
-	{
-		open();
-		statement(sql, limit);
 	}
 
 	void end_of_query()
@@ -603,10 +623,42 @@ private:
 			now_[canonical(a)] = defaults[canonical(a)];
 			return done("RESET");
 		}
+		return statements_about_statements(word, a == "PREPARE" ? b : a);
+	}
+
+	Result statements_about_statements(const std::string &word, std::string a)
+	{
+		if (word == "SHAPE" || word == "TYPES") {
+			if (!extended_)
+				row_description();
+			row(word == "SHAPE" ? a : "v" + std::to_string(extended_ ? portals_[portal_].version : catalog->version));
+			return done("SELECT 1");
+		}
+		if (word == "ALTER") {
+			catalog->version++;
+			if (catalog->changed)
+				catalog->changed();
+			return done("ALTER");
+		}
+		if (word == "DISCARD" && block_ != 'I')
+			return fail("25001", "DISCARD ALL cannot run inside a transaction block");
 		if (word == "DISCARD") {
 			now_ = defaults;
-			statements_.clear();
-			return done("DISCARD ALL");
+			if (model_) // the default is what pgpool sent at its login
+				now_["application_name"] = "pgpool";
+		}
+		if (word == "DISCARD" || word == "FORGET" || (word == "DEALLOCATE" && a == "ALL")) {
+			catalog->forgotten += word == "FORGET";
+			if (word != "FORGET" || !model_)
+				statements_.erase(statements_.upper_bound(""), statements_.end()); // all that have a name
+			return done(word == "FORGET" ? word : word + " ALL");
+		}
+		if (word == "DEALLOCATE") {
+			if (a[0] == '"')
+				a = a.substr(1, a.size() - 2);
+			if (statements_.erase(a) == 0)
+				return fail("26000", "prepared statement \"" + a + "\" does not exist");
+			return done(word);
 		}
 		return fail("42601", "syntax error: " + word);
 	}
@@ -738,11 +790,13 @@ private:
 	struct Portal {
 		std::string sql;
 		int row;
+		int version;
+		bool ran = false;
 	};
 
 	Phase phase_ = Phase::Startup;
 	std::string in_;
-	std::map<std::string, std::string> statements_;
+	std::map<std::string, Prepared> statements_;
 	std::map<std::string, Portal> portals_;
 	std::deque<std::string> pending_;
 	Settings now_, reported_, saved_;
@@ -756,6 +810,7 @@ private:
 	bool touched_ = false; // by an extended message of a client; Parse and Close of pgpool's own come before it
 	bool unsynced_ = false, skipping_ = false, copying_ = false, sleeping_ = false, extended_ = false;
 	bool first_seen_ = false;
+	bool model_ = false;
 };
 
 } // namespace fake

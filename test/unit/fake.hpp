@@ -160,6 +160,7 @@ public:
 		p.role_oid = 10;
 		p.settings.pool_size.store(2);
 		p.state.store(region::SlotState::Used);
+		catalog->changed = [this] { view.header()->catalog_changes[5 % region::kCatalogCounters].fetch_add(1); };
 		for (uint32_t i = 0; i < workers; i++) {
 			nodes.push_back(std::make_unique<Node>());
 			nodes[i]->world = this;
@@ -197,6 +198,7 @@ public:
 	std::vector<std::unique_ptr<Node>> nodes;
 	std::vector<std::unique_ptr<Stream>> streams;
 	std::vector<std::unique_ptr<Backend>> backends;
+	std::shared_ptr<Catalog> catalog = std::make_shared<Catalog>(); // of all backends
 	std::vector<std::string> log;
 	std::vector<int32_t> interrupts;
 	std::string problem; // of the harness; backends have their own
@@ -485,6 +487,7 @@ inline core::Stream *Node::dial(const core::ServerAddress &, core::StreamOwner *
 	Stream *s = world->new_stream(index);
 	world->backends.push_back(std::make_unique<Backend>());
 	s->backend = world->backends.back().get();
+	s->backend->catalog = world->catalog;
 	s->backend->pid = static_cast<int32_t>(1000 + world->backends.size());
 	s->connecting = true;
 	s->owner = owner;
@@ -556,19 +559,6 @@ inline std::vector<Message> take_messages(std::string &bytes)
 	}
 	bytes.erase(0, at);
 	return all;
-}
-
-inline std::string startup_packet(const std::vector<std::pair<std::string, std::string>> &parameters,
-                                  uint32_t version = 3u << 16)
-{
-	std::string out(4, '\0');
-	Writer w(out);
-	w.u32(version);
-	for (const auto &p : parameters)
-		w.string(p.first).string(p.second);
-	w.u8(0);
-	pgpool::proto::store32(out.data(), static_cast<uint32_t>(out.size()));
-	return out;
 }
 
 inline std::string cancel_packet(int32_t pid, std::string_view key)

@@ -3,7 +3,8 @@
 // The oracle of a client is a backend of its own, fed with the same bytes: the client must get exactly what
 // that backend answers, in order. The backends themselves note when a server passes from one client to
 // another while it is not at rest; in the end nothing may be left.
-// SIM_SCHEDULES sets the number of schedules, SIM_SEED the first seed. A failure prints seed and last events.
+// SIM_SCHEDULES sets the number of schedules, SIM_SEED the first seed. A failure prints seed and last events, all
+// of them with SIM_TRACE.
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -12,6 +13,7 @@
 #include <gtest/gtest.h>
 
 #include "fake.hpp"
+#include "programs.hpp"
 
 namespace
 {
@@ -19,37 +21,51 @@ namespace
 using namespace fake;
 
 struct Client {
-	int id = 0;
+	Client(int number, uint64_t seed) : id(number), program(number, seed) {}
+
+	int id;
 	Stream *stream = nullptr;
 	uint64_t session = 0;
+	Program program;
 	Backend model;
-	Settings settings;
-	std::deque<std::string> program; // chunks; an empty one: wait for all replies
-	std::string sent_to_it;          // not yet whole messages
+	struct Sent {
+		std::string bytes;
+		int version; // of the catalog, which the client may count on
+	};
+	std::vector<Sent> sent;               // to the model
+	std::map<size_t, std::string> forced; // Backend::forced
+	size_t lone_at = SIZE_MAX;            // first reply to a batch that nothing of the client's was beside
+	bool lone_describes = false;
+	int lone_changes = 0;   // of the catalog and of what was forgotten, when it was sent
+	std::string sent_to_it; // not yet whole messages
 	std::vector<std::string> expected, got;
 	std::string key;
 	int32_t key_pid = 0;
-	int commands = 0;
 	bool greeted = false;
 	bool gone = false;    // it left, or was told to
 	bool may_cut = false; // its server died
-	bool without_model = false;
 	bool sleeps = false;  // its last message is a SLEEP
 	bool cancels = false; // it has asked for a cancel, ever
 	Stream *canceller = nullptr;
 	bool settled() const { return got.size() >= expected.size(); }
 };
 
-class Simulator
+class Simulator : Dice
 {
 public:
-	explicit Simulator(uint64_t seed)
-	    : seed_(seed), world_(1 + static_cast<uint32_t>(seed % 2), seed * 2654435761u + 1), rng_(world_.rng)
+	explicit Simulator(uint64_t seed) : Dice(seed), world_(1 + static_cast<uint32_t>(seed % 2), seed * 2654435761u + 1)
 	{
 		world_.settings().pool_size.store(static_cast<int>(pick(1, 3)));
 		world_.settings().server_lifetime.store(chance(30) ? 300 : 0);
 		world_.settings().server_idle_timeout.store(chance(30) ? 200 : 0);
 		world_.view.header()->settings.max_prepared_statements = static_cast<int>(pick(1, 4));
+		if (chance(30))
+			limit_ = world_.view.header()->settings.max_client_statements = static_cast<int>(pick(1, 3));
+		if (chance(30))
+			world_.settings().cache_unnamed.store(region::CacheUnnamed::Generic);
+		counts_ = chance(80);
+		if (!counts_)
+			world_.catalog->changed = nullptr;
 		for (auto &n : world_.nodes)
 			n->engine->on_settings(world_.view.header()->settings);
 		kills_ = chance(30);
@@ -93,16 +109,13 @@ public:
 	}
 
 private:
-	uint64_t pick(uint64_t from, uint64_t to) { return from + rng_() % (to - from + 1); }
-	bool chance(uint64_t percent) { return rng_() % 100 < percent; }
-	template <class T> T &one_of(std::vector<T> &v) { return v[rng_() % v.size()]; }
 	size_t amount() { return chance(50) ? pick(1, 8) : chance(50) ? pick(1, 200) : core::kChunk; }
 
 	void note(std::string line)
 	{
 		events_++;
 		trace_.push_back(std::move(line));
-		if (trace_.size() > 60)
+		if (trace_.size() > 60 && !getenv("SIM_TRACE"))
 			trace_.pop_front();
 	}
 	void fail(const std::string &what)
@@ -111,198 +124,117 @@ private:
 			problem_ = what;
 	}
 
-	// ---- programs
-
 	void add_client()
 	{
-		clients_.push_back(std::make_unique<Client>());
+		clients_.push_back(std::make_unique<Client>(static_cast<int>(clients_.size() + 1), pick(0, UINT64_MAX - 1)));
 		Client &c = *clients_.back();
-		c.id = static_cast<int>(clients_.size());
 		const auto node = static_cast<uint32_t>(pick(0, world_.nodes.size() - 1));
 		c.stream = world_.connect(node);
 		c.session = uint64_t{node} << 48 | ++accepted_[node];
 		if (slow_)
 			c.stream->room = 0;
-		std::vector<std::pair<std::string, std::string>> parameters{{"user", "anna"}, {"database", "shop"}};
-		if (chance(70))
-			c.settings["application_name"] = "app" + std::to_string(pick(1, 3));
-		if (chance(30))
-			c.settings["TimeZone"] = "zone" + std::to_string(pick(1, 2));
-		if (chance(30))
-			c.settings["statement_timeout"] = std::to_string(pick(1, 2));
-		parameters.insert(parameters.end(), c.settings.begin(), c.settings.end());
-		c.model.be_model(c.settings);
-		c.program.push_back(startup_packet(parameters));
-		c.program.push_back("");
-		const auto n = pick(1, 12);
-		for (uint64_t i = 0; i < n; i++)
-			add_step(c);
-	}
-
-	std::string tag(Client &c) { return " c" + std::to_string(c.id) + "." + std::to_string(++c.commands); }
-	std::string zone() { return "zone" + std::to_string(pick(1, 3)); }
-
-	std::string statement(Client &c)
-	{
-		switch (pick(0, 11)) {
-		case 0:
-			return "FAIL" + tag(c);
-		case 1:
-			return "ROWS" + tag(c) + " " + std::to_string(pick(0, 20)) + " " + std::to_string(pick(0, 300));
-		case 2:
-			return "COPYOUT" + tag(c) + " " + std::to_string(pick(0, 5));
-		case 3:
-			return "SET TimeZone " + zone() + tag(c);
-		case 4:
-			return "SHOW TimeZone" + tag(c);
-		case 5:
-			return "SHOW application_name" + tag(c);
-		case 6:
-			return "SHOW statement_timeout" + tag(c);
-		case 7:
-			return "BEGIN" + tag(c);
-		case 8:
-			return (chance(50) ? "COMMIT" : "ROLLBACK") + tag(c);
-		case 9:
-			return chance(20) ? "ROWS" + tag(c) + " 3 40000" : "SELECT" + tag(c);
-		case 10:
-			return "NOTICE" + tag(c);
-		default:
-			return chance(50) ? "SELECT" + tag(c) : "SELECT shared"; // the same text for all clients
-		}
-	}
-
-	std::string name(int kinds) { return chance(50) ? "" : "s" + std::to_string(pick(1, kinds)); }
-
-	std::string extended_message(Client &c)
-	{
-		switch (pick(0, 9)) {
-		case 0:
-			return parse(chance(10) ? "BADPARSE" + tag(c) : statement(c), name(3));
-		// Not the unnamed statement: in transaction mode it is kept from Parse to its first use only.
-		case 1:
-			return bind_to("s" + std::to_string(pick(1, 3)), name(2));
-		case 2:
-			return chance(50) ? describe('S', "s" + std::to_string(pick(1, 3))) : describe('P', name(2));
-		case 3:
-			return execute(static_cast<uint32_t>(pick(0, 3)), name(2));
-		case 4:
-			return text_message('C', (chance(70) ? 'S' : 'P') + name(3));
-		case 5:
-			return kFlush_;
-		case 6:
-			return chance(30) ? query(statement(c)) : kFlush_;
-		default: {
-			const std::string s = name(3), p = name(2);
-			return parse(statement(c), s) + (chance(40) ? describe('S', s) : "") + bind_to(s, p) +
-			       (chance(60) ? describe('P', p) : "") +
-			       execute(static_cast<uint32_t>(chance(30) ? pick(1, 3) : 0), p);
-		}
-		}
-	}
-
-	void put(Client &c, std::string bytes)
-	{
-		if (!c.program.empty() && !c.program.back().empty() && chance(50))
-			c.program.back() += bytes;
-		else
-			c.program.push_back(std::move(bytes));
-		if (chance(40))
-			c.program.push_back("");
-	}
-
-	void add_copy(Client &c)
-	{
-		const bool bad = chance(40), is_extended = chance(50);
-		const std::string sql = "COPYIN" + tag(c);
-		put(c, is_extended ? parse(sql) + bind_to() + execute() + (chance(50) ? kSync_ : "") : query(sql));
-		const auto rows = pick(0, 4);
-		for (uint64_t i = 0; i < rows; i++) {
-			put(c, message('d', tag(c).substr(1) + std::string(pick(0, 50), 'x')));
-			if (!bad && chance(15))
-				put(c, chance(50) ? kSync_ : kFlush_);
-		}
-		if (bad)
-			put(c, message('d', tag(c).substr(1) + " bad") + (chance(50) ? message('d', tag(c).substr(1)) : ""));
-		put(c, chance(75) ? message('c') : text_message('f', "no"));
-		if (is_extended || chance(10))
-			put(c, kSync_);
-	}
-
-	void add_step(Client &c)
-	{
-		switch (pick(0, 9)) {
-		case 0:
-			add_copy(c);
-			break;
-		case 1:
-			put(c, query("BEGIN" + tag(c)));
-			for (uint64_t i = pick(0, 4); i > 0; i--)
-				put(c, query(statement(c)));
-			put(c, query((chance(50) ? "COMMIT" : "ROLLBACK") + tag(c)));
-			break;
-		case 2:
-			put(c, query(statement(c) + ";" + statement(c) + (chance(50) ? ";" + statement(c) : "")));
-			break;
-		case 3:
-			for (uint64_t i = pick(1, 6); i > 0; i--)
-				put(c, extended_message(c));
-			put(c, kSync_);
-			break;
-		case 4:
-			put(c, extended_message(c) + kSync_ + extended_message(c) + kSync_);
-			break;
-		case 5: {
-			std::string body;
-			Writer(body).u32(chance(30) ? 666 : 1).u16(0).u16(0).u16(0);
-			put(c, message('F', body));
-			break;
-		}
-		case 6:
-			c.program.push_back("");
-			c.program.push_back(kSync_ + query("ROLLBACK" + tag(c)));
-			c.program.push_back("");
-			c.program.push_back(query("SLEEP" + tag(c)));
-			c.program.push_back("");
-			break;
-		case 7:
-			put(c, chance(50) ? kSync_ : message('d', "stray") + message('c'));
-			break;
-		default:
-			put(c, query(statement(c)));
-			break;
-		}
+		c.program.make();
+		c.model.be_model(c.program.settings);
 	}
 
 	// ---- clients at work
 
 	void send_chunk(Client &c)
 	{
-		if (c.gone || c.program.empty() || c.canceller)
+		std::deque<std::string> &chunks = c.program.chunks;
+		if (c.gone || chunks.empty() || c.canceller)
 			return;
-		if (c.program.front().empty()) {
+		if (chunks.front().empty()) {
 			if (!c.greeted || !c.settled())
 				return;
-			c.program.pop_front();
+			chunks.pop_front();
 			c.sleeps = false;
 			return;
 		}
-		const std::string bytes = c.program.front();
-		c.program.pop_front();
+		const std::string bytes = chunks.front();
+		chunks.pop_front();
 		note("client " + std::to_string(c.id) + " sends " + printable(bytes));
+		// Known: behind a name that was taken, pgpool itself may still have something to do.
+		const bool at_once = c.greeted && c.settled() && c.stream->from_peer.empty() &&
+		                     (c.got.size() < 2 || c.got[c.got.size() - 2].substr(0, 12) != "EERROR 42P05");
 		c.stream->from_peer += bytes;
 		if (bytes.size() > 8 && bytes[0] == 0 && !c.greeted)
 			return; // the startup packet
 		c.sleeps = bytes.find("SLEEP") != std::string::npos;
-		c.model.feed(bytes);
+		if (at_once && c.model.at_rest() && is_lone(bytes) && (chunks.empty() || chunks.front().empty()) &&
+		    world_.stream_event(c.stream, core::kChunk) && c.stream->from_peer.empty()) {
+			c.lone_at = c.expected.size();
+			c.lone_changes = changes();
+			c.lone_describes = bytes.find(message('D').substr(0, 4)) != std::string::npos;
+		}
+		c.sent.push_back({bytes, c.settled() ? world_.catalog->version : 0});
+		tell_model(c, c.sent.back());
+	}
+
+	int changes() const { return world_.catalog->version + world_.catalog->forgotten; }
+
+	// One batch: its Sync is at its end.
+	static bool is_lone(const std::string &bytes)
+	{
+		std::string rest = bytes;
+		const std::vector<Message> all = take_messages(rest);
+		for (const Message &m : all) {
+			if (m.type == 'Q' || m.type == 'F' || m.type == 'd' || (m.type == 'S' && &m != &all.back()))
+				return false;
+		}
+		// Known: when a Parse or Close of the unnamed statement was skipped, the client has none, not the one before.
+		const char *name = all[0].body.c_str() + (all[0].type == 'B' ? strlen(all[0].body.c_str()) + 1 : 1);
+		return all.back().type == 'S' && (all[0].type == 'B' || all[0].type == 'D') && *name;
+	}
+
+	static void tell_model(Client &c, const Client::Sent &chunk)
+	{
+		Backend &m = c.model;
+		m.catalog->version = std::max(m.catalog->version, chunk.version);
+		m.feed(chunk.bytes);
 		do {
-			c.model.run();
-			if (c.model.sleeping())
-				c.model.wake();
-		} while (c.model.step());
-		c.may_cut |= c.model.dead; // it ran into a copy and did not know
-		for (const Message &m : take_messages(c.model.out))
-			c.expected.push_back(token(m));
+			m.run();
+			if (m.sleeping())
+				m.wake();
+		} while (m.step());
+		c.may_cut |= m.dead; // it ran into a copy and did not know
+		for (const Message &reply : take_messages(m.out))
+			c.expected.push_back(token(reply));
+		m.replies = c.expected.size();
+	}
+
+	// What others did made reply `i` an error. The client must then be answered as by a backend with that error in
+	// that place.
+	void force(Client &c, size_t i)
+	{
+		const std::string &e = c.got[i];
+		const std::string sqlstate = e.substr(0, 7) == "EERROR " ? e.substr(7, 5) : "";
+		const bool stale = sqlstate == "0A000", lost = sqlstate == "26000";
+		if (!stale && !lost && !(sqlstate == "53400" && limit_ > 0) && sqlstate != "25P02")
+			return;
+		const bool only = i == c.lone_at || (i == c.lone_at + 1 && c.expected[i - 1][0] == 't');
+		if (only && c.lone_changes == changes() && (lost || (stale && c.lone_describes)))
+			fail("client " + std::to_string(c.id) + " is told of a statement that was gone");
+		if (!c.forced.emplace(i, sqlstate).second)
+			return;
+		c.expected.clear();
+		c.model = Backend();
+		c.model.be_model(c.program.settings);
+		c.model.forced = c.forced;
+		for (const Client::Sent &chunk : c.sent)
+			tell_model(c, chunk);
+	}
+
+	// A version of the catalog may be later than that which the client knew when it prepared.
+	bool agree(const std::string &got, const std::string &expected) const
+	{
+		// Of two names for one statement the text may have the other.
+		if (got.substr(0, 12) == "EERROR 26000" && expected.substr(0, 12) == "EERROR 26000")
+			return got.find("_pgpool_") == std::string::npos;
+		if (got.substr(0, 2) != "Dv" || expected.substr(0, 2) != "Dv")
+			return got == expected;
+		const int version = atoi(&got[2]);
+		return version <= world_.catalog->version && (!counts_ || version >= atoi(&expected[2]));
 	}
 
 	static std::string printable(const std::string &s)
@@ -317,12 +249,13 @@ private:
 	{
 		if (m.type == 'C' && m.body.substr(0, 5) == "SLEEP")
 			return "end of sleep";
+		if (m.type == 'D' && m.body.size() > 7 && m.body[6] == 'v' && isdigit(m.body[7]))
+			return "Dv" + m.body.substr(7);
 		if (m.type == 'E') {
 			const pgpool::proto::Error e = pgpool::proto::read_error(m.body);
 			if (e.sqlstate == "57014")
 				return "end of sleep";
-			// the name in the text is the server's own
-			return "E " + m.body.substr(1, 5) + e.sqlstate;
+			return "E" + m.body.substr(1, 5) + " " + e.sqlstate + " " + e.message;
 		}
 		return m.type + m.body;
 	}
@@ -336,22 +269,17 @@ private:
 				greeting(c, m);
 				continue;
 			}
-			if (c.without_model)
-				continue;
 			if (m.type == 'E' && m.body.substr(0, 6) == "SFATAL" && (c.may_cut || c.gone)) {
 				note("client " + std::to_string(c.id) + " is told " + printable(m.body));
 				return;
 			}
 			c.got.push_back(token(m));
+			if (getenv("SIM_TRACE"))
+				note("client " + std::to_string(c.id) + " gets " + printable(c.got.back()));
 			const size_t i = c.got.size() - 1;
-			// Known: to describe a statement without rows in a failed transaction, pgpool may have to prepare it, which
-			// the backend then refuses. From there on this client has no model.
-			if (i < c.expected.size() && c.got[i] == "E ERROR25P02" && c.expected[i][0] == 't') {
-				c.without_model = c.gone = true;
-				c.stream->peer_eof = c.stream->peer_gone = true;
-				return;
-			}
-			if (i >= c.expected.size() || c.expected[i] != c.got[i]) {
+			if (i < c.expected.size() && !agree(c.got[i], c.expected[i]))
+				force(c, i);
+			if (i >= c.expected.size() || !agree(c.got[i], c.expected[i])) {
 				fail("client " + std::to_string(c.id) + ", reply " + std::to_string(i) + ": got " +
 				     printable(c.got[i]) + " after " + printable(i > 0 ? c.got[i - 1] : "") + ", not " +
 				     (i < c.expected.size() ? printable(c.expected[i]) : "nothing"));
@@ -374,7 +302,7 @@ private:
 			const std::string parameter = m.body.c_str(), value = m.body.c_str() + parameter.size() + 1;
 			if (is_reported(parameter) && c.model.value(parameter) != value)
 				fail("client " + std::to_string(c.id) + " was greeted with " + printable(m.body) + ", not " +
-				     c.model.value(parameter) + ", settings " + std::to_string(c.settings.size()));
+				     c.model.value(parameter) + ", settings " + std::to_string(c.program.settings.size()));
 		}
 		if (m.type == 'K') {
 			c.key_pid = static_cast<int32_t>(pgpool::proto::load32(m.body.data()));
@@ -524,6 +452,14 @@ private:
 			if (c->canceller && c->canceller->closed)
 				c->canceller = nullptr;
 		}
+		for (auto &n : world_.nodes) {
+			auto &sessions = n->engine->sessions();
+			for (core::Session *s = sessions.front(); s && limit_ > 0; s = sessions.next(s)) {
+				// one more: the unnamed one, or one whose Close was taken for granted and failed
+				if (s->statements().size() > static_cast<size_t>(limit_) + 1)
+					fail("a client has more statements than it may");
+			}
+		}
 		for (auto &b : world_.backends) {
 			if (b->cancelled > 0) {
 				Client &c = *clients_[static_cast<size_t>(b->cancelled - 1)];
@@ -559,8 +495,7 @@ private:
 		world_.server_room = SIZE_MAX;
 		world_.prepare_backend = nullptr;
 		for (auto &c : clients_) {
-			c->program.push_back("");
-			c->program.push_back(kSync_ + query("ROLLBACK" + tag(*c)));
+			c->program.end();
 		}
 		int rounds = 0;
 		for (bool open = true; open && problem_.empty() && rounds < 400; rounds++) {
@@ -570,13 +505,13 @@ private:
 			for (auto &c : clients_) {
 				for (int i = 0; i < 3; i++)
 					send_chunk(*c);
-				open |= !c->gone && (!c->program.empty() || !c->settled());
+				open |= !c->gone && (!c->program.chunks.empty() || !c->settled());
 			}
 			world_.tick(100);
 			check();
 		}
 		for (auto &c : clients_) {
-			if (!c->gone && problem_.empty() && (!c->settled() || !c->program.empty()))
+			if (!c->gone && problem_.empty() && (!c->settled() || !c->program.chunks.empty()))
 				fail("client " + std::to_string(c->id) + " starves: " + std::to_string(c->got.size()) + " of " +
 				     std::to_string(c->expected.size()) + " replies" + (c->may_cut ? ", a server died" : "") +
 				     state(*c));
@@ -616,10 +551,9 @@ private:
 		return s;
 	}
 
-	const std::string kSync_ = message('S'), kFlush_ = message('H');
-	const uint64_t seed_;
 	World world_;
-	std::mt19937_64 &rng_;
+	int limit_ = 0;      // of a client's statements, 0 = none that matters
+	bool counts_ = true; // changes of the catalog: a standby does not know those of its primary
 	std::vector<std::unique_ptr<Client>> clients_;
 	std::vector<uint64_t> accepted_;
 	std::deque<std::string> trace_;

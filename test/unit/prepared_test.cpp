@@ -1,0 +1,192 @@
+// Shared statements without sessions: the store, a client's names, what one backend has.
+#include "core/prepared.hpp"
+
+#include <gtest/gtest.h>
+
+namespace
+{
+
+using namespace pgpool::core;
+using Has = ServerStatements::Has;
+
+std::string body(std::string_view text)
+{
+	return std::string(text) + std::string(3, '\0');
+}
+
+struct Prepared : ::testing::Test {
+	StatementStore store;
+	ClientStatements client;
+	ServerStatements server;
+
+	Statement *intern(std::string_view text) { return store.intern(body(text), "UTF8"); }
+	// A statement that the server has, from now on held by it alone.
+	Statement *parsed(std::string_view text)
+	{
+		Statement *s = intern(text);
+		server.parsing(s, 1, store.clock());
+		server.confirm(s, store);
+		store.release(s);
+		return s;
+	}
+	void set(std::string_view name, Statement *s) { store.release(client.set(name, s)); }
+	void TearDown() override
+	{
+		for (auto &item : client.take_all())
+			store.release(item.second);
+		server.drop_all(store);
+		EXPECT_EQ(store.size(), 0u) << "a reference was lost";
+		EXPECT_EQ(store.bytes(), 0u);
+	}
+};
+
+TEST_F(Prepared, EqualTextsAreOneStatementUnlessTheyAreReadDifferently)
+{
+	Statement *a = intern("SELECT 1"), *b = intern("SELECT 1"), *c = intern("SELECT 2");
+	Statement *d = store.intern(body("SELECT 1"), "LATIN1");
+	EXPECT_EQ(a, b);
+	EXPECT_NE(a, c);
+	EXPECT_NE(a, d);
+	EXPECT_NE(a->name, d->name);
+	EXPECT_EQ(store.size(), 3u);
+	EXPECT_EQ(store.bytes(), 3 * body("SELECT 1").size());
+	for (Statement *s : {a, b, c, d})
+		store.release(s);
+}
+
+TEST_F(Prepared, ATextThatIsAskedForOnceIsNotInterned)
+{
+	EXPECT_EQ(store.intern_again(body("SELECT 1"), "UTF8"), nullptr);
+	EXPECT_EQ(store.intern_again(body("SELECT 2"), "UTF8"), nullptr);
+	EXPECT_EQ(store.size(), 0u);
+	Statement *s = store.intern_again(body("SELECT 1"), "UTF8");
+	ASSERT_NE(s, nullptr);
+	Statement *held = intern("SELECT 3");
+	EXPECT_EQ(store.intern_again(body("SELECT 3"), "UTF8"), held) << "somebody has it";
+	store.release(held);
+	store.release(held);
+	store.release(s);
+}
+
+TEST_F(Prepared, NamesAreFoundInWhateverOrderTheyCame)
+{
+	std::vector<std::string> names;
+	for (int i = 0; i < 50; i++)
+		names.push_back("s" + std::to_string(i * 7919 % 50));
+	names.emplace_back();
+	size_t bytes = 0;
+	for (const std::string &name : names) {
+		set(name, intern("SELECT " + name));
+		bytes += body("SELECT " + name).size();
+	}
+	EXPECT_EQ(client.size(), names.size());
+	EXPECT_EQ(client.bytes(), bytes);
+	for (const std::string &name : names) {
+		ASSERT_NE(client.find(name), nullptr) << name;
+		EXPECT_EQ(client.find(name)->body, body("SELECT " + name));
+		EXPECT_EQ(client.name_of(client.find(name)->name), name);
+	}
+	EXPECT_EQ(client.find("s"), nullptr);
+	EXPECT_EQ(client.find("s999"), nullptr);
+	EXPECT_EQ(client.name_of("_pgpool_0"), "");
+	for (const std::string &name : names)
+		set(name, nullptr);
+	EXPECT_EQ(client.size(), 0u);
+	EXPECT_EQ(client.bytes(), 0u);
+	set("nothing", nullptr);
+	EXPECT_EQ(client.size(), 0u);
+}
+
+TEST_F(Prepared, ANameThatComesToMeanSomethingElseCountsTheNewText)
+{
+	set("s", intern("SELECT 1"));
+	Statement *before = client.set("s", intern("SELECT longer"));
+	EXPECT_EQ(before->body, body("SELECT 1"));
+	store.release(before);
+	EXPECT_EQ(client.size(), 1u);
+	EXPECT_EQ(client.bytes(), body("SELECT longer").size());
+}
+
+TEST_F(Prepared, WhatWasParsedBeforeTheStatementsTimeIsOutdated)
+{
+	Statement *s = parsed("SELECT 1");
+	EXPECT_EQ(server.has(s, 2), Has::Yes);
+	s->valid_since = store.advance();
+	EXPECT_EQ(server.has(s, 2), Has::Outdated);
+	EXPECT_FALSE(server.present(s));
+	server.closing(s, 2);
+	server.parsing(s, 2, store.clock());
+	EXPECT_EQ(server.has(s, 2), Has::Yes) << "in the batch of its Parse";
+	EXPECT_EQ(server.has(s, 3), Has::Unsettled);
+	server.confirm(s, store);
+	server.confirm(s, store);
+	EXPECT_EQ(server.has(s, 3), Has::Yes);
+	EXPECT_TRUE(server.present(s));
+}
+
+TEST_F(Prepared, AServerThatIsDistrustedHasNothingFromBefore)
+{
+	Statement *a = parsed("SELECT 1");
+	server.distrust(store.advance());
+	Statement *b = parsed("SELECT 2");
+	EXPECT_EQ(server.has(a, 2), Has::Outdated);
+	EXPECT_EQ(server.has(b, 2), Has::Yes);
+}
+
+TEST_F(Prepared, ACloseAndAParseThatAreTakenBackLeaveAnOldStatement)
+{
+	Statement *s = parsed("SELECT 1");
+	s->valid_since = store.advance();
+	server.closing(s, 2);
+	server.parsing(s, 2, store.clock());
+	server.take_back(s, store);
+	server.take_back(s, store);
+	EXPECT_EQ(server.has(s, 3), Has::Outdated) << "the time of the Parse that was skipped does not count";
+}
+
+TEST_F(Prepared, WhatDeallocateAllTookStaysGoneWhenACloseBehindItIsVoid)
+{
+	Statement *s = parsed("SELECT 1");
+	StatementStore::keep(s);
+	server.closing(s, 2);
+	server.clear(store);
+	server.take_back(s, store);
+	EXPECT_EQ(server.has(s, 3), Has::No);
+	EXPECT_EQ(server.size(), 0u);
+	store.release(s);
+}
+
+TEST_F(Prepared, WhatIsParsedBehindDeallocateAllStays)
+{
+	Statement *s = parsed("SELECT 1");
+	server.closing(s, 2);
+	server.parsing(s, 2, store.clock());
+	server.clear(store);
+	server.confirm(s, store);
+	server.confirm(s, store);
+	EXPECT_EQ(server.has(s, 3), Has::Yes);
+}
+
+TEST_F(Prepared, TheLeastRecentlyUsedMakesRoom)
+{
+	Statement *a = parsed("SELECT 1"), *b = parsed("SELECT 2"), *c = parsed("SELECT 3");
+	EXPECT_EQ(server.surplus(3, 2), nullptr);
+	EXPECT_EQ(server.surplus(2, 2), a);
+	EXPECT_EQ(server.has(a, 2), Has::Yes);
+	EXPECT_EQ(server.surplus(2, 2), b);
+	server.closing(b, 2);
+	EXPECT_EQ(server.surplus(2, 2), nullptr) << "one is on its way out";
+	EXPECT_EQ(server.surplus(1, 2), c);
+	EXPECT_EQ(server.will_be(), 2u);
+}
+
+TEST_F(Prepared, BeginIsKnownByItsFirstWord)
+{
+	for (const char *text : {"BEGIN", "begin work", "Start Transaction", "SELECT 1", "COMMIT"}) {
+		Statement *s = intern(text);
+		EXPECT_EQ(s->begins, *text == 'B' || *text == 'b' || text[1] == 't') << text;
+		store.release(s);
+	}
+}
+
+} // namespace
