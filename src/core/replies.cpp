@@ -14,7 +14,8 @@ constexpr char kCopyEnd = 'c';
 
 bool is_noted(char type)
 {
-	return type == Replies::kNotedParse || type == Replies::kNotedClose || type == Replies::kDeallocate;
+	return type == Replies::kNotedParse || type == Replies::kNotedClose || type == Replies::kDeallocate ||
+	       type == Replies::kDeallocateExecute;
 }
 
 bool is_fake(char type)
@@ -55,7 +56,7 @@ void Replies::pop()
 	rounds_ -= ends_in_ready(front());
 	fakes_ -= is_fake(front());
 	unnamed_ -= front() == kUnnamedParse;
-	executing_ -= executes(static_cast<char>(entries_[head_] & 0x7f));
+	executing_ -= executes(kind(entries_[head_]));
 	if (++head_ == entries_.size()) {
 		entries_.clear();
 		head_ = 0;
@@ -94,12 +95,13 @@ bool Replies::sent(char type, Owner owner)
 	case 'D':
 	case 'E':
 	case kBegin:
+	case kDeallocateExecute:
 	case 'C':
 	case kNotedParse:
 	case kNotedClose:
 	case kFakeParse:
 	case kFakeClose:
-		unsynced_ = true;
+		unsynced_ |= owner == Owner::Forward; // what ours stand before decides
 		break;
 	case 'c':
 	case 'f':
@@ -111,7 +113,7 @@ bool Replies::sent(char type, Owner owner)
 		type = kCopyEnd;
 		break;
 	case 'H':
-		unsynced_ = true;
+		unsynced_ |= !copy_in_ || copy_ending_;
 		return false;
 	default: // CopyData, Terminate: no reply
 		return false;
@@ -135,7 +137,7 @@ Replies::Verdict Replies::answer(char wanted, char or_else)
 		return v;
 	}
 	v.forward = owner(entries_[head_]) == Owner::Forward;
-	v.answered = wanted;
+	v.answered = kind(entries_[head_]) == kDeallocateExecute ? kDeallocateExecute : wanted;
 	v.statement = v.forward && wanted == 'E';
 	pop();
 	drop_markers();
@@ -159,7 +161,7 @@ Replies::Verdict Replies::error()
 		return v;
 	v.answered = front();
 	while (!empty() && front() != 'S') {
-		v.voided += is_noted(front()) || is_fake(front());
+		v.voided += is_noted(kind(entries_[head_])) || is_fake(front());
 		v.unnamed_void |= front() == kUnnamedParse;
 		pop();
 	}

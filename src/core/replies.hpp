@@ -40,8 +40,9 @@ public:
 	// Without a note: a Parse that the server refuses in our stead, and Parse of the unnamed statement.
 	static constexpr char kRefused = 'r';
 	static constexpr char kUnnamedParse = 'u';
-	// An Execute that changes nothing that a Parse behind it looks at: BEGIN.
+	// An Execute that changes nothing that a Parse behind it looks at: BEGIN; DEALLOCATE, which has a note.
 	static constexpr char kBegin = 'e';
+	static constexpr char kDeallocateExecute = 'w';
 	// A message of this type went (or is about to go) to the server. False: it has no reply.
 	bool sent(char type, Owner owner = Owner::Forward);
 	// The reply that is due now and is ours to make: '1' or '3'; 0 = none. It is taken.
@@ -96,10 +97,10 @@ public:
 	bool skipping() const { return skipping_; }
 	// No transaction, no reply to come, no Sync to come: the next message begins something new.
 	bool at_rest() const { return empty() && status_ == 'I' && !unsynced_ && !skipping_ && !doubtful_ && !copy_in_; }
-	// The front entry is ours: the server works for us.
-	// So is all up to the next ReadyForQuery, which is ours. A Parse of ours in the client's batch is not: it
+	// All up to the next ReadyForQuery, which is ours. A Parse of ours in the client's batch is not: it
 	// is answered together with the client's messages behind it.
 	bool round_is_ours() const;
+	// The front entry is ours: the server works for us.
 	bool front_is_ours() const { return !empty() && owner(entries_[head_]) == Owner::Skip; }
 
 	// What the client still waits for becomes ours: it is gone, or all will be sent again.
@@ -108,10 +109,11 @@ public:
 private:
 	static constexpr uint8_t kSkipBit = 0x80;
 	static Owner owner(uint8_t e) { return e & kSkipBit ? Owner::Skip : Owner::Forward; }
+	static char kind(uint8_t e) { return static_cast<char>(e & 0x7f); } // as it was sent
 	static char type(uint8_t e)
 	{
-		const char t = static_cast<char>(e & 0x7f);
-		return t == kBegin ? 'E' : t;
+		const char t = kind(e);
+		return t == kBegin || t == kDeallocateExecute ? 'E' : t;
 	}
 
 	char front() const { return empty() ? '\0' : type(entries_[head_]); }

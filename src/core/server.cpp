@@ -317,13 +317,14 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 	}
 	if (replay_.on() && v.forward && type != 'E' && type != 'N' && type != 'A' && type != 'S')
 		replay_.stop(); // the client is told something
+	if ((v.answered == Replies::kDeallocate || v.answered == Replies::kDeallocateExecute) && type != 'E')
+		notes_.confirm();
 	switch (type) {
 	case 'S':
 		forward = parameter(body) && forward;
 		break;
 	case 'C':
-		if (v.forward)
-			command_complete(v.answered, body);
+		command_complete(body); // the client may be gone by now, but not what it did
 		break;
 	case '1':
 	case '3':
@@ -462,10 +463,8 @@ bool ServerConn::parameter(std::string_view body)
 	return !r.ok() || told(name, value);
 }
 
-void ServerConn::command_complete(char answered, std::string_view tag)
+void ServerConn::command_complete(std::string_view tag)
 {
-	if (answered == Replies::kDeallocate)
-		notes_.confirm();
 	if (tag.size() > 0 && tag.back() == '\0')
 		tag.remove_suffix(1);
 	if (tag == "DISCARD ALL" || tag == "DEALLOCATE ALL") {
@@ -474,8 +473,6 @@ void ServerConn::command_complete(char answered, std::string_view tag)
 			session_->on_discarded();
 		if (tag == "DISCARD ALL" && !agent_)
 			params_ = params_.reported_only();
-	} else if (tag == "DEALLOCATE" && answered == 'E' && session_) {
-		session_->on_deallocated();
 	}
 }
 

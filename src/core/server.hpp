@@ -127,7 +127,7 @@ private:
 	uint64_t commit_lsn();
 	void set_pins(std::string_view pins);
 	bool pinned_too_many();
-	void command_complete(char answered, std::string_view tag);
+	void command_complete(std::string_view tag);
 	void finished(char status, bool forward);
 	bool may_release() const;
 	void release();

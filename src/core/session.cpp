@@ -284,7 +284,7 @@ void Session::forward(const char *p, const char *end)
 			return;
 		}
 		const size_t total = size_t{length} + 1;
-		if (type == 'P' || type == 'B' || type == 'D' || type == 'C' || (type == 'Q' && length > 5 && have > 5)) {
+		if (type == 'P' || type == 'B' || type == 'D' || type == 'C' || (type == 'Q' && length > 5)) {
 			size_t used = 0;
 			const size_t mark = out.size();
 			const bool replayed = server_->replay().on();
@@ -305,7 +305,9 @@ void Session::forward(const char *p, const char *end)
 			if (verdict != Rewrite::Verbatim)
 				break;
 		}
-		server_->replies().sent(kind_of(p, have));
+		if (type == 'E' && have == proto::kHeaderSize && total > have)
+			break; // which portal?
+		account(p, have);
 		if (type == 'Q' || type == 'E' || type == 'F')
 			queries_++;
 		if (type == 'Q')
@@ -352,6 +354,8 @@ void Session::retry(const char *p, const char *end)
 	body_left_ = 0;
 	settling_ = false;
 	inbuf_.clear();
+	if (unnamed_at_ == dead->serial()) // it was prepared there, and will be again
+		forget_unnamed();
 	dead->abandon();
 	const std::string all(p, static_cast<size_t>(end - p));
 	process(all.data(), all.size());
@@ -363,7 +367,22 @@ char Session::kind_of(const char *message, size_t have) const
 	const bool unnamed = have > proto::kHeaderSize && message[proto::kHeaderSize] == '\0';
 	if (*message == 'P' && unnamed)
 		return Replies::kUnnamedParse;
-	return *message == 'E' && unnamed && begin_bound_ ? Replies::kBegin : *message;
+	if (*message != 'E' || !unnamed)
+		return *message;
+	return !bound_deallocate_.empty() ? Replies::kDeallocateExecute : begin_bound_ ? Replies::kBegin : 'E';
+}
+
+// A message that goes as it is.
+void Session::account(const char *message, size_t have)
+{
+	const char kind = kind_of(message, have);
+	if (!server_->replies().sent(kind) || kind != Replies::kDeallocateExecute)
+		return;
+	StatementNotes &notes = server_->notes();
+	notes.note_batch(server_->replies().batch());
+	notes.add(StatementNotes::OnServer::Nothing, nullptr, bound_deallocate_,
+	          statements_.set(bound_deallocate_, nullptr));
+	bound_deallocate_.clear();
 }
 
 void Session::on_discarded()
@@ -385,12 +404,6 @@ void Session::forget_statements()
 		engine_.statements().release(item.second);
 	unnamed_shared_ = false;
 	forget_unnamed();
-}
-
-void Session::on_deallocated()
-{
-	engine_.statements().release(statements_.set(deallocating_, nullptr));
-	deallocating_.clear();
 }
 
 // The batch that began with `bytes` is served again, as if it came now, when on_settled() says so.

@@ -63,7 +63,6 @@ public:
 	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
 	void on_server_writable();
 	void on_discarded();    // DISCARD ALL or DEALLOCATE ALL was executed
-	void on_deallocated();  // DEALLOCATE in the extended protocol was executed
 	void on_unnamed_void(); // the unnamed statement was not prepared after all
 	void start_over(std::string_view bytes);
 	std::string name_of(std::string_view server_name) const; // of a statement, "" = the unnamed one
@@ -111,6 +110,7 @@ private:
 	void forward(const char *p, const char *end);
 	void send(std::string &out, const char *run, const char *end);
 	char kind_of(const char *message, size_t have) const;
+	void account(const char *message, size_t have);
 	void acquire(const char *p, const char *end);
 	void stash(const char *p, const char *end) { inbuf_.assign(p, static_cast<size_t>(end - p)); }
 	void leave();
@@ -158,7 +158,8 @@ private:
 	uint64_t unnamed_at_ = 0;      // assignment in which the unnamed statement was prepared
 	std::string unnamed_text_;     // body of its Parse behind the name, for a Bind that comes on another server
 	Statement *unnamed_ = nullptr; // the same, once it was needed or the client has been idle
-	std::string deallocating_;     // name that a DEALLOCATE in the extended protocol will take away
+	std::string deallocating_;     // name that the unnamed statement takes away
+	std::string bound_deallocate_; // the same of the unnamed portal
 	uint64_t names_in_doubt_ = 0;  // place in Replies up to which all names may yet go
 	uint64_t unnamed_batch_ = 0;   // of the last Parse of the unnamed statement
 	uint64_t id_;

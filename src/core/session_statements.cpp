@@ -167,6 +167,7 @@ void Session::forget_unnamed()
 	unnamed_text_.clear();
 	unnamed_waits_ = false;
 	unnamed_at_ = 0;
+	deallocating_.clear();
 }
 
 // What the client prepared as unnamed lasts until it prepares another, whoever serves it.
@@ -437,6 +438,8 @@ Session::Rewrite Session::rewrite_bind(const char *message, size_t have, size_t 
 	const Rewrite verdict = resolve(name, out, s, server_name);
 	if (verdict == Rewrite::Verbatim)
 		begin_bound_ = false;
+	if (portal.empty())
+		bound_deallocate_ = verdict == Rewrite::Verbatim && name.empty() ? deallocating_ : "";
 	if (verdict != Rewrite::Done)
 		return verdict;
 	if (portal.empty())
@@ -482,7 +485,7 @@ Session::Rewrite Session::rewrite_describe_or_close(const char *message, size_t 
 		}
 		return verdict;
 	}
-	if (name.empty())
+	if (name.empty() && !replies.skipping())
 		forget_unnamed();
 	if (name.empty() || (raw_names_ && !statements_.find(name)))
 		return Rewrite::Verbatim;

@@ -119,7 +119,7 @@ private:
 bool may_be_sql_command(std::string_view text)
 {
 	const auto it = std::find_if_not(text.begin(), text.end(), is_space);
-	return it != text.end() && (*it == 'd' || *it == 'D' || *it == '-' || *it == '/');
+	return it == text.end() || *it == 'd' || *it == 'D' || *it == '-' || *it == '/';
 }
 
 SqlCommand read_sql_command(std::string_view text)

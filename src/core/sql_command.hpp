@@ -18,7 +18,7 @@ struct SqlCommand {
 	bool alone = false; // nothing follows but white space, comments and semicolons
 };
 
-// Quick: false for nearly all queries.
+// Quick: false for nearly all queries. The text may be the start of one.
 bool may_be_sql_command(std::string_view text);
 SqlCommand read_sql_command(std::string_view text);
 
