@@ -24,7 +24,7 @@ DATA_built  = $(BUILD)/sql/pgpool--$(EXTVERSION).sql
 
 # ---------------------------------------------------------------- PGXS
 # These targets work on a machine without PostgreSQL: they install what they need, or need none of it.
-NO_PG_GOALS = help setup demo demo-stop check bench bench-only installcheck pgtap tap unit simulate fuzz fuzz-replay \
+NO_PG_GOALS = help setup demo demo-stop check check-core check-isolation bench bench-only installcheck pgtap tap unit simulate fuzz fuzz-replay \
               layercheck format format-check tidy shellcheck tools dist clean distclean compile-17 compile-18
 HAVE_PG    := $(shell command -v $(PG_CONFIG) 2>/dev/null)
 PG_VERSION := $(if $(HAVE_PG),$(shell $(PG_CONFIG) --version))
@@ -207,6 +207,22 @@ $(BUILD)/pgtests/libpq_pipeline: $(PIPELINE)/libpq_pipeline.c
 	@$(CC) -O1 -g $(PQ_CFLAGS) $(SERVER_INC) -o $@ $< -L$$($(PG_CONFIG) --pkglibdir) $(PQ_LIBS) -lpgcommon -lpgport
 	@case $$($(PKG_CONFIG) --modversion libpq) in $(PG_MAJOR).*) cp -R $(PIPELINE)/traces $@.traces ;; esac
 pgtests: $(BUILD)/pgtests/libpq_pipeline
+# ... and the libraries that its regression tests load, for dev/core.sh
+$(BUILD)/pgtests/%.so:
+	@mkdir -p $(@D); echo '  CC    $<'
+	@$(CC) -O1 -g -fPIC -fwrapv -fno-strict-aliasing -DREFINT_VERBOSE -shared $(SERVER_INC) -o $@ $<
+$(BUILD)/pgtests/regress.so: $(BUILD)/pgsource-$(PG_MAJOR)/src/test/regress/regress.c
+$(BUILD)/pgtests/refint.so:  $(BUILD)/pgsource-$(PG_MAJOR)/contrib/spi/refint.c
+$(BUILD)/pgtests/autoinc.so: $(BUILD)/pgsource-$(PG_MAJOR)/contrib/spi/autoinc.c
+pgcore: $(patsubst %,$(BUILD)/pgtests/%.so,regress refint autoinc)
+# What tests expect is what the psql of the same version writes; the source may be older than the server.
+PGBUILD      = $(BUILD)/pgsource-$(PG_MAJOR).build
+$(BUILD)/pgtests/psql: $(BUILD)/pgsource-$(PG_MAJOR)/configure
+	@mkdir -p $(@D) $(PGBUILD); echo '  MAKE  $@'
+	@cd $(PGBUILD) && $(abspath $<) --quiet --without-readline --without-zlib CFLAGS=-O1
+	@$(MAKE) -s -C $(PGBUILD)/src/backend generated-headers
+	@for d in port common interfaces/libpq bin/psql; do $(MAKE) -s -C $(PGBUILD)/src/$$d || exit 1; done
+	@cp $(PGBUILD)/src/bin/psql/psql $@; rm -rf $(PGBUILD)
 
 # ---------------------------------------------------------------- source checks
 layercheck:
@@ -235,6 +251,9 @@ pgtap:
 	@dev/check.sh build pgtap
 tap:
 	@dev/check.sh build tap
+# PostgreSQL's own suites; MODE and TESTS: see dev/core.sh
+check-core check-isolation: check-%:
+	@dev/core.sh $* 2>&1
 demo:
 	@dev/demo.sh start
 demo-stop:
@@ -268,6 +287,7 @@ help:
 	@echo 'make fuzz-replay   the fuzz corpora once, without clang'
 	@echo 'make tools         the test programs of test/tools'
 	@echo 'make pgtests       test programs of PostgreSQL itself, from its source (dev/pgsource.sh fetches it)'
+	@echo 'make check-core, check-isolation   suites of PostgreSQL itself; MODE=direct|session|pool|pool-busy  TESTS="test_setup guc"'
 	@echo 'make layercheck    includes never point up; proto and core compile without PostgreSQL, libuv, OpenSSL'
 	@echo 'make format-check  clang-format (make format applies it; make tidy runs clang-tidy)'
 	@echo 'make compile-17    build against PostgreSQL 17 (or compile-18) in a Debian chroot; needs root and debootstrap'
@@ -276,7 +296,7 @@ help:
 	@echo 'Variables: PG_CONFIG=path  BUILD=directory  WERROR=1  OPTFLAGS="-O2 -g"  CXX=clang++'
 
 .PHONY: all libs install-libraries uninstall-libraries clean-build distclean unit unit-build simulate fuzz fuzz-replay replay-build \
-        tools pgtests layercheck format-check format tidy shellcheck setup check installcheck pgtap tap demo demo-stop bench \
+        tools pgtests pgcore layercheck format-check format tidy shellcheck setup check check-core check-isolation installcheck pgtap tap demo demo-stop bench \
         compile-17 compile-18 dist help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:

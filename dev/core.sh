@@ -1,0 +1,168 @@
+#!/bin/bash
+# dev/core.sh core|isolation - PostgreSQL's own regression or isolation suite, directly or through the pool.
+#
+# MODE=direct     on the server's own port: what the suite says without us
+#      session    on the session port: what differs there is not a matter of what a session keeps
+#      pool       in transaction mode, 20 servers for the suite's role and database
+#      pool-busy  likewise, while three more clients of that role and database take and give back servers (the default)
+# TESTS="a b"     these tests alone, in this order; TESTS=dozen those of the list below. What they depend on is not added.
+# CORE_SECONDS    limit of time, 1800. A test without an end counts as not passed, as do those that did not start.
+#
+# Owns: a run directory with one cluster (dev/lib.sh), and $BUILD/core/SUITE-MODE: the suite's output, regression.diffs,
+#       results and the server log.
+# Needs: what dev/setup.sh check installs, and the source that dev/pgsource.sh unpacks. The programs pg_regress,
+#        pg_isolation_regress and isolationtester come with the server's headers.
+# Leaves: that directory, no process, nothing in /tmp. The last line is `N of M passed`; the status is 0 if all did.
+#
+# Everybody is trusted, as the suites need it (`\c - regress_somebody`): by Unix socket in a directory that is ours alone.
+# shellcheck source=dev/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+
+# Tests that depend on what a session keeps, and before them what makes their tables.
+DOZEN=(test_setup create_index
+    guc prepare temp portals sequence rolenames privileges plpgsql transactions namespace async advisory_lock)
+
+suite=${1:-}
+MODE=${MODE:-pool-busy}
+case $suite in
+core) folder=regress schedule=parallel_schedule database=regression program=regress/pg_regress ;;
+isolation) folder=isolation schedule=isolation_schedule database=isolation_regression program=isolation/pg_isolation_regress ;;
+*) fail 'usage: [MODE=direct|session|pool|pool-busy] [TESTS="a b"] dev/core.sh core|isolation' ;;
+esac
+case $MODE in direct | session | pool | pool-busy) ;; *) fail "MODE is direct, session, pool or pool-busy, not $MODE" ;; esac
+
+# ---------------------------------------------------------------- what it takes
+dev/setup.sh check
+PG_CONFIG=$(choose_pg_config)
+export PG_CONFIG
+source=$(dev/pgsource.sh | tail -n 1)
+KEEP=$OUT/core/$suite-$MODE DIRECT=$OUT/core/$suite-direct
+rm -rf "$KEEP"
+mkdir -p "$KEEP"
+version=$(sed -n "s/^PACKAGE_VERSION='\(.*\)'/\1/p" "$source/configure")
+goals=(all pgcore) other_version=''
+case $("$PG_CONFIG" --version) in
+"PostgreSQL $version" | "PostgreSQL $version "*) ;;
+*) goals+=("$BUILD/pgtests/psql") other_version=yes ;; # what is expected, that psql writes
+esac
+bounded 1500 "$KEEP/build.log" make -j"$(nproc)" --no-print-directory "${goals[@]}" ||
+    fail "the build failed: $(tail -n 20 "$KEEP/build.log")"
+open_run core
+# who may connect is who may enter here
+chmod 700 "$SOCK"
+server_tree "$OUT/pg"
+input=$RUN/input libraries=$RUN/libraries psql_dir=$BINDIR
+[ -z "$other_version" ] || psql_dir=$libraries
+cp -R "$source/src/test/$folder" "$input"
+cp -R "$OUT/pgtests" "$libraries"
+# What a server of another version than the source said in the last direct run is right, too.
+if [ "$MODE" != direct ] && [ -n "$other_version" ] && [ -s "$DIRECT/regression.diffs" ]; then
+    while read -r name; do
+        cp "$DIRECT/results/$name.out" "$input/expected/${name}_9.out"
+        say "$name: expected is also what the server said in $DIRECT"
+    done < <(sed -n 's,^diff .*/results/\(.*\)\.out$,\1,p' "$DIRECT/regression.diffs")
+fi
+if [ "${TESTS:-}" = dozen ]; then TESTS=${DOZEN[*]}; fi
+if [ -n "${TESTS:-}" ]; then
+    # shellcheck disable=SC2206 # a list of names
+    tests=($TESTS) chosen=($TESTS)
+else
+    read -r -d '' -a tests < <(sed -n 's/^test://p' "$input/$schedule") || true
+    chosen=("--schedule=$input/$schedule")
+fi
+
+# ---------------------------------------------------------------- the cluster
+read -r port pool_port session_port < <(free_ports 3)
+# As pg_regress sets up an instance of its own; workers of ours are more than those that parallel queries count on. A lock
+# that a session has lost to a server of the pool costs a minute, not the run.
+conf=('lock_timeout = 60s' 'fsync = off' 'max_prepared_transactions = 2' 'log_lock_waits = on' 'max_connections = 200'
+    'max_worker_processes = 11' 'pgpool.workers = 2' 'pgpool.default_pool_size = 20' "pgpool.session_port = $session_port")
+case $MODE in
+direct) pool_port=0 to=$port ;;
+session) to=$session_port ;;
+*) to=$pool_port ;;
+esac
+# the regression tests look at all of their database, which must be as PostgreSQL makes it
+extension=postgres
+[ "$suite" = core ] || extension=$database
+[ "$MODE" = direct ] || conf+=("pgpool.database = '$extension'")
+cluster_create core "$port" "$pool_port" "${conf[@]}"
+echo 'local all all trust' | as_user tee "$RUN/core/pg_hba.conf" >/dev/null
+cluster_start core
+# as pg_regress makes it; by the server's own port, since CREATE DATABASE is none of the suite
+superuser "$port" postgres <<SQL
+CREATE DATABASE $database TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C';
+ALTER DATABASE $database SET lc_messages TO 'C';
+ALTER DATABASE $database SET lc_monetary TO 'C';
+ALTER DATABASE $database SET lc_numeric TO 'C';
+ALTER DATABASE $database SET lc_time TO 'C';
+ALTER DATABASE $database SET bytea_output TO 'hex';
+ALTER DATABASE $database SET timezone_abbreviations TO 'Default';
+SQL
+# isolationtester asks whether one of its sessions waits for another, by the pids that the sessions were told. In transaction
+# mode these are none of backends: the question is put to the backends that serve those sessions now.
+is_blocked() {
+    cat <<'SQL'
+ALTER FUNCTION pg_catalog.pg_isolation_test_session_is_blocked(int, int[]) RENAME TO pg_isolation_test_backend_is_blocked;
+CREATE FUNCTION pg_catalog.pg_isolation_test_session_is_blocked(int, int[]) RETURNS boolean LANGUAGE sql AS $$
+    SELECT pg_catalog.pg_isolation_test_backend_is_blocked(waiting.server_pid,
+        ARRAY(SELECT server_pid FROM pgpool.pg_stat_clients WHERE pid = ANY ($2) AND server_pid IS NOT NULL))
+    FROM pgpool.pg_stat_clients AS waiting WHERE waiting.pid = $1 AND waiting.server_pid IS NOT NULL
+$$;
+SQL
+}
+if [ "$MODE" != direct ]; then
+    superuser "$port" "$extension" -c 'CREATE EXTENSION pgpool'
+    [ "$suite" = core ] || is_blocked | superuser "$port" "$database"
+    wait_for_port "$pool_port" || fail "pgpool does not listen: $(tail -n 10 "$RUN/core.log")"
+fi
+
+busy() { # its output is $RUN/busy.log, its pid $RUN/busy.pid
+    printf '%s\n' 'BEGIN;' 'SELECT 1;' 'COMMIT;' '\sleep 1 ms' | as_user tee "$RUN/busy.sql" >/dev/null
+    # shellcheck disable=SC2016 # $$ is the shell's that becomes pgbench
+    as_user sh -c 'echo $$ >busy.pid; exec "$@" >busy.log 2>&1' - "$BINDIR/pgbench" -n -c 3 -T 100000 -P 5 \
+        -h "$SOCK" -p "$pool_port" -U postgres -f "$RUN/busy.sql" "$database" &
+}
+busy_is_running() { [ -s "$RUN/busy.pid" ] && kill -0 "$(cat "$RUN/busy.pid")" 2>/dev/null; }
+# shellcheck disable=SC2317 # dev/lib.sh calls it
+before_cleanup() { # what is of interest stays
+    ! busy_is_running || kill "$(cat "$RUN/busy.pid")"
+    cp -R "$RUN"/core.log "$RUN"/busy.log "$RUN"/out/regression.diffs "$RUN"/out/results "$KEEP/" 2>/dev/null || true
+}
+
+# ---------------------------------------------------------------- the run
+as_user mkdir -p "$RUN/out"
+[ "$MODE" != pool-busy ] || busy
+say "$suite, $MODE, $("$PG_CONFIG" --version), source $version"
+code=0
+bounded "${CORE_SECONDS:-1800}" "$KEEP/output" as_user -C "$RUN/out" "$(dirname "$("$TREE_CONFIG" --pgxs)")/../test/$program" \
+    --bindir="$psql_dir" --inputdir="$input" --outputdir="$RUN/out" --dlpath="$libraries" --max-concurrent-tests=20 \
+    --host="$SOCK" --port="$to" --user=postgres --use-existing --dbname="$database" --encoding=UTF8 --no-locale \
+    "${chosen[@]}" || code=$?
+
+# "ok NAME" and "FAILED NAME"; TAP since 16. What PostgreSQL lets fail (`ignore:`) is not counted against us.
+results=$(sed -nE 's/^(test)? +(\S+) +\.\.\. (ok|FAILED|failed).*/\3 \2/p; s/^ok [0-9]+ +[-+] (\S+).*/ok \1/p
+    s/^not ok [0-9]+ +[-+] (\S+).*/FAILED \1/p' "$KEEP/output" | sed 's/^failed /ok /')
+passed=$(grep -c '^ok ' <<<"$results" || true)
+failed=$(sed -n 's/^FAILED //p' <<<"$results")
+missing=$(printf '%s\n' "${tests[@]}" | grep -Fvx -f <(cut -d' ' -f2 <<<"$results") || true)
+[ -z "$failed" ] || say "failed: ${failed//$'\n'/ }"
+if [ -n "$missing" ]; then
+    tail -n 3 "$KEEP/output" | sed 's/^/    | /'
+    say "without a result: ${missing//$'\n'/ }"
+fi
+status=0
+if [ "$MODE" = pool-busy ]; then
+    if ! busy_is_running || grep -qE 'error|aborted' "$RUN/busy.log"; then
+        say "the other clients had errors:"
+        grep -vE '^progress' "$RUN/busy.log" | head -n 5 | sed 's/^/    | /'
+        status=1
+    fi
+    say "the other clients: $(tail -n 1 "$RUN/busy.log")"
+fi
+if grep -E 'crashed by signal|was terminated by signal|out of step' "$RUN/core.log" | sed 's/^/    | /' | grep .; then status=1; fi
+say "kept: $KEEP"
+[ "$passed" = ${#tests[@]} ] && [ "$code" = 0 ] || status=1
+say "$suite, $MODE: $passed of ${#tests[@]} passed"
+exit $status
