@@ -115,7 +115,12 @@ SQL
 if [ "$MODE" != direct ]; then
     superuser "$port" "$extension" -c 'CREATE EXTENSION pgpool'
     [ "$suite" = core ] || is_blocked | superuser "$port" "$database"
-    wait_for_port "$pool_port" || fail "pgpool does not listen: $(tail -n 10 "$RUN/core.log")"
+    # the socket comes after the port
+    for _ in $(seq 300); do
+        as_user "$BINDIR/psql" -X -q -h "$SOCK" -p "$pool_port" -U postgres -d "$database" -c '' 2>/dev/null && break
+        sleep 0.1
+    done
+    superuser "$pool_port" "$database" -c '' || fail "pgpool does not serve: $(tail -n 10 "$RUN/core.log")"
 fi
 
 busy() { # its output is $RUN/busy.log, its pid $RUN/busy.pid
@@ -123,6 +128,7 @@ busy() { # its output is $RUN/busy.log, its pid $RUN/busy.pid
     # shellcheck disable=SC2016 # $$ is the shell's that becomes pgbench
     as_user sh -c 'echo $$ >busy.pid; exec "$@" >busy.log 2>&1' - "$BINDIR/pgbench" -n -c 3 -T 100000 -P 5 \
         -h "$SOCK" -p "$pool_port" -U postgres -f "$RUN/busy.sql" "$database" &
+    disown
 }
 busy_is_running() { [ -s "$RUN/busy.pid" ] && kill -0 "$(cat "$RUN/busy.pid")" 2>/dev/null; }
 # shellcheck disable=SC2317 # dev/lib.sh calls it
@@ -136,7 +142,8 @@ as_user mkdir -p "$RUN/out"
 [ "$MODE" != pool-busy ] || busy
 say "$suite, $MODE, $("$PG_CONFIG" --version), source $version"
 code=0
-bounded "${CORE_SECONDS:-1800}" "$KEEP/output" as_user -C "$RUN/out" "$(dirname "$("$TREE_CONFIG" --pgxs)")/../test/$program" \
+bounded "${CORE_SECONDS:-1800}" "$KEEP/output" as_user -C "$RUN/out" env PGISOLATIONTIMEOUT=60 \
+    "$(dirname "$("$TREE_CONFIG" --pgxs)")/../test/$program" \
     --bindir="$psql_dir" --inputdir="$input" --outputdir="$RUN/out" --dlpath="$libraries" --max-concurrent-tests=20 \
     --host="$SOCK" --port="$to" --user=postgres --use-existing --dbname="$database" --encoding=UTF8 --no-locale \
     "${chosen[@]}" || code=$?
