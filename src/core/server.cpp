@@ -110,7 +110,10 @@ bool ServerConn::apply(const Params &want, bool must_wait)
 	applying_ = true;
 	stash_out_ = std::move(message);
 	stream_->queue(stash_out_.data(), stash_out_.size());
-	holding_ = must_wait || !only_reported;
+	// Only the agent keeps the client's messages from running under other settings, should these be refused.
+	holding_ = must_wait || !(only_reported || agent_);
+	if (agent_)
+		announce_apply();
 	if (!holding_)
 		params_ = want;
 	return !holding_;

@@ -123,6 +123,7 @@ private:
 	region::AgentSlot &agent_slot();
 	bool told(std::string_view name, std::string_view value);
 	void identify(const Session *session);
+	void announce_apply();
 	void set_defaults(const Params &defaults);
 	uint64_t commit_lsn();
 	void set_pins(std::string_view pins);

@@ -142,6 +142,12 @@ void ServerConn::announce_custom(const Statement *s)
 	a.custom_written.store(k + 1, std::memory_order_release);
 }
 
+void ServerConn::announce_apply()
+{
+	region::Atomic<uint32_t> &applies = agent_slot().applies;
+	applies.store(applies.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+}
+
 uint64_t ServerConn::commit_lsn()
 {
 	return agent_ ? agent_slot().commit_lsn.load(std::memory_order_acquire) : 0;

@@ -165,6 +165,9 @@ struct alignas(64) AgentSlot {
 	// worker writes custom[k % kCustomPlans], then raises custom_written to k + 1, then sends the Parse.
 	Atomic<uint64_t> custom_written;
 	Atomic<uint64_t> custom[kCustomPlans];
+	// Raised by the worker before it sends a query of its own that applies a client's settings, with the client's
+	// messages right behind it: if that query fails, the agent lets nothing run.
+	Atomic<uint32_t> applies;
 	// What RESET goes back to for the client that is served: its startup parameters as name NUL value NUL ...,
 	// written by the worker before it sends the client's first message.
 	uint32_t defaults_length;

@@ -96,6 +96,17 @@ void look_for_plans(bool ready)
 	plans_waiting_count = kept;
 }
 
+// ---- settings that could not be applied
+
+uint32_t applies_done;
+bool apply_failed;
+
+// Its error has been sent, and the worker will close the connection; but the client's messages are here already.
+void note_failed_apply()
+{
+	apply_failed |= slot->applies.load(std::memory_order_acquire) != applies_done;
+}
+
 // ---- before ReadyForQuery
 
 // The transaction that a look into the catalogs needed may be left; the log is told, the client is not. What the
@@ -211,7 +222,11 @@ int putmessage(char type, const char *body, size_t length)
 		break;
 	case 'S':
 		return put_parameter(body, length);
+	case 'E':
+		note_failed_apply();
+		break;
 	case 'Z':
+		applies_done = slot->applies.load(std::memory_order_acquire);
 		look_for_plans(true);
 		before_ready(length > 0 ? body[0] : 'E');
 		break;
@@ -263,6 +278,7 @@ void start(region::AgentSlot &mine)
 	slot->commit_lsn.store(0);
 	slot->backend_pid.store(MyProcPid);
 	plans_read = slot->custom_written.load();
+	applies_done = slot->applies.load();
 	keep_own_identity();
 	install_pins();
 	install_defaults();
@@ -285,6 +301,14 @@ void on_authentication(Port *port, int status)
 }
 
 } // namespace
+
+void refuse_after_failed_apply()
+{
+	if (apply_failed)
+		ereport(FATAL,
+		        (errcode(ERRCODE_CONNECTION_EXCEPTION), errmsg("the settings of the client could not be applied"),
+		         errdetail("A setting that the session has was refused when another backend took it over.")));
+}
 
 void put_parameter_status(const char *name, const char *value)
 {
