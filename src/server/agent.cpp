@@ -124,7 +124,7 @@ void recover(MemoryContext context)
 	        (errmsg("pgpool could not find out what its session keeps: SQLSTATE %s", unpack_sql_state(code))));
 }
 
-void tell_settings()
+void tell_settings(char status)
 {
 	static bool greeted;
 	MemoryContext context = CurrentMemoryContext;
@@ -134,7 +134,7 @@ void tell_settings()
 	PG_TRY();
 	{
 		if (greeted)
-			flag_new_settings();
+			flag_new_settings(status != 'I');
 		else
 			flag_settings();
 	}
@@ -174,7 +174,7 @@ void before_ready(char status)
 	publish_commit();
 	forget_defaults();
 	inside = true;
-	tell_settings();
+	tell_settings(status);
 	if (status == 'I') // only then the worker may give the session to somebody else
 		tell_pins();
 	inside = false;
@@ -280,6 +280,7 @@ void start(region::AgentSlot &mine)
 	plans_read = slot->custom_written.load();
 	applies_done = slot->applies.load();
 	keep_own_identity();
+	install_placeholders();
 	install_pins();
 	install_defaults();
 	plain = PqCommMethods;

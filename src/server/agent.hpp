@@ -16,15 +16,20 @@ void refuse_after_failed_apply(); // FATAL
 void put_parameter_status(const char *name, const char *value);
 
 // agent_settings.cpp
-void flag_settings();    // at the end of the login
-bool settings_changed(); // are there some that were not flagged?
-void flag_new_settings();
+void flag_settings();                        // at the end of the login
+void flag_setting(config_generic *setting);  // one more; NULL = nothing
+void scan_settings();                        // there may be more
+bool settings_changed();                     // are there some that were not flagged?
+void flag_new_settings(bool in_transaction); // which may set more
 enum class Report { Value, Default, Nothing };
 Report kind_of_report(const char *name); // PostgreSQL is about to send ParameterStatus
 void forget_defaults();                  // it has sent all of them
 
 // agent_defaults.cpp
 void install_defaults();
+
+// agent_placeholders.cpp
+void install_placeholders();
 
 // agent_pins.cpp
 void install_pins();

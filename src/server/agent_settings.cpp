@@ -29,6 +29,7 @@ static_assert((kFlaggedByAgent & (GUC_UNIT | GUC_ALLOW_IN_PARALLEL | GUC_RUNTIME
               "the bit has a meaning of its own");
 
 int count_seen;
+bool scan_wanted;
 
 // Settings that went back to their default in the reports before the present ReadyForQuery.
 config_generic *back_to_default[256];
@@ -83,14 +84,27 @@ void flag_settings()
 	flag(false);
 }
 
-bool settings_changed()
+void flag_setting(config_generic *setting)
 {
-	return compat::settings_count() != count_seen;
+	if (setting && to_be_flagged(setting))
+		setting->flags |= GUC_REPORT | kFlaggedByAgent;
 }
 
-void flag_new_settings()
+void scan_settings()
+{
+	scan_wanted = true;
+}
+
+bool settings_changed()
+{
+	return scan_wanted || compat::settings_count() != count_seen;
+}
+
+// A statement of a function is started once in a transaction and may run again.
+void flag_new_settings(bool in_transaction)
 {
 	flag(true);
+	scan_wanted = in_transaction && scan_wanted;
 }
 
 // PostgreSQL calls when the value is not the one it reported last, or when it reported none.

@@ -22,6 +22,7 @@ extern "C" {
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
@@ -84,7 +85,8 @@ inline config_generic **settings(int &count)
 #endif
 }
 
-// Cheap. 16 and later do not tell how many there are: 0.
+// 16 and later do not tell how many there are, except to who wants all of them.
+constexpr bool kCountsSettings = PG_VERSION_NUM < 160000;
 inline int settings_count()
 {
 #if PG_VERSION_NUM >= 160000
@@ -107,6 +109,42 @@ inline int compare_names(const char *a, const char *b)
 	return lower(*a) - lower(*b);
 }
 #endif
+
+// Makes a placeholder if there is no setting of that name; NULL if that is not allowed. Without kCountsSettings only.
+inline config_generic *make_setting(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, true, true, 0);
+#else
+	(void)name;
+	return nullptr;
+#endif
+}
+
+using Walker = bool (*)(Node *, void *);
+
+// Until 15 walkers are declared as C functions of unknown arguments.
+#if PG_VERSION_NUM >= 160000
+inline tree_walker_callback as_walker(Walker walker)
+{
+	return walker;
+}
+#else
+inline bool (*as_walker(Walker walker))()
+{
+	return reinterpret_cast<bool (*)()>(reinterpret_cast<void *>(walker));
+}
+#endif
+
+inline bool walk_query(Query *query, Walker walker, void *context)
+{
+	return query_tree_walker(query, as_walker(walker), context, 0);
+}
+
+inline bool walk_expression(Node *node, Walker walker, void *context)
+{
+	return expression_tree_walker(node, as_walker(walker), context);
+}
 
 // NULL if there is none. Never an error.
 inline config_generic *find_setting(const char *name)
