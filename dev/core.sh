@@ -127,8 +127,7 @@ busy() { # its output is $RUN/busy.log, its pid $RUN/busy.pid
     printf '%s\n' 'BEGIN;' 'SELECT 1;' 'COMMIT;' '\sleep 1 ms' | as_user tee "$RUN/busy.sql" >/dev/null
     # shellcheck disable=SC2016 # $$ is the shell's that becomes pgbench
     as_user sh -c 'echo $$ >busy.pid; exec "$@" >busy.log 2>&1' - "$BINDIR/pgbench" -n -c 3 -T 100000 -P 5 \
-        -h "$SOCK" -p "$pool_port" -U postgres -f "$RUN/busy.sql" "$database" &
-    disown
+        -h "$SOCK" -p "$pool_port" -U postgres -f "$RUN/busy.sql" "$database" 2>/dev/null & # the shell would say `Terminated`
 }
 busy_is_running() { [ -s "$RUN/busy.pid" ] && kill -0 "$(cat "$RUN/busy.pid")" 2>/dev/null; }
 # shellcheck disable=SC2317 # dev/lib.sh calls it
