@@ -330,6 +330,10 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		command_complete(body); // the client may be gone by now, but not what it did
 		break;
 	case '1':
+		// What ran before it in the pipeline may have changed the catalog after it was sent.
+		if (v.answered == Replies::kNotedParse && v.forward && notes_.first())
+			pool_.renew_if_changed(notes_.first());
+		[[fallthrough]];
 	case '3':
 		if (v.answered == Replies::kNotedParse || v.answered == Replies::kNotedClose)
 			notes_.confirm();

@@ -232,9 +232,10 @@ Session::Rewrite Session::rewrite_unnamed_parse(std::string_view body, bool whol
 		return Rewrite::Verbatim;
 	}
 	const SqlCommand command = may_be_sql_command(text) ? read_sql_command(text) : SqlCommand();
-	if (command.kind == SqlCommand::Deallocate && command.alone && statements_.find(command.name)) {
-		if (unsettled(command.name))
-			return Rewrite::Settle;
+	const bool deallocates = command.kind == SqlCommand::Deallocate && command.alone;
+	if (deallocates && unsettled(command.name))
+		return Rewrite::Settle;
+	if (deallocates && statements_.find(command.name)) {
 		send_deallocate_target(out);
 		std::string deallocate(kDeallocateTarget);
 		deallocate.append(1, '\0').append(types);

@@ -37,6 +37,7 @@ public:
 	void forget_before();                               // what names meant is gone
 	void note_batch(uint64_t batch) { batch_ = batch; } // of notes to come
 	bool empty() const { return notes_.empty(); }
+	Statement *first() const { return notes_.empty() ? nullptr : notes_.front().statement; }
 
 private:
 	struct Note {

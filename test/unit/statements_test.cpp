@@ -76,6 +76,20 @@ TEST_F(Statements, WhatIsAtWorkMayChangeTheCatalogSoAParseBehindItIsReal)
 	ask(a, query("COMMIT"));
 }
 
+TEST_F(Statements, AParseBehindAChangeOfTheSamePipelineHoldsForAllServers)
+{
+	world.settings().pool_size.store(2);
+	Stream *a = login(), *b = login(), *c = login();
+	ask(b, query("BEGIN c2.x"));
+	ask(b, parse("TYPES x", "s") + kSync);
+	EXPECT_EQ(ask(a, parse("TYPES x", "s") + use("s")), "1 2 D:v1 C:SELECT 1 Z:I");
+	ask(b, query("COMMIT c2.y")); // two servers have it
+	EXPECT_EQ(ask(c, query("ALTER c3.x") + parse("TYPES x", "s") + kSync), "C:ALTER Z:I 1 Z:I");
+	ask(b, query("BEGIN c2.z")); // takes the one that c had
+	EXPECT_EQ(ask(c, use("s")), "2 D:v2 C:SELECT 1 Z:I");
+	ask(b, query("COMMIT c2.z"));
+}
+
 // ---- statements that a backend calls stale
 
 TEST_F(Statements, AStaleStatementIsServedAgainWhenTheBatchAsksForADescription)
@@ -274,6 +288,15 @@ TEST_F(Statements, DeallocateByAnUnnamedStatementTakesTheNameWhenItIsExecuted)
 	EXPECT_EQ(ask(a, parse("DEALLOCATE s") + bind_to() + execute() + parse("SELECT c1.z", "s") + use("s")),
 	          "1 2 C:DEALLOCATE 1 2 D:c1.z C:SELECT 1 Z:I")
 	    << "also in the same batch";
+}
+
+TEST_F(Statements, ADeallocateWaitsForOneThatMayFail)
+{
+	Stream *a = login();
+	ask(a, parse("SELECT c1.x", "s") + kSync);
+	ask(a, query("BEGIN; FAIL c1.x"));
+	EXPECT_EQ(ask(a, query("DEALLOCATE s") + query("ROLLBACK") + parse("DEALLOCATE s") + use()),
+	          "E:25P02 Z:E C:ROLLBACK Z:I 1 2 C:DEALLOCATE Z:I");
 }
 
 TEST_F(Statements, WhatIsSentBehindDeallocateAllMeansWhatItThenMeans)
