@@ -81,6 +81,7 @@ void ServerConn::assign(Session *session)
 	session_->names_in_doubt_ = 0;
 	identify(session);
 	set_defaults(session->defaults());
+	commit_known_ = commit_lsn();
 	serial_ = pool_.engine().next_assignment();
 	sent_at_assign_ = stream_->sent();
 	said_fatal_ = starting_over_ = withheld_due_ = false;
@@ -497,7 +498,7 @@ void ServerConn::finished(char status, bool forward)
 		since_ = now;
 		if (status == 'I') {
 			if (session_)
-				session_->commit_lsn_ = std::max(session_->commit_lsn_, commit_lsn());
+				note_commit();
 			bump(c.transactions);
 			bump(c.transaction_us, static_cast<uint64_t>(std::max<int64_t>(0, now - transaction_began_)));
 			transactions_++;

@@ -126,6 +126,7 @@ private:
 	void announce_apply();
 	void set_defaults(const Params &defaults);
 	uint64_t commit_lsn();
+	void note_commit();
 	void set_pins(std::string_view pins);
 	bool pinned_too_many();
 	void command_complete(std::string_view tag);
@@ -163,6 +164,7 @@ private:
 	std::string stash_;                      // the start of a message that is needed whole
 	std::unique_ptr<proto::ScramClient> scram_;
 	uint64_t sent_at_assign_ = 0;
+	uint64_t commit_known_ = 0; // what was committed up to here is another client's, or noted
 	uint64_t transactions_ = 0, queries_ = 0;
 	int64_t connected_at_ = 0; // wall clock
 	int64_t opened_ = 0;       // monotonic

@@ -153,4 +153,12 @@ uint64_t ServerConn::commit_lsn()
 	return agent_ ? agent_slot().commit_lsn.load(std::memory_order_acquire) : 0;
 }
 
+// The position of a client that only reads is not that of who wrote here before.
+void ServerConn::note_commit()
+{
+	const uint64_t lsn = commit_lsn();
+	if (lsn != commit_known_)
+		session_->commit_lsn_ = commit_known_ = lsn;
+}
+
 } // namespace pgpool::core
