@@ -24,7 +24,7 @@ DATA_built  = $(BUILD)/sql/pgpool--$(EXTVERSION).sql
 
 # ---------------------------------------------------------------- PGXS
 # These targets work on a machine without PostgreSQL: they install what they need, or need none of it.
-NO_PG_GOALS = help setup demo demo-stop check check-core check-isolation bench bench-only installcheck pgtap tap unit simulate fuzz fuzz-replay \
+NO_PG_GOALS = help setup demo demo-stop check check-core check-isolation bench bench-only installcheck pgtap tap unit simulate coverage fuzz fuzz-replay \
               layercheck format format-check tidy shellcheck tools dist clean distclean compile-17 compile-18
 HAVE_PG    := $(shell command -v $(PG_CONFIG) 2>/dev/null)
 PG_VERSION := $(if $(HAVE_PG),$(shell $(PG_CONFIG) --version))
@@ -156,6 +156,20 @@ $(BUILD)/simulator/run: $(BUILD)/fast/test/unit/simulator_test.o $(call pure_obj
 simulate: $(BUILD)/simulator/run
 	@dev/simulate.sh $< $(SIM_SEED) $(SIM_SCHEDULES) $(SIM_JOBS)
 
+# src/core as the unit tests and COVERAGE_SCHEDULES schedules take it.  Its own objects have no exceptions and no
+# optimisation, so that every branch is one of the source.
+COVERAGE_SCHEDULES ?= 5000
+COVERED      = $(patsubst %.cpp,$(BUILD)/cov/%.o,$(sort $(wildcard src/core/*.cpp)))
+COVERED_WITH = $(patsubst %.cpp,$(BUILD)/fast/%.o,$(sort $(wildcard test/unit/*.cpp src/region/*.cpp src/proto/*.cpp)))
+$(BUILD)/cov/%.o: %.cpp $(BUILD)/flags
+	$(call compile,$(TEST_FLAGS) -O0 -fno-exceptions --coverage)
+$(BUILD)/cov/run: $(COVERED) $(COVERED_WITH)
+	@mkdir -p $(@D); echo '  LINK  $@'; $(CXX) --coverage -o $@ $^ -lgtest_main -lgtest -lcrypto -lpthread
+coverage: $(BUILD)/cov/run
+	@find $(BUILD)/cov -name '*.gcda' -delete
+	@SIM_SCHEDULES=$(COVERAGE_SCHEDULES) $< --gtest_brief=1 --gtest_filter='$(UNIT_FILTER)'
+	@dev/coverage.sh $(BUILD)/cov $(CXX)
+
 # A fuzz target is test/fuzz/<name>.cpp; its corpus is test/fuzz/corpus/<name>/.  What libFuzzer finds new stays in
 # $(BUILD).  fuzz-replay needs no clang: it runs the corpus, and mutations of it from a fixed seed, once.
 FUZZ_SECONDS ?= 60
@@ -280,6 +294,7 @@ help:
 	@echo
 	@echo 'make unit          unit tests under ASan and UBSan; UNIT_FILTER=Frame*  VERBOSE=1'
 	@echo 'make simulate      random schedules at -O2; SIM_SCHEDULES=1000000  SIM_SEED=1  SIM_JOBS=4'
+	@echo 'make coverage      lines and branches of src/core that unit tests and simulator take; COVERAGE_SCHEDULES=5000'
 	@echo 'make installcheck  pg_regress;  REGRESS="views errors"'
 	@echo 'make pgtap         pgTAP tests; PGTAP_TESTS=test/pgtap/010_objects.sql'
 	@echo 'make tap           TAP tests;   PROVE_TESTS=test/tap/020_cancel.pl'
@@ -295,7 +310,7 @@ help:
 	@echo
 	@echo 'Variables: PG_CONFIG=path  BUILD=directory  WERROR=1  OPTFLAGS="-O2 -g"  CXX=clang++'
 
-.PHONY: all libs install-libraries uninstall-libraries clean-build distclean unit unit-build simulate fuzz fuzz-replay replay-build \
+.PHONY: all libs install-libraries uninstall-libraries clean-build distclean unit unit-build simulate coverage fuzz fuzz-replay replay-build \
         tools pgtests pgcore layercheck format-check format tidy shellcheck setup check check-core check-isolation installcheck pgtap tap demo demo-stop bench \
         compile-17 compile-18 dist help FORCE
 .DELETE_ON_ERROR:
