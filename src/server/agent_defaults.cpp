@@ -96,7 +96,7 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
                 ParamListInfo parameters, QueryEnvironment *environment, DestReceiver *receiver,
                 QueryCompletion *completion)
 {
-	ProcessUtility_hook_type next = previous_utility ? previous_utility : standard_ProcessUtility;
+	ProcessUtility_hook_type volatile next = previous_utility ? previous_utility : standard_ProcessUtility;
 	Saved saved[kMostDefaults];
 	volatile int count = 0;
 
