@@ -119,9 +119,17 @@ void check_login(ReturnSetInfo *to, bool by_tcp)
 	else if (a.route == control::ServerRoute::None)
 		report(to, item, Level::Error, pstrdup(a.route_error.hint), "%s: %s", a.route_error.message,
 		       a.route_error.detail);
+	else if (a.route == control::ServerRoute::Tcp)
+		report(
+		    to, item, Level::Warning,
+		    "Let unix_socket_directories and pg_hba.conf have a way for pgpool's own logins by Unix socket.",
+		    "role \"%s\" logs in %s with method %s, pgpool logs in for it by TCP: such a server cannot tell what a "
+		    "session keeps, so that in transaction mode SET, temporary objects, LISTEN and advisory locks stay on it",
+		    a.role, way, method_name(a.method));
 	else
-		report(to, item, Level::Ok, nullptr, "role \"%s\" logs in %s with method %s, pgpool logs in for it by %s",
-		       a.role, way, method_name(a.method), a.route == control::ServerRoute::Unix ? "Unix socket" : "TCP");
+		report(to, item, Level::Ok, nullptr,
+		       "role \"%s\" logs in %s with method %s, pgpool logs in for it by Unix socket", a.role, way,
+		       method_name(a.method));
 }
 
 void check_worker(ReturnSetInfo *to, uint32 i)
