@@ -72,6 +72,10 @@ int install(Saved *saved)
 		config_generic *setting = compat::find_setting(name);
 		if (!setting || has_own_rules(setting))
 			continue;
+		// A value that a client set may be the backend's default, which the new reset value would replace.
+		const char *value_now = GetConfigOption(setting->name, true, false);
+		if (setting->source <= PGC_S_CLIENT && value_now)
+			(void)set(setting->name, value_now, PGC_S_SESSION);
 		const char *present = GetConfigOptionResetString(setting->name);
 		saved[count] = {setting, setting->reset_source, pstrdup(present ? present : "")};
 		if (set(setting->name, value, PGC_S_CLIENT) != 0) // -1: only the reset value
