@@ -196,6 +196,23 @@ int put_default(const char *body, size_t length)
 	return result;
 }
 
+// The worker, not the client, takes the value and sets it elsewhere byte for byte: in the server's encoding.
+int put_unconverted(const char *name, size_t length_of_body)
+{
+	const char *value = GetConfigOption(name, true, false);
+	size_t name_size = strlen(name) + 1, value_size = value ? strlen(value) + 1 : 0;
+	auto *body = static_cast<char *>(
+	    value ? palloc_extended(name_size + value_size, MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE) : nullptr);
+
+	if (!body)
+		return plain->putmessage('S', name, length_of_body);
+	memcpy(body, name, name_size);
+	memcpy(body + name_size, value, value_size);
+	int result = plain->putmessage('S', body, name_size + value_size);
+	pfree(body);
+	return result;
+}
+
 int put_parameter(const char *body, size_t length)
 {
 	if (memchr(body, '\0', length) == nullptr)
@@ -203,6 +220,8 @@ int put_parameter(const char *body, size_t length)
 	switch (kind_of_report(body)) {
 	case Report::Nothing:
 		return 0;
+	case Report::Unconverted:
+		return put_unconverted(body, length);
 	case Report::Default:
 		return put_default(body, length);
 	default:

@@ -21,7 +21,7 @@ void flag_setting(config_generic *setting);  // one more; NULL = nothing
 void scan_settings();                        // there may be more
 bool settings_changed();                     // are there some that were not flagged?
 void flag_new_settings(bool in_transaction); // which may set more
-enum class Report { Value, Default, Nothing };
+enum class Report { Value, Unconverted, Default, Nothing };
 Report kind_of_report(const char *name); // PostgreSQL is about to send ParameterStatus
 void forget_defaults();                  // it has sent all of them
 

@@ -57,7 +57,8 @@ void report(config_generic *setting)
 
 	pq_beginmessage(&message, 'S');
 	pq_sendstring(&message, setting->name);
-	pq_sendstring(&message, value ? value : "");
+	const char *text = value ? value : "";
+	appendBinaryStringInfo(&message, text, static_cast<int>(strlen(text)) + 1); // as put_unconverted() does
 	pq_endmessage(&message);
 	compat::set_last_reported(setting, value ? value : "");
 }
@@ -112,8 +113,10 @@ Report kind_of_report(const char *name)
 {
 	config_generic *setting = compat::find_setting(name);
 
-	if (!setting || (setting->flags & kFlaggedByAgent) == 0 || set_by_session(setting))
+	if (!setting || (setting->flags & kFlaggedByAgent) == 0)
 		return Report::Value;
+	if (set_by_session(setting))
+		return Report::Unconverted;
 	if (back_to_default_count < static_cast<int>(lengthof(back_to_default)))
 		back_to_default[back_to_default_count++] = setting;
 	return setting->last_reported ? Report::Default : Report::Nothing;
