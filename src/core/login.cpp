@@ -565,6 +565,21 @@ const Params &Login::wanted()
 	return wanted_;
 }
 
+std::string Login::ground() const
+{
+	const Params &base = session_.pool()->base;
+	const Param *style = base ? base->find("DateStyle") : nullptr;
+	std::string sql;
+	for (const proto::Setting &s : startup_.settings) {
+		if (!style || !proto::equal_names(s.first, style->name))
+			continue;
+		sql = "SELECT pg_catalog.set_config('DateStyle',";
+		proto::append_literal(sql, style->value);
+		sql += ",false);";
+	}
+	return sql;
+}
+
 void Login::on_prepared()
 {
 	Pool *pool = session_.pool();

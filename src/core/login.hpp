@@ -40,6 +40,7 @@ public:
 	bool busy() const { return stage_ == Stage::Asking || stage_ == Stage::Preparing; }
 	// The settings that the client asked for, raw.
 	const Params &wanted();
+	std::string ground() const; // SQL for settings whose value changes a part of the present one
 	void remember_defaults();
 	int64_t deadline() const { return deadline_; }
 

@@ -22,6 +22,7 @@ using region::bump;
 namespace
 {
 
+constexpr size_t kMostSetting = 16 << 20;  // ParameterStatus of a setting of the client's own
 constexpr int64_t kConnectTime = 15000000; // for connecting and logging in at a backend, microseconds
 
 // Fields of ErrorResponse that no language changes. plancache.c, RevalidateCachedQuery(): "cached plan must not
@@ -93,7 +94,7 @@ void ServerConn::assign(Session *session)
 	set_state(ServerState::Active);
 }
 
-bool ServerConn::apply(const Params &want, bool must_wait)
+bool ServerConn::apply(const Params &want, bool must_wait, std::string_view ground)
 {
 	bool only_reported = true;
 	if (want == params_)
@@ -105,7 +106,7 @@ bool ServerConn::apply(const Params &want, bool must_wait)
 		return true;
 	}
 	std::string message;
-	proto::append_query(message, sql);
+	proto::append_query(message, std::string(ground) + sql);
 	// queue() borrows; the text must live until flush(), so it goes out alone when nobody waits for it.
 	replies_.sent('Q', Owner::Skip);
 	applying_ = true;
@@ -219,7 +220,7 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 	                   (*p == 't' && short_one && replay_.on());
 	if (!whole || have >= total)
 		return Header::Whole;
-	return total > kChunk ? Header::Broken : Header::More;
+	return total > (*p == 'S' ? kMostSetting : kChunk) ? Header::Broken : Header::More;
 }
 
 // Splits what the backend sent, keeps the account, and forwards all that is the client's as few runs.

@@ -50,7 +50,8 @@ public:
 	// ---- for the pool and the session
 	void assign(Session *session);
 	// Queues what makes the settings the client's. False: the client's bytes must wait for on_applied().
-	[[nodiscard]] bool apply(const Params &want, bool must_wait);
+	// `ground` is SQL to run before.
+	[[nodiscard]] bool apply(const Params &want, bool must_wait, std::string_view ground = {});
 	void queue(const char *data, size_t size) { stream_->queue(data, size); }
 	void flush(); // and turns the client's reading off when the backend does not take it
 	// The backend was gone when the client's first bytes were written: none of them left.

@@ -217,7 +217,7 @@ void Session::on_assigned(ServerConn *server)
 	server_ = server;
 	since_ = engine_.now();
 	if (login_) {
-		if (!server_->apply(login_->wanted(), true)) {
+		if (!server_->apply(login_->wanted(), true, login_->ground())) {
 			server_->flush();
 			return;
 		}

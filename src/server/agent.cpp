@@ -23,6 +23,7 @@ extern "C" {
 #include "replication/walsender.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
+#include "utils/timeout.h"
 }
 
 namespace pgpool::server
@@ -322,8 +323,11 @@ void on_authentication(Port *port, int status)
 
 } // namespace
 
-void refuse_after_failed_apply()
+void before_statement()
 {
+	// The statement_timeout in force is still the last client's, and may be shorter than this takes.
+	if (slot->applies.load(std::memory_order_acquire) != applies_done && get_timeout_active(STATEMENT_TIMEOUT))
+		disable_timeout(STATEMENT_TIMEOUT, false);
 	if (apply_failed)
 		ereport(FATAL,
 		        (errcode(ERRCODE_CONNECTION_EXCEPTION), errmsg("the settings of the client could not be applied"),

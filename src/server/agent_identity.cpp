@@ -91,7 +91,7 @@ void on_log(ErrorData *error)
 void on_executor_start(QueryDesc *query, int flags)
 {
 	follow_identity();
-	refuse_after_failed_apply();
+	before_statement();
 	if (previous_executor_start)
 		previous_executor_start(query, flags);
 	else

@@ -186,7 +186,7 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
 	bool loads = IsA(statement->utilityStmt, LoadStmt);
 
 	follow_identity();
-	refuse_after_failed_apply();
+	before_statement();
 	note(statement->utilityStmt);
 	if (previous_utility)
 		previous_utility(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
@@ -203,7 +203,7 @@ void on_access(ObjectAccessType access, Oid class_oid, Oid object, int column, v
 	if (previous_access)
 		previous_access(access, class_oid, object, column, argument);
 	if (access == OAT_FUNCTION_EXECUTE) {
-		refuse_after_failed_apply(); // by a FunctionCall message
+		before_statement(); // by a FunctionCall message
 		if (object == F_SETSEED)
 			present |= kSetseed;
 	} else if ((access == OAT_POST_CREATE || access == OAT_DROP) && OidIsValid(MyProc->tempNamespaceId))
