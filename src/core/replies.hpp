@@ -84,6 +84,8 @@ public:
 	bool empty() const { return head_ == entries_.size(); }
 	size_t size() const { return entries_.size() - head_; }
 	bool copy_in() const { return copy_in_; }
+	// The server waits for the data of a copy, so that any other message is an error.
+	bool wants_copy_data() const { return copy_in_ && !copy_ending_; }
 	bool doubtful() const { return doubtful_; }
 	bool was_doubtful() const { return was_doubtful_; }
 	// All seems answered, but in doubt: an empty query is the way to know.

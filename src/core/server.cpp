@@ -155,6 +155,8 @@ bool ServerConn::emit_fakes()
 	static constexpr char parse_complete[] = {'1', 0, 0, 0, 4};
 	static constexpr char close_complete[] = {'3', 0, 0, 0, 4};
 	bool any = false;
+	if (body_left_ > 0) // in the middle of a message
+		return false;
 	while (const char type = replies_.take_fake()) {
 		notes_.confirm();
 		any = true;
@@ -291,8 +293,7 @@ void ServerConn::service_data(const char *data, size_t size)
 	if (p < end)
 		stash_.assign(p, static_cast<size_t>(end - p));
 	bump(pool_.counters().bytes_sent, forwarded);
-	if (body_left_ == 0)
-		emit_fakes();
+	emit_fakes();
 	if (session_) {
 		session_->stream()->flush();
 		if (session_->stream()->unsent() > 0)

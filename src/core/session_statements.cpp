@@ -86,6 +86,9 @@ Session::Rewrite Session::rewrite(const char *message, size_t have, size_t total
 	// A header with nothing behind it: the server will say what it thinks of it.
 	if (total == proto::kHeaderSize)
 		return Rewrite::Verbatim;
+	// The server refuses it, too, and ends the copy.
+	if (server_->replies().wants_copy_data())
+		return Rewrite::Verbatim;
 	if (have == proto::kHeaderSize)
 		return Rewrite::More;
 	server_->notes().note_batch(server_->replies().batch());

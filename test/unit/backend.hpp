@@ -51,6 +51,8 @@ public:
 	std::string problem;         // a claim that did not hold
 	std::string verifier;        // asks for SCRAM when not empty
 	pgpool::proto::Error refuse; // instead of a greeting
+	std::string demand;          // sent in place of a greeting, which comes after an answer
+	std::string proof;           // that answer
 	int32_t pid = 0;
 	uint32_t database_oid = 5, role_oid = 10;
 	bool dead = false;            // it closed its end
@@ -160,6 +162,10 @@ private:
 		defaults["application_name"] = s.application_name;
 		now_ = defaults;
 		phase_ = Phase::Password;
+		if (!demand.empty()) {
+			out += demand;
+			return true;
+		}
 		if (verifier.empty()) {
 			greeting();
 			return true;
@@ -173,6 +179,11 @@ private:
 
 	void password(const std::string &body)
 	{
+		if (!demand.empty()) {
+			proof = body;
+			greeting();
+			return;
+		}
 		std::string answer;
 		pgpool::proto::ScramKey key;
 		if (!first_seen_) {

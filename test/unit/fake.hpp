@@ -203,6 +203,8 @@ public:
 	std::vector<int32_t> interrupts;
 	std::string problem; // of the harness; backends have their own
 	bool manager_answers = true;
+	bool can_dial = true;
+	int proofs = 0; // that one worker told another
 	size_t server_room = SIZE_MAX;
 	// The manager: by default everybody is "anna" in pool 0, and is trusted.
 	std::function<void(const control::AuthLookup &, control::AuthAnswer &)> answer;
@@ -484,6 +486,8 @@ inline bool Node::ask_manager(const control::AuthLookup &lookup)
 }
 inline core::Stream *Node::dial(const core::ServerAddress &, core::StreamOwner *owner)
 {
+	if (!world->can_dial)
+		return nullptr;
 	Stream *s = world->new_stream(index);
 	world->backends.push_back(std::make_unique<Backend>());
 	s->backend = world->backends.back().get();
@@ -515,6 +519,11 @@ inline void Node::tell_worker(uint32_t worker, const void *packet, size_t size)
 			control::YieldServer m;
 			memcpy(&m, copy.data(), sizeof(m));
 			w->engine(worker).on_yield(m);
+		} else if (head.type == control::Type::Proof) {
+			control::Proof m;
+			memcpy(&m, copy.data(), sizeof(m));
+			w->engine(worker).on_proof(m);
+			w->proofs++;
 		} else {
 			control::PlaceFree m;
 			memcpy(&m, copy.data(), sizeof(m));

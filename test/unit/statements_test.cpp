@@ -202,6 +202,25 @@ TEST_F(Statements, InABlockTheClientIsToldOfItByItsOwnName)
 	EXPECT_EQ(ask(a, use("mine")), "2 D:c1.x C:SELECT 1 Z:I");
 }
 
+// A reply of ours that is due at once waits for the end of a message that is here in part.
+TEST_F(Statements, ACloseIsNotAnsweredInTheMiddleOfAReply)
+{
+	Stream *a = login();
+	ask(a, parse("SELECT c1.x", "s") + kSync);
+	Stream *s = world.stream_of(&backend());
+	a->from_peer = describe('S', "s") + kFlush;
+	while (world.stream_event(a, SIZE_MAX)) {
+	}
+	while (world.backend_event(s, SIZE_MAX, SIZE_MAX)) {
+	}
+	world.stream_event(s, s->from_peer.size() - 3);
+	a->from_peer = close_statement("s");
+	while (world.stream_event(a, SIZE_MAX)) {
+	}
+	world.settle();
+	EXPECT_EQ(ask(a, kSync), "t T 3 Z:I");
+}
+
 // ---- limits
 
 TEST_F(Statements, AClientIsRefusedMoreStatementsThanItMayHave)

@@ -1,0 +1,338 @@
+// The engine: lists for the views, verbs of the administrator, ends of tenants, pools and workers.
+#include "session_fixture.hpp"
+
+namespace
+{
+
+using namespace fake;
+using control::ClientState;
+
+class Engine : public Session
+{
+protected:
+	core::Engine &engine() { return world.engine(); }
+	void poke()
+	{
+		engine().on_poke();
+		engine().end_event();
+		world.settle();
+	}
+	control::ClientRow row(size_t i = 0) { return engine().client_rows().at(i); }
+	std::string pinned(size_t i = 0) { return row(i).pinned; }
+	control::PreparedRow prepared(const std::string &text)
+	{
+		for (const control::PreparedRow &r : engine().prepared_rows()) {
+			if (text == r.text)
+				return r;
+		}
+		ADD_FAILURE() << text << " is not shown";
+		return {};
+	}
+	void set_limit(int32_t region::Settings::*member, int32_t value)
+	{
+		world.view.header()->settings.*member = value;
+		engine().on_settings(world.view.header()->settings);
+	}
+};
+
+// ---- lists
+
+TEST_F(Engine, AClientsStateIsThatOfItsWork)
+{
+	world.settings().pool_size.store(1);
+	world.manager_answers = false;
+	Stream *c = world.connect();
+	c->address_bytes = "0123";
+	send(c, startup_packet({{"user", "anna"}, {"database", "shop"}, {"application_name", "mine"}}));
+	EXPECT_EQ(row().state, ClientState::Login);
+	EXPECT_EQ(row().pool_slot, UINT32_MAX);
+	EXPECT_EQ(row().address_length, 4u);
+	world.manager_answers = true;
+	engine().on_manager();
+	world.settle();
+	EXPECT_EQ(row().state, ClientState::Idle);
+	EXPECT_EQ(row().server_pid, 0);
+	EXPECT_STREQ(row().application_name, "mine");
+	EXPECT_STREQ(row().tenant, "main");
+	send(c, query("BEGIN c1.x"));
+	EXPECT_EQ(row().state, ClientState::IdleInTransaction);
+	EXPECT_EQ(row().server_pid, backend().pid);
+	Stream *d = login();
+	send(d, query("SELECT c2.x"));
+	EXPECT_EQ(row(1).state, ClientState::Waiting);
+	send(c, query("SLEEP c1.x"));
+	EXPECT_EQ(row().state, ClientState::Active);
+	send(c, message('X'));
+	EXPECT_EQ(row().state, ClientState::Closing);
+	backend().wake();
+	world.settle();
+	EXPECT_TRUE(c->closed);
+	EXPECT_EQ(row().queries, 1u);
+}
+
+TEST_F(Engine, WhatEncryptsAClientIsShown)
+{
+	Stream *c = world.connect();
+	c->tls_possible = true;
+	c->tls_info.version = "TLSv1.3";
+	c->tls_info.cipher = "TLS_AES_256_GCM_SHA384";
+	c->tls_info.sni = "shop.example";
+	std::string sni;
+	world.answer = [&](const control::AuthLookup &q, control::AuthAnswer &) { sni = q.sni; };
+	send(c, std::string("\0\0\0\x08\x04\xd2\x16\x2f", 8));
+	EXPECT_EQ(c->to_peer, "S");
+	send(c, startup_packet({{"user", "anna"}, {"database", "shop"}}));
+	EXPECT_EQ(sni, "shop.example");
+	EXPECT_EQ(row().tls, 1);
+	EXPECT_STREQ(row().tls_version, "TLSv1.3");
+	EXPECT_STREQ(row().tls_cipher, "TLS_AES_256_GCM_SHA384");
+}
+
+TEST_F(Engine, WhyAClientKeepsItsServerIsShown)
+{
+	Stream *c = login();
+	const std::string large(1 << 20, ' ');
+	EXPECT_EQ(ask(c, parse("SELECT c1.x" + large, "s") + kSync), "1 Z:I");
+	EXPECT_EQ(pinned(), "long statement");
+	EXPECT_EQ(busy(), 1);
+	EXPECT_EQ(ask(c, bind_to("s") + execute() + kSync), "2 D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(ask(c, query("DEALLOCATE ALL")), "C:DEALLOCATE ALL Z:I");
+	EXPECT_EQ(busy(), 0);
+	EXPECT_EQ(ask(c, parse("SELECT c1.y" + large) + kSync), "1 Z:I");
+	EXPECT_EQ(pinned(), "unnamed statement");
+	EXPECT_EQ(ask(c, bind_to() + execute() + kSync), "2 D:c1.y C:SELECT 1 Z:I");
+	EXPECT_EQ(pinned(), "");
+	send(c, message('X'));
+	login({}, true);
+	EXPECT_EQ(pinned(), "session mode");
+}
+
+TEST_F(Engine, AStatementIsShownWithWhoHasIt)
+{
+	Stream *a = login(), *b = login();
+	std::string typed;
+	Writer(typed).begin('P').string("s").string("SELECT typed").u16(2).u32(23).u32(25).end();
+	ask(a, parse("SELECT x", "s") + parse("SELECT x", "t") + bind_to("s") + execute() + kSync);
+	ask(b, parse("SELECT x", "u") + typed + kSync);
+	control::PreparedRow r = prepared("SELECT x");
+	EXPECT_EQ(r.clients, 2u) << "one has two names for it";
+	EXPECT_EQ(r.uses, 1u);
+	EXPECT_GE(r.hits, 1u);
+	EXPECT_GE(r.parses, 1u);
+	r = prepared("SELECT typed");
+	EXPECT_EQ(r.servers, 1u);
+	EXPECT_EQ(r.tenant_count, 1u);
+	EXPECT_STREQ(r.tenants[0], "main");
+	ASSERT_EQ(r.type_count, 2u);
+	EXPECT_EQ(r.types[0], 23u);
+	EXPECT_EQ(r.types[1], 25u);
+	EXPECT_EQ(prepared("SELECT typed").clients, 1u);
+	send(a, message('X'));
+	EXPECT_EQ(engine().server_rows().size(), world.live_backends());
+}
+
+TEST_F(Engine, OfVeryManyStatementsTheMostUsedAreShown)
+{
+	set_limit(&region::Settings::max_prepared_statements, 1);
+	set_limit(&region::Settings::max_client_statements, 10000);
+	Stream *a = login();
+	std::string all;
+	for (int i = 0; i < 5100; i++)
+		all += parse("SELECT " + std::to_string(i), "s" + std::to_string(i));
+	send(a, all + bind_to("s5099") + execute() + kSync);
+	EXPECT_EQ(engine().prepared_rows().size(), 5000u);
+	EXPECT_EQ(prepared("SELECT 5099").uses, 1u);
+}
+
+// ---- verbs
+
+TEST_F(Engine, ATerminatedClientIsToldAndACancelledOneGoesOn)
+{
+	Stream *a = login(), *b = login();
+	send(a, query("SLEEP c1.x"));
+	EXPECT_TRUE(engine().cancel_client(row(0).id));
+	world.settle();
+	EXPECT_EQ(got(a), "E:57014 Z:I");
+	EXPECT_TRUE(engine().terminate_client(row(1).id));
+	EXPECT_EQ(got(b), "E:FATAL:57P01");
+	EXPECT_FALSE(engine().terminate_client(4711));
+	EXPECT_FALSE(engine().cancel_client(4711));
+	EXPECT_TRUE(engine().cancel_client(row(0).id)) << "an idle one has nothing to cancel";
+	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:I");
+}
+
+TEST_F(Engine, BeforeADatabaseIsDroppedItsServersGoAndNoneComes)
+{
+	Stream *a = login();
+	uint32_t done = 0;
+	engine().on_drain_database(4711, done);
+	EXPECT_EQ(done, 0u);
+	engine().on_drain_database(5, done);
+	EXPECT_EQ(done, 1u);
+	world.settle();
+	EXPECT_EQ(world.live_backends(), 0u);
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "");
+	world.pass(6200);
+	EXPECT_EQ(got(a), "T D:c1.x C:SELECT 1 Z:I");
+}
+
+TEST_F(Engine, ALowerLimitOfServersClosesIdleOnes)
+{
+	Stream *a = login(), *b = login();
+	ask(a, query("BEGIN c1.x"));
+	ask(b, query("BEGIN c2.x"));
+	ask(a, query("COMMIT"));
+	ask(b, query("COMMIT"));
+	EXPECT_EQ(world.live_backends(), 2u);
+	set_limit(&region::Settings::max_server_connections, 1);
+	world.pass(1100);
+	EXPECT_EQ(world.live_backends(), 1u);
+	world.settings().query_wait_timeout.store(300);
+	ask(a, query("BEGIN c1.y"));
+	send(b, query("SELECT c2.y"));
+	world.pass(500);
+	std::vector<Message> all = take_messages(b->to_peer);
+	ASSERT_EQ(all.size(), 2u);
+	EXPECT_NE(all[0].body.find("pgpool.max_server_connections is 1"), std::string::npos);
+	ask(a, query("COMMIT"));
+}
+
+TEST_F(Engine, ASmallerPoolClosesWhatIsTooMuch)
+{
+	Stream *a = login(), *b = login();
+	ask(a, query("BEGIN c1.x"));
+	ask(b, query("BEGIN c2.x"));
+	ask(a, query("COMMIT"));
+	ask(b, query("COMMIT"));
+	world.settings().pool_size.store(1);
+	poke();
+	EXPECT_EQ(world.live_backends(), 1u);
+}
+
+// ---- ends
+
+TEST_F(Engine, ADrainingWorkerEndsWhoIsIdleAndLetsTransactionsFinish)
+{
+	Stream *a = login(), *b = login();
+	ask(a, query("BEGIN c1.x"));
+	engine().drain();
+	engine().end_event();
+	EXPECT_EQ(got(b), "E:FATAL:57P01");
+	EXPECT_FALSE(engine().drained());
+	Stream *late = world.connect();
+	EXPECT_EQ(ask(late, startup_packet({{"user", "anna"}, {"database", "shop"}})), "E:FATAL:57P01");
+	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:T");
+	EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I E:FATAL:57P01");
+	world.pass(1100);
+	EXPECT_TRUE(engine().drained());
+	EXPECT_EQ(world.live_backends(), 0u);
+}
+
+TEST_F(Engine, ASmartShutdownRefusesNewClientsAndEndsIdleOnes)
+{
+	Stream *a = login(), *b = login();
+	ask(a, query("BEGIN c1.x"));
+	world.view.header()->phase.store(region::Phase::Stopping);
+	poke();
+	EXPECT_EQ(got(b), "E:FATAL:57P01");
+	EXPECT_EQ(ask(world.connect(), startup_packet({{"user", "anna"}, {"database", "shop"}})), "E:FATAL:57P03");
+	EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I E:FATAL:57P01");
+	world.pass(1100);
+	world.view.header()->phase.store(region::Phase::Running);
+	poke();
+}
+
+TEST_F(Engine, AnAbandonedWorkerEndsEverybody)
+{
+	Stream *a = login();
+	ask(a, query("BEGIN c1.x"));
+	engine().abandon();
+	engine().end_event();
+	EXPECT_EQ(got(a), "E:FATAL:57P01");
+}
+
+TEST_F(Engine, ClientsOfABannedTenantGoBetweenTwoTransactions)
+{
+	Stream *a = login(), *b = login();
+	ask(a, query("BEGIN c1.x"));
+	world.view.tenant(0).banned.store(1);
+	poke();
+	EXPECT_EQ(got(b), "E:FATAL:57P01");
+	EXPECT_FALSE(a->closed);
+	EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I");
+	EXPECT_EQ(ask(a, query("SELECT c1.y")), "E:FATAL:57P01");
+	world.view.tenant(0).banned.store(0);
+	Stream *c = login();
+	world.view.tenant(0).state.store(region::SlotState::Dead);
+	EXPECT_EQ(ask(c, query("SELECT c3.y")), "E:FATAL:57P01");
+	world.view.tenant(0).state.store(region::SlotState::Used);
+}
+
+TEST_F(Engine, AClientOfADeadPoolIsToldWhatItDiedOf)
+{
+	region::PoolSlot &pool = world.view.pool(0);
+	const std::pair<region::Missing, const char *> cases[] = {{region::Missing::Tenant, "E:FATAL:57P01"},
+	                                                          {region::Missing::Role, "E:FATAL:28000"},
+	                                                          {region::Missing::Database, "E:FATAL:3D000"}};
+	world.settings().pool_size.store(1);
+	for (const auto &dead : cases) {
+		Stream *a = login(), *b = login(), *c = login();
+		ask(a, query("BEGIN c1.x"));
+		send(b, query("SELECT c2.x"));
+		pool.missing.store(dead.first);
+		pool.state.store(region::SlotState::Dead);
+		poke();
+		EXPECT_EQ(got(b), dead.second) << "it waited";
+		EXPECT_EQ(ask(c, query("SELECT c3.x")), dead.second);
+		EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I");
+		EXPECT_EQ(ask(a, query("SELECT c1.x")), dead.second);
+		world.pass(1100);
+		EXPECT_EQ(world.live_backends(), 0u);
+		pool.generation.fetch_add(1);
+		pool.state.store(region::SlotState::Used);
+	}
+}
+
+TEST_F(Engine, APoolThatWasRenamedIsCalledByItsNewName)
+{
+	login();
+	region::PoolSlot &pool = world.view.pool(0);
+	pool.name_sequence.fetch_add(1);
+	strcpy(pool.role, "berta");
+	pool.name_sequence.fetch_add(1);
+	poke();
+	EXPECT_STREQ(row().role, "berta");
+}
+
+TEST_F(Engine, AnswersAndMessagesForWhoIsGoneAreIgnored)
+{
+	auto answer = control::make<control::AuthAnswer>(control::Type::AuthAnswer, 4711);
+	engine().on_answer(answer);
+	engine().on_cancel_done(4711);
+	engine().on_cancel_key(4711, "none");
+	engine().on_place_free(0, 4711);
+	auto yield = control::make<control::YieldServer>(control::Type::YieldServer);
+	yield.pool_slot = 3;
+	engine().on_yield(yield);
+	auto proof = control::make<control::Proof>(control::Type::Proof);
+	proof.pool_slot = 4711;
+	engine().on_proof(proof);
+	Stream *a = login();
+	engine().on_place_free(0, 4711);
+	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:I");
+}
+
+TEST_F(Engine, AServerThatCannotBeDialledIsAnError)
+{
+	world.settings().query_wait_timeout.store(1000);
+	world.can_dial = false;
+	Stream *a = world.connect();
+	EXPECT_EQ(ask(a, startup_packet({{"user", "anna"}, {"database", "shop"}})), "R");
+	world.can_dial = true;
+	world.pass(1200);
+	const std::string s = got(a);
+	EXPECT_EQ(s.substr(s.size() - 5), "K Z:I");
+	EXPECT_EQ(world.counters().server_login_failures.load(), 1u);
+}
+
+} // namespace
