@@ -9,7 +9,7 @@
 //   DISCARD ALL, and what pgpool itself sends.
 //   ALTER cN.x changes the catalog that all backends share. Afterwards SHAPE x, if it was parsed before, is
 //   refused as a stale plan, until it is parsed anew; TYPES x gives the version that it was parsed with.
-//   FORGET cN.x is a function that runs DEALLOCATE ALL, unseen.
+//   FORGET cN.x is a function that runs DEALLOCATE ALL, unseen. PIN reason is what the agent would tell of.
 // Longer than a header should be: the language of the simulator and its model are one thing.
 #pragma once
 
@@ -55,6 +55,9 @@ public:
 	std::string proof;           // that answer
 	int32_t pid = 0;
 	uint32_t database_oid = 5, role_oid = 10;
+	bool deaf = false;            // to cancel requests and to the end of the stream
+	std::string refused_value;    // of a setting
+	bool agent = false;           // pgpool's library is in it, and reports every setting
 	bool dead = false;            // it closed its end
 	std::vector<std::string> log; // commands that it executed
 	std::string history;          // types of the last messages, after an error in lower case
@@ -87,7 +90,7 @@ public:
 	void wake() { end_sleep(false); }
 	void interrupt()
 	{
-		if (sleeping_)
+		if (sleeping_ && !deaf)
 			end_sleep(true);
 	}
 	char status() const { return block_; }
@@ -146,83 +149,11 @@ private:
 			problem = "backend " + std::to_string(pid) + ": " + what;
 	}
 
-	// ---- login
+	// ---- login, in backend_login.hpp
 
-	bool startup()
-	{
-		if (in_.size() < 4 || in_.size() < pgpool::proto::load32(in_.data()))
-			return false;
-		pgpool::proto::Startup s;
-		pgpool::proto::Error error;
-		if (!pgpool::proto::read_startup(in_, s, error))
-			note("a startup packet that cannot be read");
-		in_.clear();
-		for (const auto &setting : s.settings)
-			defaults[canonical(setting.first)] = setting.second;
-		defaults["application_name"] = s.application_name;
-		now_ = defaults;
-		phase_ = Phase::Password;
-		if (!demand.empty()) {
-			out += demand;
-			return true;
-		}
-		if (verifier.empty()) {
-			greeting();
-			return true;
-		}
-		pgpool::proto::ScramVerifier v;
-		(void)pgpool::proto::ScramVerifier::parse(verifier, v);
-		scram_ = std::make_unique<pgpool::proto::ScramServer>(v, false, "");
-		pgpool::proto::append_authentication(out, 10, pgpool::proto::ScramServer::mechanisms(false));
-		return true;
-	}
-
-	void password(const std::string &body)
-	{
-		if (!demand.empty()) {
-			proof = body;
-			greeting();
-			return;
-		}
-		std::string answer;
-		pgpool::proto::ScramKey key;
-		if (!first_seen_) {
-			first_seen_ = true;
-			pgpool::proto::Reader r(body);
-			const std::string mechanism(r.string());
-			const std::string_view data = r.bytes(r.u32());
-			if (scram_->first(mechanism, data, answer) == pgpool::proto::ScramStep::Continue)
-				pgpool::proto::append_authentication(out, 11, answer);
-			else
-				die("28000");
-			return;
-		}
-		if (scram_->final(body, answer, key) != pgpool::proto::ScramStep::Done) {
-			die("28P01");
-			return;
-		}
-		pgpool::proto::append_authentication(out, 12, answer);
-		greeting();
-	}
-
-	void greeting()
-	{
-		if (!refuse.sqlstate.empty()) {
-			pgpool::proto::append_error(out, pgpool::proto::Severity::Fatal, refuse);
-			dead = true;
-			return;
-		}
-		phase_ = Phase::Ready;
-		pgpool::proto::append_authentication(out, 0);
-		pgpool::proto::append_parameter(out, "server_version", "15.20");
-		for (const auto &s : now_) {
-			if (is_reported(s.first))
-				pgpool::proto::append_parameter(out, s.first, s.second);
-		}
-		reported_ = now_;
-		Writer(out).begin('K').u32(static_cast<uint32_t>(pid)).u32(77).end();
-		pgpool::proto::append_ready(out, 'I');
-	}
+	bool startup();
+	void password(const std::string &body);
+	void greeting();
 
 	// ---- the main loop
 
@@ -488,8 +419,8 @@ private:
 	void ready()
 	{
 		for (const auto &s : now_) {
-			if (is_reported(s.first) && reported_[s.first] != s.second)
-				pgpool::proto::append_parameter(out, s.first, s.second);
+			if ((is_reported(s.first) || agent) && reported_[s.first] != s.second)
+				pgpool::proto::append_parameter(out, (s.second.empty() && agent ? "!" : "") + s.first, s.second);
 		}
 		reported_ = now_;
 		pgpool::proto::append_ready(out, block_);
@@ -630,9 +561,14 @@ private:
 			return done("SET");
 		}
 		if (word == "RESET") {
-			a = a.substr(1, a.size() - 2);
+			if (a[0] == '"')
+				a = a.substr(1, a.size() - 2);
 			now_[canonical(a)] = defaults[canonical(a)];
 			return done("RESET");
+		}
+		if (word == "PIN") {
+			pgpool::proto::append_parameter(out, "pgpool.pins", a == "off" ? "" : a);
+			return done("PIN");
 		}
 		return statements_about_statements(word, a == "PREPARE" ? b : a);
 	}
@@ -737,7 +673,7 @@ private:
 		while (sql.find("set_config(", at) != std::string::npos) {
 			const std::string name = literal(sql, at);
 			const std::string value = literal(sql, at);
-			if (value == "bad")
+			if (value == "bad" || (!value.empty() && value == refused_value))
 				return fail("22023", "invalid value for parameter \"" + name + "\"");
 			now_[canonical(name)] = value;
 		}
@@ -825,3 +761,5 @@ private:
 };
 
 } // namespace fake
+
+#include "backend_login.hpp"

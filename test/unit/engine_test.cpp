@@ -197,6 +197,50 @@ TEST_F(Engine, ALowerLimitOfServersClosesIdleOnes)
 	ask(a, query("COMMIT"));
 }
 
+TEST(EngineTest, AtTheLimitOfServersAnIdleOneOfAnotherWorkerMakesRoom)
+{
+	World two(2);
+	for (auto &n : two.nodes) {
+		two.view.header()->settings.max_server_connections = 1;
+		n->engine->on_settings(two.view.header()->settings);
+	}
+	Stream *s[2];
+	for (uint32_t i = 0; i < 2; i++) {
+		s[i] = two.connect(i);
+		s[i]->from_peer = startup_packet({{"user", "anna"}, {"database", "shop"}});
+		two.pass(1000);
+		EXPECT_EQ(take_messages(s[i]->to_peer).back().type, 'Z');
+	}
+	for (int i = 0; i < 4; i++) {
+		s[i % 2]->from_peer = query("SELECT c1.x");
+		two.pass(1000);
+		EXPECT_EQ(summary(take_messages(s[i % 2]->to_peer)), "T D:c1.x C:SELECT 1 Z:I");
+		EXPECT_EQ(two.live_backends(), 1u);
+	}
+}
+
+TEST_F(Engine, AStaleServerIsNotGivenToAClient)
+{
+	Stream *a = login();
+	world.view.pool(0).epoch.fetch_add(1); // nobody has looked yet
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_TRUE(backend(0).dead);
+	EXPECT_EQ(world.backends.size(), 2u);
+}
+
+TEST_F(Engine, AWaitThatIsTooLongTellsWhyNoServerCameUp)
+{
+	world.settings().query_wait_timeout.store(800);
+	Stream *a = login();
+	world.prepare_backend = [](Backend &b) { b.refuse = {"57P03", "starting up", "", ""}; };
+	backend().die();
+	world.settle();
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "");
+	world.pass(1500);
+	EXPECT_EQ(got(a), "E:57P03 Z:I");
+	world.prepare_backend = nullptr;
+}
+
 TEST_F(Engine, ASmallerPoolClosesWhatIsTooMuch)
 {
 	Stream *a = login(), *b = login();

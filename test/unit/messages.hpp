@@ -82,7 +82,8 @@ using Settings = std::map<std::string, std::string>;
 
 inline bool is_reported(const std::string &name)
 {
-	return name == "application_name" || name == "TimeZone" || name == "DateStyle" || name == "client_encoding";
+	return name == "application_name" || name == "TimeZone" || name == "DateStyle" || name == "client_encoding" ||
+	       name == "session_authorization";
 }
 
 inline std::string canonical(std::string_view name)

@@ -1,5 +1,8 @@
 // Shared statements without sessions: the store, a client's names, what one backend has.
 #include "core/prepared.hpp"
+#include "core/statement_notes.hpp"
+
+#include <optional>
 
 #include <gtest/gtest.h>
 
@@ -178,6 +181,77 @@ TEST_F(Prepared, TheLeastRecentlyUsedMakesRoom)
 	EXPECT_EQ(server.surplus(2, 2), nullptr) << "one is on its way out";
 	EXPECT_EQ(server.surplus(1, 2), c);
 	EXPECT_EQ(server.will_be(), 2u);
+}
+
+// ---- notes
+
+struct Notes : Prepared {
+	std::optional<StatementNotes> held{std::in_place, store, server};
+	StatementNotes &notes = *held;
+	using OnServer = StatementNotes::OnServer;
+
+	// A client's Parse is sent in this batch.
+	void parse(const char *name, const char *text, uint64_t batch)
+	{
+		Statement *s = intern(text);
+		server.parsing(s, batch, store.clock());
+		notes.note_batch(batch);
+		notes.add(OnServer::Parse, s, name, client.set(name, s));
+	}
+	void TearDown() override
+	{
+		held.reset();
+		Prepared::TearDown();
+	}
+	std::string meaning(const char *name) { return client.find(name) ? client.find(name)->body.c_str() : "nothing"; }
+};
+
+TEST_F(Notes, WhatIsVoidIsTakenBackLastFirst)
+{
+	set("s", intern("SELECT 0"));
+	parse("s", "SELECT 1", 1);
+	parse("s", "SELECT 2", 1);
+	EXPECT_EQ(meaning("s"), "SELECT 2");
+	EXPECT_TRUE(notes.unsettled("s", 2));
+	EXPECT_FALSE(notes.unsettled("s", 1)) << "in its own batch";
+	EXPECT_FALSE(notes.unsettled("t", 2));
+	notes.make_void(2, &client);
+	EXPECT_EQ(meaning("s"), "SELECT 0");
+	EXPECT_TRUE(notes.empty());
+	EXPECT_EQ(server.size(), 0u);
+}
+
+TEST_F(Notes, WhatIsConfirmedStands)
+{
+	parse("s", "SELECT 1", 1);
+	parse("t", "SELECT 2", 1);
+	notes.confirm();
+	notes.make_void(UINT32_MAX, &client);
+	notes.confirm();
+	EXPECT_EQ(meaning("s"), "SELECT 1");
+	EXPECT_EQ(meaning("t"), "nothing");
+	EXPECT_EQ(server.size(), 1u);
+}
+
+TEST_F(Notes, BehindDeallocateAllOnlyWhatWillBeStays)
+{
+	set("s", intern("SELECT 0"));
+	const std::string before = client.find("s")->name;
+	parse("s", "SELECT 1", 1);
+	EXPECT_EQ(notes.name_of(before), "s");
+	EXPECT_EQ(notes.name_of("_pgpool_0"), "");
+	EXPECT_TRUE(notes.will_be("s", client.find("s")));
+	EXPECT_FALSE(notes.will_be("t", client.find("s")));
+	EXPECT_FALSE(notes.will_be("s", nullptr));
+	notes.forget_before();
+	notes.make_void(1, &client);
+	EXPECT_EQ(meaning("s"), "nothing");
+}
+
+TEST_F(Notes, AServerThatEndsGivesBackWhatItsNotesHold)
+{
+	parse("s", "SELECT 1", 1);
+	parse("s", "SELECT 2", 1);
 }
 
 TEST_F(Prepared, BeginIsKnownByItsFirstWord)

@@ -560,6 +560,56 @@ TEST_F(Session, ACloseAndAParseThatTheBackendSkippedLeaveTheStatementWhereItWas)
 	EXPECT_EQ(ask(a, bind_to("s") + execute() + kSync), "2 D:c1.a C:SELECT 1 Z:I");
 }
 
+TEST_F(Session, AClientWithAnotherIdentityKeepsItsServerAndLeavesNothingOfIt)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SET session_authorization bob")), "C:SET S:session_authorization=bob Z:I");
+	EXPECT_EQ(busy(), 1);
+	EXPECT_EQ(ask(a, query("SET session_authorization anna")), "C:SET S:session_authorization=anna Z:I");
+	EXPECT_EQ(busy(), 0);
+	ask(a, query("SET session_authorization bob"));
+	send(a, message('X'));
+	EXPECT_EQ(backend().log.back(), "DISCARD ALL");
+	EXPECT_TRUE(backend().dead) << "nobody said who it is now";
+}
+
+TEST_F(Session, AServerThatSaysWhatNothingAskedForIsClosedAndItsClientTold)
+{
+	for (const std::string &wrong : {message('1'), message('K', "12345678"), message('R', std::string(4, '\0')),
+	                                 std::string("D\0\0\0\2", 5), std::string("C\x7f\0\0\0", 5), message('T')}) {
+		Stream *a = login();
+		ask(a, query("BEGIN"));
+		Backend &b = *world.backends.back();
+		b.out += wrong;
+		world.settle();
+		EXPECT_EQ(got(a), "E:FATAL:08P01") << wrong;
+		EXPECT_TRUE(b.dead);
+		EXPECT_NE(world.log.back().find("out of step"), std::string::npos);
+	}
+}
+
+TEST_F(Session, ASettingThatTheServerRefusesEndsTheClientThatHasIt)
+{
+	world.settings().pool_size.store(1);
+	Stream *b = login(), *a = login({{"options", "-c statement_timeout=7"}});
+	ask(b, query("SELECT c2.x"));
+	backend().refused_value = "7";
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "E:FATAL:22023");
+	EXPECT_EQ(ask(b, query("SELECT c2.y")), "T D:c2.y C:SELECT 1 Z:I");
+}
+
+TEST_F(Session, AServerThatDoesNotEndInTimeGivesItsPlaceUp)
+{
+	Stream *a = login();
+	send(a, query("SLEEP c1.x"));
+	backend().deaf = true;
+	a->peer_eof = a->peer_gone = true;
+	world.pass(3500);
+	EXPECT_EQ(world.counters().open.load(), 0) << "neither cleaned nor closed by the backend";
+	backend().die();
+	world.settle();
+}
+
 TEST_F(Session, AHalfClosedClientStillGetsItsReplies)
 {
 	Stream *c = login();

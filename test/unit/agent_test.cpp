@@ -1,0 +1,127 @@
+// Servers with the agent: what it reports follows the client, and what it is told is what it must know.
+#include "session_fixture.hpp"
+
+namespace
+{
+
+using namespace fake;
+
+class Agent : public Session
+{
+protected:
+	void SetUp() override
+	{
+		world.settings().pool_size.store(1);
+		world.prepare_backend = [](Backend &b) { b.agent = true; };
+	}
+	region::AgentSlot &slot() { return world.view.agent(0); }
+	control::ClientRow row() { return world.engine().client_rows().at(0); }
+};
+
+TEST_F(Agent, EverySettingFollowsTheClientAndOnlyThoseOfPostgresqlAreTold)
+{
+	Stream *a = login(), *b = login();
+	EXPECT_EQ(ask(a, query("SET search_path mine")), "C:SET Z:I");
+	EXPECT_EQ(ask(a, query("SET TimeZone PST")), "C:SET S:TimeZone=PST Z:I");
+	EXPECT_EQ(ask(b, query("SHOW search_path")), "T D:public C:SHOW Z:I");
+	EXPECT_EQ(ask(b, query("SHOW TimeZone")), "T D:UTC C:SHOW Z:I");
+	EXPECT_EQ(ask(a, query("SHOW search_path")), "T D:mine C:SHOW Z:I");
+	EXPECT_EQ(ask(a, query("RESET search_path")), "C:RESET Z:I");
+	EXPECT_EQ(ask(b, query("SET search_path other")), "C:SET Z:I");
+	EXPECT_EQ(ask(a, query("SHOW search_path")), "T D:public C:SHOW Z:I");
+	EXPECT_EQ(ask(b, query("SHOW search_path")), "T D:other C:SHOW Z:I");
+	EXPECT_EQ(world.backends.size(), 1u);
+}
+
+TEST_F(Agent, TheRoleComesLastAndGoesFirst)
+{
+	Stream *a = login(), *b = login(), *c = login();
+	ask(a, query("SET role one"));
+	ask(a, query("SET search_path mine"));
+	ask(b, query("SET role two"));
+	EXPECT_EQ(ask(a, query("SHOW role")), "T D:one C:SHOW Z:I");
+	const std::vector<std::string> &log = backend().log;
+	const std::string last = log.at(log.size() - 2);
+	EXPECT_NE(last.find("role"), std::string::npos);
+	EXPECT_GT(last.find("role"), last.find("search_path"));
+	EXPECT_EQ(log.at(log.size() - 3), "RESET role");
+	EXPECT_EQ(ask(b, query("SHOW role")), "T D:two C:SHOW Z:I");
+	EXPECT_EQ(ask(c, query("SHOW role")), "T D C:SHOW Z:I");
+}
+
+TEST_F(Agent, AClientKeepsAServerThatTheAgentPins)
+{
+	world.settings().pool_size.store(2);
+	Stream *a = login(), *b = login();
+	EXPECT_EQ(ask(a, query("PIN temporary")), "C:PIN Z:I");
+	EXPECT_EQ(busy(), 1);
+	EXPECT_STREQ(row().pinned, "temporary");
+	EXPECT_EQ(ask(b, query("PIN listen")), "C:PIN Z:I E:FATAL:53400") << "one of two must be left for the others";
+	world.pass(1200);
+	EXPECT_EQ(world.live_backends(), 1u) << "that of the second client is closed";
+	EXPECT_EQ(ask(a, query("PIN off")), "C:PIN Z:I");
+	EXPECT_EQ(busy(), 0);
+	EXPECT_STREQ(row().pinned, "");
+	EXPECT_EQ(ask(a, query("PIN temporary")), "C:PIN Z:I");
+	send(a, message('X'));
+	world.pass(1200);
+	EXPECT_EQ(world.counters().pinned.load(), 0);
+}
+
+TEST_F(Agent, ItIsToldWhomItServesAndWhatResetGoesBackTo)
+{
+	Stream *a = login({{"options", "-c statement_timeout=7"}});
+	a->address_bytes = "0123";
+	EXPECT_EQ(slot().pooled, 1u);
+	ask(a, query("BEGIN"));
+	EXPECT_EQ(slot().pooled, 0u);
+	EXPECT_EQ(slot().address_length, 4u);
+	const std::string defaults(slot().defaults, slot().defaults_length);
+	EXPECT_NE(defaults.find(std::string("statement_timeout\0007", 19)), std::string::npos);
+	ask(a, query("COMMIT"));
+	EXPECT_EQ(slot().pooled, 1u);
+	Stream *b = login({{"options", "-c search_path=" + std::string(sizeof(slot().defaults), 'x')}});
+	ask(b, query("SELECT c2.x"));
+	EXPECT_EQ(slot().defaults_length, 0u) << "more than fits";
+	backend().die();
+	world.settle();
+	EXPECT_EQ(slot().owner.load(), 0u);
+}
+
+TEST_F(Agent, TheCommitPositionIsThatOfTheClientThatWrote)
+{
+	Stream *a = login();
+	ask(a, query("SELECT c1.x"));
+	EXPECT_EQ(row().commit_lsn, 0u);
+	ask(a, query("BEGIN"));
+	slot().commit_lsn.store(77);
+	ask(a, query("COMMIT"));
+	EXPECT_EQ(row().commit_lsn, 77u);
+	Stream *b = login();
+	ask(b, query("SELECT c2.x"));
+	EXPECT_EQ(world.engine().client_rows().at(1).commit_lsn, 0u) << "it wrote nothing";
+}
+
+TEST_F(Agent, AnUnnamedStatementThatComesAgainIsSharedWithPlansOfItsOwn)
+{
+	world.settings().cache_unnamed.store(region::CacheUnnamed::Custom);
+	Stream *a = login();
+	const std::string work = parse("SELECT shared") + bind_to() + execute() + kSync;
+	for (int i = 0; i < 3; i++)
+		EXPECT_EQ(ask(a, work), "1 2 D:shared C:SELECT 1 Z:I");
+	EXPECT_EQ(backend().history.substr(backend().history.size() - 3), "BES");
+	EXPECT_EQ(slot().custom_written.load(), 1u);
+}
+
+TEST_F(Agent, WithoutAPlaceForItAServerGoesWithout)
+{
+	for (uint32_t i = 0; i < world.view.header()->max_agents; i++)
+		world.view.agent(i).owner.store(99);
+	world.prepare_backend = nullptr;
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(slot().owner.load(), 99u);
+	EXPECT_EQ(world.engine().server_rows().at(0).agent, 0);
+}
+
+} // namespace
