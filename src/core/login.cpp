@@ -575,6 +575,8 @@ std::string Login::ground() const
 			continue;
 		sql = "SELECT pg_catalog.set_config('DateStyle',";
 		proto::append_literal(sql, style->value);
+		sql += ",false),pg_catalog.set_config('DateStyle',";
+		proto::append_literal(sql, s.second);
 		sql += ",false);";
 	}
 	return sql;
