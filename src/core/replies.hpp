@@ -54,9 +54,9 @@ public:
 	bool executing() const { return executing_ > 0; }
 	// Since there was last nothing outstanding, the client has sent nothing that the server answers.
 	bool fresh() const { return fresh_ && status_ == 'I' && !skipping_ && !copy_in_ && !doubtful_; }
-	// All that is to come is the ReadyForQuery of one Sync.
 	// An error that comes now may be about a shared statement.
 	bool front_names_statement() const { return front() == 'B' || front() == 'D'; }
+	// All that is to come is the ReadyForQuery of one Sync.
 	bool only_sync() const { return size() == 1 && front() == 'S'; }
 	// A ReadyForQuery is to come: what the status will be is not known yet.
 	bool round_outstanding() const { return rounds_ > 0; }

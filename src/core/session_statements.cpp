@@ -2,7 +2,7 @@
 //
 // A client's name never reaches a backend. Parse is answered here when the backend has the statement
 // already; Bind and Describe get the name of ours, behind a Parse of ours where the backend lacks it; Close
-// is always answered here. Every such message is an entry of Replies with a note, so that an error in the
+// is answered here, too, but behind a statement at work. Every such message is an entry of Replies with a note, so that an error in the
 // pipeline takes back exactly what it made the backend skip. What PostgreSQL would refuse is sent to the
 // backend in a form that it refuses with the same error.
 //
@@ -29,6 +29,7 @@ namespace
 // A longer statement goes to the backend under its own name and keeps the client there.
 constexpr size_t kMostStatement = 1 << 20;
 constexpr std::string_view kScratch = "_pgpool_scratch";
+constexpr std::string_view kNowhere = "_pgpool_nowhere"; // never prepared
 constexpr std::string_view kDeallocateTarget = "DEALLOCATE \"_pgpool_scratch\"";
 
 // Part of the meaning of a statement whose plans are made for their parameters each time, as an unnamed one's.
@@ -497,7 +498,10 @@ Session::Rewrite Session::rewrite_describe_or_close(const char *message, size_t 
 		return Rewrite::Settle;
 	if (!replies.skipping()) {
 		Statement *before = statements_.set(name, nullptr);
-		replies.sent(Replies::kFakeClose);
+		// What is at work may turn out to be a copy, which any message but its data ends: the backend must get one.
+		if (replies.executing())
+			put_close(out, kNowhere);
+		replies.sent(replies.executing() ? Replies::kNotedClose : Replies::kFakeClose);
 		server_->notes().add(OnServer::Nothing, nullptr, name, before);
 	}
 	return Rewrite::Done;

@@ -221,6 +221,17 @@ TEST_F(Statements, ACloseIsNotAnsweredInTheMiddleOfAReply)
 	EXPECT_EQ(ask(a, kSync), "t T 3 Z:I");
 }
 
+// To PostgreSQL the stream is out of step then: it ends the connection.
+TEST_F(Statements, ACloseEndsACopyThatIsAboutToBegin)
+{
+	Stream *a = login(), *b = login();
+	const std::string copy = parse("COPYIN c1.1") + bind_to() + execute();
+	const std::string refused = ask(a, copy + close_statement("s") + kSync);
+	EXPECT_NE(refused.find("08P01"), std::string::npos) << refused;
+	EXPECT_TRUE(a->closed);
+	EXPECT_EQ(ask(b, query("SELECT c2.1")), "T D:c2.1 C:SELECT 1 Z:I");
+}
+
 // ---- limits
 
 TEST_F(Statements, AClientIsRefusedMoreStatementsThanItMayHave)
