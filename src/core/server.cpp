@@ -2,6 +2,7 @@
 #include "core/server.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -41,6 +42,20 @@ bool is_unknown_statement(std::string_view error)
 bool is_needed_whole(char type)
 {
 	return type == 'Z' || type == 'S' || type == 'C' || type == 'K';
+}
+
+// statement_timeout is that of the last client until ours is set, and to set it may take longer than a short one.
+bool has_short_timeout(const ParamSet &settings)
+{
+	constexpr double kShort = 1000; // ms
+	const Param *p = settings.find("statement_timeout");
+	if (!p)
+		return false;
+	char *unit = nullptr;
+	const double value = strtod(p->value.c_str(), &unit);
+	if (strcmp(unit, "us") == 0)
+		return value > 0;
+	return value > 0 && value < kShort && (*unit == '\0' || strcmp(unit, "ms") == 0);
 }
 
 } // namespace
@@ -113,7 +128,7 @@ bool ServerConn::apply(const Params &want, bool must_wait, std::string_view grou
 	stash_out_ = std::move(message);
 	stream_->queue(stash_out_.data(), stash_out_.size());
 	// Only the agent keeps the client's messages from running under other settings, should these be refused.
-	holding_ = must_wait || !(only_reported || agent_);
+	holding_ = must_wait || !(only_reported || agent_) || has_short_timeout(*params_.get());
 	if (agent_)
 		announce_apply();
 	if (!holding_)
@@ -126,6 +141,13 @@ void ServerConn::applied()
 	applying_ = false;
 	if (!our_error_.sqlstate.empty()) {
 		const proto::Error why = std::move(our_error_);
+		Session *session = session_;
+		if (holding_ && session && !session->session_mode() && why.sqlstate == proto::sqlstate::kQueryCanceled) {
+			session_ = nullptr;
+			close();
+			session->on_server_died_unused();
+			return;
+		}
 		lost(&why);
 		return;
 	}

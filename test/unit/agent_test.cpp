@@ -113,6 +113,20 @@ TEST_F(Agent, AnUnnamedStatementThatComesAgainIsSharedWithPlansOfItsOwn)
 	EXPECT_EQ(slot().custom_written.load(), 1u);
 }
 
+TEST_F(Agent, TheLastClientsStatementTimeoutDoesNotEndTheNextClient)
+{
+	Stream *a = login(), *b = login();
+	ask(a, query("SET statement_timeout 20ms"));
+	ask(a, query("SET search_path mine"));
+	ask(b, query("SET search_path other"));
+	ask(a, query("SELECT c1.x"));
+	backend().refused_value = "other";
+	backend().refused_with = "57014";
+	EXPECT_EQ(ask(b, query("SHOW search_path")), "T D:other C:SHOW Z:I") << "by another backend";
+	EXPECT_EQ(world.backends.size(), 2u);
+	EXPECT_TRUE(backend().dead);
+}
+
 TEST_F(Agent, WithoutAPlaceForItAServerGoesWithout)
 {
 	for (uint32_t i = 0; i < world.view.header()->max_agents; i++)

@@ -57,6 +57,7 @@ public:
 	uint32_t database_oid = 5, role_oid = 10;
 	bool deaf = false;            // to cancel requests and to the end of the stream
 	std::string refused_value;    // of a setting
+	const char *refused_with = "22023";
 	bool agent = false;           // pgpool's library is in it, and reports every setting
 	bool dead = false;            // it closed its end
 	std::vector<std::string> log; // commands that it executed
@@ -556,7 +557,7 @@ private:
 		}
 		if (word == "SET") {
 			if (b == "bad")
-				return fail("22023", "invalid value");
+				return fail(refused_with, "invalid value");
 			now_[canonical(a)] = b;
 			return done("SET");
 		}
@@ -674,7 +675,7 @@ private:
 			const std::string name = literal(sql, at);
 			const std::string value = literal(sql, at);
 			if (value == "bad" || (!value.empty() && value == refused_value))
-				return fail("22023", "invalid value for parameter \"" + name + "\"");
+				return fail(refused_with, "invalid value for parameter \"" + name + "\"");
 			now_[canonical(name)] = value;
 		}
 		row_description();
