@@ -55,8 +55,8 @@ public:
 	std::string proof;           // that answer
 	int32_t pid = 0;
 	uint32_t database_oid = 5, role_oid = 10;
-	bool deaf = false;            // to cancel requests and to the end of the stream
-	std::string refused_value;    // of a setting
+	bool deaf = false;         // to cancel requests and to the end of the stream
+	std::string refused_value; // of a setting
 	const char *refused_with = "22023";
 	bool agent = false;           // pgpool's library is in it, and reports every setting
 	bool dead = false;            // it closed its end
