@@ -37,6 +37,23 @@ const Param *ParamSet::find(std::string_view name) const
 	return it != items.end() && proto::equal_names(it->name, name) ? &*it : nullptr;
 }
 
+// A name is looked up and a literal is converted when a statement is parsed: what is shared must have been read under
+// the same rules. PostgreSQL itself looks again at a plan when search_path or the role is another, but not at who may
+// use a schema, and not at literals.
+const std::string &ParamSet::reading() const
+{
+	if (reading_.empty()) {
+		for (const char *name : {"client_encoding", "standard_conforming_strings", "backslash_quote",
+		                         "transform_null_equals", "search_path", "role", "TimeZone", "timezone_abbreviations",
+		                         "DateStyle", "IntervalStyle", "lc_monetary", "array_nulls", "xmloption"}) {
+			if (const Param *p = find(name))
+				reading_ += p->value;
+			reading_ += '\0';
+		}
+	}
+	return reading_;
+}
+
 Params::Params(ParamStore *store, const ParamSet *set) : store_(store), set_(set)
 {
 	if (set_)

@@ -28,6 +28,11 @@ struct ParamSet {
 	mutable uint32_t references = 0;
 
 	const Param *find(std::string_view name) const;
+	// Values of those settings that decide what a text means when it is parsed.
+	const std::string &reading() const;
+
+private:
+	mutable std::string reading_; // made when first asked for
 };
 
 class ParamStore;

@@ -234,16 +234,26 @@ bool Pool::acquire(Session *session, bool first)
 	return false;
 }
 
-bool Pool::has_prepared(Statement *s)
+bool Pool::has_prepared(Statement *s, uint64_t &columns)
 {
 	bool found = false;
-	each_server([&](ServerConn *server) { found = found || server->statements().present(s); });
+	each_server([&](ServerConn *server) {
+		if (server->statements().present(s)) {
+			found = true;
+			columns = server->statements().columns(s);
+		}
+	});
 	return found;
+}
+
+uint64_t Pool::catalog_clock()
+{
+	return engine_.catalog_clock(shared_.database_oid);
 }
 
 void Pool::renew_if_changed(Statement *s)
 {
-	s->valid_since = std::max(s->valid_since, engine_.catalog_clock(shared_.database_oid));
+	s->valid_since = std::max(s->valid_since, catalog_clock());
 	if (std::exchange(s->suspect, false)) // changed where this server does not count, on the primary of a standby
 		s->valid_since = engine_.statements().advance();
 }

@@ -104,7 +104,8 @@ public:
 	const std::string &role() const { return role_; }
 	bool dead() const { return shared_.state.load(std::memory_order_relaxed) != region::SlotState::Used; }
 	uint32_t epoch() const { return shared_.epoch.load(std::memory_order_relaxed); }
-	bool has_prepared(Statement *s); // a server of this worker has it for certain
+	bool has_prepared(Statement *s, uint64_t &columns); // a server of this worker has it for certain
+	uint64_t catalog_clock();                           // of the last change that was seen
 	// A client prepares `s`: what was parsed before the last change of the catalog is outdated.
 	void renew_if_changed(Statement *s);
 	int32_t pinned_everywhere() const;

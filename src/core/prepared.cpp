@@ -5,6 +5,8 @@
 #include <functional>
 #include <iterator>
 
+#include "proto/wire.hpp"
+
 #include "proto/no_postgres.hpp"
 
 namespace pgpool::core
@@ -82,50 +84,81 @@ void StatementStore::release(Statement *s)
 	delete s;
 }
 
-// ---- a client's names
-
-namespace
+uint64_t hash_of_columns(std::string_view row_description)
 {
-
-// The first item whose name is not before `name`.
-template <class Items> auto place_of(Items &items, std::string_view name)
-{
-	return std::lower_bound(items.begin(), items.end(), name,
-	                        [](const auto &item, std::string_view n) { return item.first < n; });
+	proto::Reader r(row_description);
+	const int count = r.u16();
+	uint64_t h = 1469598103934665603ULL;
+	auto mix = [&](uint64_t value) { h = (h ^ value) * 1099511628211ULL; };
+	for (int i = 0; i < count && r.ok(); i++) {
+		mix(std::hash<std::string_view>{}(r.string()));
+		r.bytes(6); // where the column comes from
+		mix(r.u32());
+		mix(r.u16());
+		mix(r.u32());
+		r.bytes(2); // the format
+	}
+	return r.ok() ? h | 4 : kTooManyColumns;
 }
 
-} // namespace
+// ---- a client's names
+
+// The first item whose name is not before `name`.
+std::vector<ClientStatements::Item>::iterator ClientStatements::place_of(std::string_view name)
+{
+	return std::lower_bound(items_.begin(), items_.end(), name,
+	                        [](const Item &item, std::string_view n) { return item.name < n; });
+}
+
+const ClientStatements::Item *ClientStatements::item(std::string_view name) const
+{
+	const auto it = const_cast<ClientStatements *>(this)->place_of(name);
+	return it != items_.end() && it->name == name ? &*it : nullptr;
+}
 
 Statement *ClientStatements::find(std::string_view name) const
 {
-	const auto it = place_of(items_, name);
-	return it != items_.end() && it->first == name ? it->second : nullptr;
+	const Item *i = item(name);
+	return i ? i->statement : nullptr;
+}
+
+uint64_t ClientStatements::columns(std::string_view name) const
+{
+	const Item *i = item(name);
+	return i ? i->columns : 0;
+}
+
+void ClientStatements::set_columns(std::string_view name, const Statement *s, uint64_t columns)
+{
+	const auto it = place_of(name);
+	if (it != items_.end() && it->name == name && it->statement == s)
+		it->columns = columns;
 }
 
 std::string_view ClientStatements::name_of(std::string_view server_name) const
 {
 	for (const Item &item : items_) {
-		if (item.second->name == server_name)
-			return item.first;
+		if (item.statement->name == server_name)
+			return item.name;
 	}
 	return {};
 }
 
 Statement *ClientStatements::set(std::string_view name, Statement *s)
 {
-	const auto it = place_of(items_, name);
-	Statement *before = it != items_.end() && it->first == name ? it->second : nullptr;
+	const auto it = place_of(name);
+	Statement *before = it != items_.end() && it->name == name ? it->statement : nullptr;
 	bytes_ += (s ? s->body.size() : 0) - (before ? before->body.size() : 0);
 	if (before && s)
-		it->second = s;
+		it->statement = s, it->columns = 0;
 	else if (before)
 		items_.erase(it);
 	else if (s)
-		items_.emplace(it, name, s);
+		items_.insert(it, Item{std::string(name), s, 0});
 	return before;
 }
 
-std::vector<std::pair<std::string, Statement *>> ClientStatements::take_all()
+std::vector<ClientStatements::Item> ClientStatements::take_all()
 {
 	bytes_ = 0;
 	return std::exchange(items_, {});
@@ -154,6 +187,25 @@ bool ServerStatements::present(Statement *s) const
 	return it != items_.end() && it->second.there && it->second.pending == 0 && !outdated(s, it->second);
 }
 
+uint64_t ServerStatements::columns(const Statement *s) const
+{
+	const auto it = items_.find(const_cast<Statement *>(s));
+	return it != items_.end() ? it->second.columns : 0;
+}
+
+uint64_t ServerStatements::parsed_at(const Statement *s) const
+{
+	const auto it = items_.find(const_cast<Statement *>(s));
+	return it != items_.end() ? it->second.parsed_at : 0;
+}
+
+void ServerStatements::set_columns(const Statement *s, uint64_t columns)
+{
+	const auto it = items_.find(const_cast<Statement *>(s));
+	if (it != items_.end() && it->second.pending == 0)
+		it->second.columns = columns;
+}
+
 void ServerStatements::parsing(Statement *s, uint64_t batch, uint64_t clock)
 {
 	auto it = items_.find(s);
@@ -165,6 +217,7 @@ void ServerStatements::parsing(Statement *s, uint64_t batch, uint64_t clock)
 	}
 	it->second.batch = batch;
 	it->second.parsed_at = clock;
+	it->second.columns = 0;
 	it->second.pending++;
 	will_be_++;
 }

@@ -35,10 +35,19 @@ struct Statement {
 	bool custom = false;      // its plans are made for their parameters each time
 	bool suspect = false;     // a backend called it stale: who prepares it gets it anew
 	uint64_t valid_since = 0; // store's clock: what a backend parsed before is outdated
+	// What its result looks like (hash_of_columns), as last told by a backend of the pool `columns_of`, which had
+	// parsed it at `columns_at` of the store's clock. 0: not known.
+	uint64_t columns = 0, columns_at = 0;
+	const void *columns_of = nullptr;
 	// For pg_stat_prepared: Bind of it; Parse, Bind and Describe that needed nothing of the server; Parse sent;
 	// Close sent to make room.
 	uint64_t uses = 0, hits = 0, parses = 0, evictions = 0;
 };
+
+// Of the body of a RowDescription, what PostgreSQL compares before it calls a plan stale: names and types of columns.
+// Of a body that is not whole, because it is longer than kChunk, it is always the same.
+uint64_t hash_of_columns(std::string_view row_description);
+inline constexpr uint64_t kNoColumns = 1, kTooManyColumns = 2;
 
 class StatementStore
 {
@@ -48,6 +57,8 @@ public:
 	// The same for a text that was asked for not long ago or is held; one that comes once is not worth a plan
 	// that lasts: nullptr.
 	Statement *intern_again(std::string_view body, std::string_view meaning);
+	// One that nobody else will get: what the text means is not known.
+	Statement *intern_alone(std::string_view body) { return intern(body, "alone " + std::to_string(next_)); }
 	static Statement *keep(Statement *s)
 	{
 		if (s)
@@ -84,21 +95,31 @@ private:
 class ClientStatements
 {
 public:
+	struct Item {
+		std::string name;
+		Statement *statement;
+		uint64_t columns;
+	};
 	Statement *find(std::string_view name) const;
 	std::string_view name_of(std::string_view server_name) const; // one of them, "" = there is none
 	// Returns what the name meant before; the reference to it goes to the caller, that to `s` comes here.
 	Statement *set(std::string_view name, Statement *s);
-	std::vector<std::pair<std::string, Statement *>> take_all();
+	// What the result of the statement looked like when `name` was prepared; 0: not known.
+	uint64_t columns(std::string_view name) const;
+	void set_columns(std::string_view name, const Statement *s, uint64_t columns); // if `name` means `s`
+	std::vector<Item> take_all();
 	template <class F> void each(F f) const
 	{
-		for (const auto &item : items_)
-			f(item.second);
+		for (const Item &item : items_)
+			f(item.statement);
 	}
 	size_t size() const { return items_.size(); }
 	uint64_t bytes() const { return bytes_; } // of the texts that the names stand for
 
 private:
-	using Item = std::pair<std::string, Statement *>;
+	std::vector<Item>::iterator place_of(std::string_view name);
+	const Item *item(std::string_view name) const;
+
 	std::vector<Item> items_; // sorted by name
 	uint64_t bytes_ = 0;
 };
@@ -119,6 +140,10 @@ public:
 	void closing(Statement *s, uint64_t batch);                 // Close is sent
 	void confirm(Statement *s, StatementStore &store);          // the reply to the first of them came
 	void take_back(Statement *s, StatementStore &store);        // the last of them failed or was skipped
+	uint64_t columns(const Statement *s) const;                 // of the last Parse; 0: not told yet
+	void set_columns(const Statement *s, uint64_t columns);
+	// The store's clock when it was parsed.
+	uint64_t parsed_at(const Statement *s) const;
 	// The least recently used one, when there will be more than `limit`; nullptr: none that can go now.
 	Statement *surplus(size_t limit, uint64_t batch) const;
 	template <class F> void each(F f) const // that is there for certain
@@ -140,6 +165,7 @@ private:
 		std::list<Statement *>::iterator used;
 		uint64_t batch = 0;     // of the last of them
 		uint64_t parsed_at = 0; // store's clock
+		uint64_t columns = 0;
 		uint32_t pending = 0;
 		bool there = false;
 		bool gone = false; // counts as there, but DEALLOCATE ALL took it before its Close, which is pending

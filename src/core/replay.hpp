@@ -29,10 +29,11 @@ public:
 
 	bool on() const { return statement_ != nullptr; }
 	// The first message that the backend will answer uses `s`, which it has had for some time.
-	void begin(Statement *s)
+	void begin(Statement *s, std::string_view name)
 	{
 		stop();
 		statement_ = StatementStore::keep(s);
+		name_ = name;
 	}
 	// Of a batch longer than kChunk the client hears the error.
 	void add(std::string_view bytes)
@@ -49,6 +50,7 @@ public:
 		bytes_.clear();
 	}
 	Statement *statement() const { return statement_; }
+	const std::string &name() const { return name_; } // of the client's
 	bool describes() const
 	{
 		for (size_t at = 0; at + proto::kHeaderSize <= bytes_.size();
@@ -63,6 +65,7 @@ public:
 private:
 	StatementStore &store_;
 	Statement *statement_ = nullptr;
+	std::string name_;
 	std::string bytes_;
 };
 

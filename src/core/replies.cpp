@@ -15,7 +15,7 @@ constexpr char kCopyEnd = 'c';
 bool is_noted(char type)
 {
 	return type == Replies::kNotedParse || type == Replies::kNotedClose || type == Replies::kDeallocate ||
-	       type == Replies::kDeallocateExecute;
+	       type == Replies::kDeallocateExecute || type == Replies::kColumns;
 }
 
 bool is_fake(char type)
@@ -90,6 +90,7 @@ bool Replies::sent(char type, Owner owner)
 		break;
 	case 'P':
 	case kRefused:
+	case kStale:
 	case kUnnamedParse:
 	case 'B':
 	case 'D':
@@ -99,6 +100,8 @@ bool Replies::sent(char type, Owner owner)
 	case 'C':
 	case kNotedParse:
 	case kNotedClose:
+	case kColumns:
+	case kParameters:
 	case kFakeParse:
 	case kFakeClose:
 		unsynced_ |= owner == Owner::Forward; // what ours stand before decides
@@ -136,7 +139,7 @@ Replies::Verdict Replies::answer(char wanted, char or_else)
 		v.violation = true;
 		return v;
 	}
-	v.forward = owner(entries_[head_]) == Owner::Forward;
+	v.forward = owner(entries_[head_]) == Owner::Forward && kind(entries_[head_]) != kParameters;
 	v.answered = kind(entries_[head_]) == kDeallocateExecute ? kDeallocateExecute : wanted;
 	v.statement = v.forward && wanted == 'E';
 	pop();
@@ -149,8 +152,8 @@ Replies::Verdict Replies::error()
 	Verdict v;
 	if (empty())
 		return v; // asynchronous: the server is about to close the connection
-	// A Parse of ours stands for the client's: its error is the client's.
-	v.forward = owner(entries_[head_]) == Owner::Forward || front() == kNotedParse;
+	// A Parse of ours stands for the client's, as does what asks about it: its error is the client's.
+	v.forward = owner(entries_[head_]) == Owner::Forward || front() == kNotedParse || front() == kColumns;
 	if (copy_in_)
 		end_copy(true);
 	if (front() == kDeallocate) {
@@ -222,10 +225,10 @@ Replies::Verdict Replies::received(char type, char status)
 	case '3':
 		return answer('C', kNotedClose);
 	case 'n':
-		return answer('D');
+		return answer('D', kColumns);
 	case 'T':
-		if (front() == 'D')
-			return answer('D');
+		if (front() == 'D' || front() == kColumns)
+			return answer('D', kColumns);
 		break;
 	case 's':
 		return answer('E');

@@ -35,10 +35,15 @@ public:
 	static constexpr char kNotedClose = 'k';
 	static constexpr char kFakeParse = 'y';
 	static constexpr char kFakeClose = 'z';
+	// Describe of a shared statement, of ours, behind each Parse of it.
+	static constexpr char kColumns = 'l';
+	// Describe of a statement whose parameters are told, and the columns not: an error of ours comes in their place.
+	static constexpr char kParameters = 'h';
 	// A Query that takes a name away: it succeeds when CommandComplete comes, else the note is void.
 	static constexpr char kDeallocate = 'x';
 	// Without a note: a Parse that the server refuses in our stead, and Parse of the unnamed statement.
 	static constexpr char kRefused = 'r';
+	static constexpr char kStale = 'v'; // as one whose columns are no longer those that the client knows
 	static constexpr char kUnnamedParse = 'u';
 	// An Execute that changes nothing that a Parse behind it looks at: BEGIN; DEALLOCATE, which has a note.
 	static constexpr char kBegin = 'e';
@@ -54,6 +59,8 @@ public:
 	bool executing() const { return executing_ > 0; }
 	// Since there was last nothing outstanding, the client has sent nothing that the server answers.
 	bool fresh() const { return fresh_ && status_ == 'I' && !skipping_ && !copy_in_ && !doubtful_; }
+	// RowDescription is what a Describe of ours asks for.
+	bool wants_columns() const { return front() == kColumns; }
 	// An error that comes now may be about a shared statement.
 	bool front_names_statement() const { return front() == 'B' || front() == 'D'; }
 	// All that is to come is the ReadyForQuery of one Sync.
@@ -115,7 +122,7 @@ private:
 	static char type(uint8_t e)
 	{
 		const char t = kind(e);
-		return t == kBegin || t == kDeallocateExecute ? 'E' : t;
+		return t == kBegin || t == kDeallocateExecute ? 'E' : t == kParameters ? 'D' : t;
 	}
 
 	char front() const { return empty() ? '\0' : type(entries_[head_]); }

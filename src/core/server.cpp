@@ -33,6 +33,17 @@ bool is_stale_plan(std::string_view error)
 	return proto::error_field(error, 'C') == "0A000" && proto::error_field(error, 'R') == "RevalidateCachedQuery";
 }
 
+// As PostgreSQL says it.
+const std::string &stale_plan_error()
+{
+	static const std::string *const error = [] {
+		auto *e = new std::string; // for good: nothing is to be destroyed at exit
+		proto::append_error(*e, proto::Severity::Error, {"0A000", "cached plan must not change result type", "", ""});
+		return e;
+	}();
+	return *error;
+}
+
 bool is_unknown_statement(std::string_view error)
 {
 	return proto::error_field(error, 'C') == "26000";
@@ -180,7 +191,7 @@ bool ServerConn::emit_fakes()
 	if (body_left_ > 0) // in the middle of a message
 		return false;
 	while (const char type = replies_.take_fake()) {
-		notes_.confirm();
+		notes_.confirm(client_statements());
 		any = true;
 		if (session_)
 			session_->stream()->queue(type == '1' ? parse_complete : close_complete, sizeof(parse_complete));
@@ -241,7 +252,8 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 	total = size_t{length} + 1;
 	const bool short_one = total <= kChunk && session_ && replies_.front_names_statement();
 	const bool whole = is_needed_whole(*p) || (*p == 'E' && (!session_ || replies_.front_is_ours() || short_one)) ||
-	                   (*p == 't' && short_one && replay_.on());
+	                   (*p == 't' && short_one && replay_.on()) ||
+	                   (*p == 'T' && total <= kChunk && replies_.wants_columns());
 	if (!whole || have >= total)
 		return Header::Whole;
 	return total > (*p == 'S' ? kMostSetting : kChunk) ? Header::Broken : Header::More;
@@ -304,7 +316,7 @@ void ServerConn::service_data(const char *data, size_t size)
 			return;
 		if (!forward || withheld_due_)
 			put_run(p);
-		put_ours(type);
+		put_ours(type, forward);
 		p += n;
 		if (!forward)
 			run = p;
@@ -321,6 +333,8 @@ void ServerConn::service_data(const char *data, size_t size)
 		if (session_->stream()->unsent() > 0)
 			stream_->read(false);
 	}
+	if (session_)
+		session_->on_replies();
 	if (state_ == ServerState::Cleaning)
 		clean();
 	else if (session_ && !(replies_.at_rest() && pinned_too_many()))
@@ -346,7 +360,7 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 	if (replay_.on() && v.forward && type != 'E' && type != 'N' && type != 'A' && type != 'S')
 		replay_.stop(); // the client is told something
 	if ((v.answered == Replies::kDeallocate || v.answered == Replies::kDeallocateExecute) && type != 'E')
-		notes_.confirm();
+		notes_.confirm(client_statements());
 	switch (type) {
 	case 'S':
 		forward = parameter(body) && forward;
@@ -361,7 +375,12 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		[[fallthrough]];
 	case '3':
 		if (v.answered == Replies::kNotedParse || v.answered == Replies::kNotedClose)
-			notes_.confirm();
+			notes_.confirm(client_statements());
+		break;
+	case 'T':
+	case 'n':
+		if (v.answered == Replies::kColumns)
+			note_columns(type == 'T' ? hash_of_columns(body) : kNoColumns);
 		break;
 	case 'E':
 		if (!idle_before) {
@@ -389,6 +408,23 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 	return true;
 }
 
+// Whose names the notes are about.
+ClientStatements *ServerConn::client_statements()
+{
+	return session_ ? &session_->statements() : nullptr;
+}
+
+void ServerConn::note_columns(uint64_t columns)
+{
+	Statement *s = notes_.first();
+	if (statements_.present(s)) {
+		s->columns = columns;
+		s->columns_at = statements_.parsed_at(s);
+		s->columns_of = &pool_;
+	}
+	notes_.confirm(client_statements(), columns);
+}
+
 // Describe of a stale statement is answered by ParameterDescription and then the error.
 void ServerConn::withhold(std::string_view parameter_description)
 {
@@ -398,9 +434,10 @@ void ServerConn::withhold(std::string_view parameter_description)
 }
 
 // Queues what goes to the client before a message of this type, or in its place.
-void ServerConn::put_ours(char type)
+void ServerConn::put_ours(char type, bool forward)
 {
-	const bool description = type != 't' && std::exchange(withheld_due_, false) && !starting_over_;
+	const bool due = (forward || type == 'E') && type != 't';
+	const bool description = due && std::exchange(withheld_due_, false) && !starting_over_;
 	const std::string *error = std::exchange(error_due_, nullptr);
 	if (!session_ || (!description && !error))
 		return;
@@ -414,7 +451,7 @@ void ServerConn::put_ours(char type)
 // An error of something that was sent.
 void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &forward)
 {
-	notes_.make_void(v.voided, session_ ? &session_->statements() : nullptr);
+	notes_.make_void(v.voided, client_statements());
 	if (discarding_)
 		discard_failed_ = true;
 	if (!session_)
@@ -425,12 +462,16 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 		our_error_ = proto::read_error(body);
 		return;
 	}
-	if (v.answered == Replies::kRefused) {
-		forward = false;
-		error_due_ = &refusal_;
-	} else if (replay_.on() && start_over(body)) {
+	if (replay_.on() && start_over(v, body)) {
 		forward = false;
 		return;
+	}
+	if (v.answered == Replies::kStale) {
+		forward = false;
+		error_due_ = &stale_plan_error();
+	} else if (v.answered == Replies::kRefused) {
+		forward = false;
+		error_due_ = &refusal_;
 	}
 	replay_.stop();
 	if ((v.answered == 'B' || v.answered == 'D') && rename(body)) {
@@ -459,20 +500,24 @@ bool ServerConn::rename(std::string_view body)
 	return true;
 }
 
-// The backend refused the shared statement that the batch began with. True: the batch will be served again,
-// and the client hears nothing of it.
-bool ServerConn::start_over(std::string_view error)
+// The backend refused the shared statement that the batch began with, or we did. True: the batch will be served
+// again, and the client hears nothing of it.
+bool ServerConn::start_over(const Replies::Verdict &v, std::string_view error)
 {
+	const bool refused = v.answered == Replies::kStale;
 	const bool lost = is_unknown_statement(error);
-	const bool stale = is_stale_plan(error);
-	replay_.statement()->suspect |= stale;
+	const bool stale = refused || is_stale_plan(error);
+	replay_.statement()->suspect |= stale && !refused;
 	if ((!lost && !(stale && replay_.describes())) || session_->mid_message() || session_->leaving_ ||
 	    !(replies_.empty() || replies_.only_sync()))
 		return false;
 	StatementStore &store = pool_.engine().statements();
-	replay_.statement()->valid_since = store.advance();
+	if (!refused)
+		replay_.statement()->valid_since = store.advance();
 	if (lost)
 		statements_.distrust(store.clock());
+	if (stale) // it will be told the columns as they are
+		session_->statements().set_columns(replay_.name(), replay_.statement(), 0);
 	if (replies_.empty()) {
 		static constexpr char sync[] = {'S', 0, 0, 0, 4};
 		replies_.sent('S', Owner::Skip);

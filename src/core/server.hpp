@@ -112,10 +112,12 @@ private:
 	void service_data(const char *data, size_t size);
 	bool message(char type, std::string_view body, bool &forward);
 	void error(const Replies::Verdict &v, std::string_view body, bool &forward);
-	bool start_over(std::string_view error);
+	bool start_over(const Replies::Verdict &v, std::string_view error);
+	void note_columns(uint64_t columns);
+	ClientStatements *client_statements();
 	bool rename(std::string_view error);
 	void withhold(std::string_view parameter_description);
-	void put_ours(char type);
+	void put_ours(char type, bool forward);
 	bool parameter(std::string_view body);
 
 	// ---- the agent, in server_agent.cpp

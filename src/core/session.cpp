@@ -388,11 +388,13 @@ void Session::account(const char *message, size_t have)
 void Session::on_discarded()
 {
 	// The unnamed statement stays, and what was prepared behind the command.
-	for (auto &item : statements_.take_all()) {
-		if (item.first.empty() || server_->notes().will_be(item.first, item.second))
-			statements_.set(item.first, item.second);
-		else
-			engine_.statements().release(item.second);
+	for (ClientStatements::Item &item : statements_.take_all()) {
+		if (item.name.empty() || server_->notes().will_be(item.name, item.statement)) {
+			statements_.set(item.name, item.statement);
+			statements_.set_columns(item.name, item.statement, item.columns);
+		} else {
+			engine_.statements().release(item.statement);
+		}
 	}
 	server_->notes().forget_before();
 	raw_names_ = false;
@@ -400,8 +402,8 @@ void Session::on_discarded()
 
 void Session::forget_statements()
 {
-	for (auto &item : statements_.take_all())
-		engine_.statements().release(item.second);
+	for (ClientStatements::Item &item : statements_.take_all())
+		engine_.statements().release(item.statement);
 	unnamed_shared_ = false;
 	forget_unnamed();
 }
@@ -411,6 +413,21 @@ void Session::start_over(std::string_view bytes)
 {
 	settling_ = true;
 	inbuf_.insert(0, bytes);
+}
+
+// The backend is asked what a statement's result looks like now: what uses it waits, and all behind it.
+void Session::await_columns(std::string &out)
+{
+	proto::Writer(out).begin('H').end();
+	server_->replies().sent('H');
+	columns_awaited_ = server_->replies().sent_so_far();
+}
+
+// After whatever the backend said.
+void Session::on_replies()
+{
+	if (columns_awaited_ > 0 && server_->replies().done_up_to(columns_awaited_))
+		on_settled();
 }
 
 // A message means what the replies to an earlier batch decide: it waits for them, and all behind it.
@@ -423,6 +440,7 @@ void Session::settle(const char *p, const char *end)
 void Session::on_settled()
 {
 	settling_ = false;
+	columns_awaited_ = 0;
 	std::string all = std::move(inbuf_);
 	inbuf_.clear();
 	stream_->read(true);

@@ -65,8 +65,9 @@ public:
 	void on_discarded();    // DISCARD ALL or DEALLOCATE ALL was executed
 	void on_unnamed_void(); // the unnamed statement was not prepared after all
 	void start_over(std::string_view bytes);
-	std::string name_of(std::string_view server_name) const; // of a statement, "" = the unnamed one
-	bool settling() const { return settling_; }
+	std::string name_of(std::string_view server_name) const;             // of a statement, "" = the unnamed one
+	bool settling() const { return settling_ && columns_awaited_ == 0; } // up to a ReadyForQuery
+	void on_replies();
 	void on_settled(); // replies came that a name waited for
 	ClientStatements &statements() { return statements_; }
 
@@ -125,8 +126,8 @@ private:
 	Rewrite prepare(std::string_view name, Statement *s, std::string &out);
 	Rewrite rewrite_bind(const char *message, size_t have, size_t total, std::string &out, size_t &used);
 	Rewrite rewrite_describe_or_close(const char *message, size_t have, size_t total, std::string &out, size_t &used);
-	Rewrite resolve(std::string_view name, std::string &out, Statement *&s, std::string &server_name);
-	Rewrite use_statement(Statement *s, std::string &out);
+	Rewrite resolve(char type, std::string_view name, std::string &out, Statement *&s, std::string &server_name);
+	Rewrite use_statement(char type, std::string_view name, Statement *s, std::string &out);
 	void send_parse(Statement *s, bool renew, Owner owner, std::string &out);
 	void send_deallocate_target(std::string &out);
 	bool has_too_many(std::string_view another) const;
@@ -139,7 +140,12 @@ private:
 	void forget_statements();
 	void forget_unnamed();
 	void make_room(std::string &out);
-	std::string statement_meaning() const;
+	const std::string &statement_meaning() const;
+	Statement *intern(std::string_view body);
+	void ask_columns(Statement *s, const std::string_view *name, std::string &out);
+	uint64_t columns_now(const Statement *s, bool is_there);
+	void refuse_columns(char type, Statement *s, std::string_view name, std::string &out);
+	void await_columns(std::string &out);
 	void after_sync(std::string &out);
 	bool answer_statement(const char *message, size_t total);
 	void settle(const char *p, const char *end);
@@ -180,10 +186,11 @@ private:
 	bool leaving_ = false;  // Terminate or end of file came; replies are still to come
 	bool holding_ = false;  // the server does not have our settings yet
 	bool settling_ = false;
-	bool raw_names_ = false;      // a statement went to the server under the client's own name
-	bool begin_bound_ = false;    // to the unnamed portal
-	bool unnamed_shared_ = false; // the unnamed statement is a shared one, in statements_
-	bool unnamed_waits_ = false;  // the unnamed statement was prepared, not yet used, and is too long to remember
+	uint64_t columns_awaited_ = 0; // settling up to this place in the stream of messages, 0 = no
+	bool raw_names_ = false;       // a statement went to the server under the client's own name
+	bool begin_bound_ = false;     // to the unnamed portal
+	bool unnamed_shared_ = false;  // the unnamed statement is a shared one, in statements_
+	bool unnamed_waits_ = false;   // the unnamed statement was prepared, not yet used, and is too long to remember
 	bool dead_ = false;
 
 	friend class ServerConn;

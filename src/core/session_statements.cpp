@@ -2,9 +2,9 @@
 //
 // A client's name never reaches a backend. Parse is answered here when the backend has the statement
 // already; Bind and Describe get the name of ours, behind a Parse of ours where the backend lacks it; Close
-// is answered here, too, but behind a statement at work. Every such message is an entry of Replies with a note, so that an error in the
-// pipeline takes back exactly what it made the backend skip. What PostgreSQL would refuse is sent to the
-// backend in a form that it refuses with the same error.
+// is answered here, too, but behind a statement at work. Every such message is an entry of Replies with a note, so that
+// an error in the pipeline takes back exactly what it made the backend skip. What PostgreSQL would refuse is sent to
+// the backend in a form that it refuses with the same error.
 //
 // A client that prepares gets the statement as the catalog is now: what the backend has from before a change,
 // or from before something that is still at work, is closed and parsed anew.
@@ -68,18 +68,9 @@ bool take_string(std::string_view &body, std::string_view &s)
 
 } // namespace
 
-// Settings that decide how a text is read into a statement; all else PostgreSQL looks at again when the
-// statement is used.
-std::string Session::statement_meaning() const
+const std::string &Session::statement_meaning() const
 {
-	std::string meaning;
-	const Params &settings = server_ ? server_->params() : params_;
-	for (const char *name : {"client_encoding", "standard_conforming_strings"}) {
-		if (const Param *p = settings->find(name))
-			meaning += p->value;
-		meaning += '\0';
-	}
-	return meaning;
+	return (server_ ? server_->params() : params_)->reading();
 }
 
 Session::Rewrite Session::rewrite(const char *message, size_t have, size_t total, std::string &out, size_t &used)
@@ -212,6 +203,8 @@ void Session::on_unnamed_void()
 // The shared statement that serves an unnamed Parse; nullptr: the server's own unnamed one does.
 Statement *Session::intern_unnamed(std::string_view body)
 {
+	if (server_->replies().executing())
+		return nullptr;
 	switch (pool_->settings().cache_unnamed.load(std::memory_order_relaxed)) {
 	case region::CacheUnnamed::Generic:
 		return engine_.statements().intern_again(body, statement_meaning());
@@ -302,10 +295,17 @@ Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t
 		return Rewrite::Done;
 	if (has_too_many(body))
 		return refuse_another(out);
-	Statement *s = engine_.statements().intern(body, statement_meaning());
+	Statement *s = intern(body);
 	const Rewrite verdict = prepare(name, s, out);
 	engine_.statements().release(s);
 	return verdict;
+}
+
+// What is at work may change settings that decide what the text means.
+Statement *Session::intern(std::string_view body)
+{
+	StatementStore &store = engine_.statements();
+	return server_->replies().executing() ? store.intern_alone(body) : store.intern(body, statement_meaning());
 }
 
 bool Session::has_too_many(std::string_view another) const
@@ -353,6 +353,7 @@ Session::Rewrite Session::prepare(std::string_view name, Statement *s, std::stri
 	if (has == Has::No || renew) {
 		send_parse(s, renew, Owner::Forward, out);
 		server_->notes().add(OnServer::Parse, s, name, before);
+		ask_columns(s, &name, out);
 	} else {
 		replies.sent(Replies::kFakeParse);
 		server_->notes().add(OnServer::Nothing, s, name, before);
@@ -362,7 +363,7 @@ Session::Rewrite Session::prepare(std::string_view name, Statement *s, std::stri
 	return Rewrite::Done;
 }
 
-// The caller adds the note.
+// The caller adds the note, and asks for the columns.
 void Session::send_parse(Statement *s, bool renew, Owner owner, std::string &out)
 {
 	Replies &replies = server_->replies();
@@ -383,9 +384,43 @@ void Session::send_parse(Statement *s, bool renew, Owner owner, std::string &out
 	s->parses++;
 }
 
+// Behind its Parse: what its result looks like to those who prepare it now.
+void Session::ask_columns(Statement *s, const std::string_view *name, std::string &out)
+{
+	proto::Writer(out).begin('D').u8('S').string(s->name).end();
+	server_->replies().sent(Replies::kColumns, Owner::Skip);
+	server_->notes().add_columns(s, name);
+}
+
+// What the result of `s` looks like on this server, or would if it were parsed there now; 0: it must be asked.
+uint64_t Session::columns_now(const Statement *s, bool is_there)
+{
+	if (const uint64_t told = is_there ? server_->statements().columns(s) : 0)
+		return told;
+	const bool current =
+	    s->columns_of == pool_ && s->columns_at >= s->valid_since && s->columns_at >= pool_->catalog_clock();
+	return current ? s->columns : 0;
+}
+
+// The client goes by columns that are no more, and the backend, which has the statement from a later time, would not
+// notice.
+void Session::refuse_columns(char type, Statement *s, std::string_view name, std::string &out)
+{
+	Replies &replies = server_->replies();
+	if (replies.fresh())
+		server_->replay().begin(s, name);
+	if (type == 'D') {
+		proto::Writer(out).begin('D').u8('S').string(s->name).end();
+		replies.sent(Replies::kParameters);
+	}
+	put_parse(out, kScratch, std::string_view("cached plan must not change result type\0\0\0", 42));
+	replies.sent(Replies::kStale);
+}
+
 // What Bind and Describe of `name` must say to the backend: `s` is the shared statement, which the backend then
 // has, or nullptr when it is to refuse `server_name`. Verbatim: the backend knows it under the client's own name.
-Session::Rewrite Session::resolve(std::string_view name, std::string &out, Statement *&s, std::string &server_name)
+Session::Rewrite Session::resolve(char type, std::string_view name, std::string &out, Statement *&s,
+                                  std::string &server_name)
 {
 	// A Parse of an earlier batch may be skipped: then another client's statement may stand there.
 	if (name.empty() && server_->replies().unnamed_outstanding() && unnamed_batch_ != server_->replies().batch())
@@ -397,7 +432,7 @@ Session::Rewrite Session::resolve(std::string_view name, std::string &out, State
 		return Rewrite::Settle;
 	if (s) {
 		server_name = s->name;
-		return use_statement(s, out);
+		return use_statement(type, name, s, out);
 	}
 	server_name = name;
 	if (name.substr(0, kStatementPrefix.size()) == kStatementPrefix)
@@ -405,23 +440,42 @@ Session::Rewrite Session::resolve(std::string_view name, std::string &out, State
 	return Rewrite::Done;
 }
 
-Session::Rewrite Session::use_statement(Statement *s, std::string &out)
+Session::Rewrite Session::use_statement(char type, std::string_view name, Statement *s, std::string &out)
 {
+	using Has = ServerStatements::Has;
 	Replies &replies = server_->replies();
 	if (replies.skipping())
 		return Rewrite::Done;
-	const auto has = server_->statements().has(s, replies.batch());
-	if (has == ServerStatements::Has::Unsettled)
+	const Has has = server_->statements().has(s, replies.batch());
+	if (has == Has::Unsettled)
 		return Rewrite::Settle;
-	if (has == ServerStatements::Has::Yes) {
-		if (replies.fresh())
-			server_->replay().begin(s);
+	// In a failed transaction it is refused for another reason.
+	const uint64_t expected = replies.status() == 'E' ? 0 : statements_.columns(name);
+	const uint64_t now = columns_now(s, has == Has::Yes);
+	if (has == Has::Yes) {
 		bump(pool_->counters().statement_hits);
 		s->hits++;
+	} else {
+		send_parse(s, has == Has::Outdated, Owner::Skip, out);
+		server_->notes().add(OnServer::Parse, s);
+		ask_columns(s, expected == 0 ? &name : nullptr, out);
+	}
+	if (expected != 0 && now == 0) {
+		if (has == Has::Yes)
+			ask_columns(s, nullptr, out);
+		await_columns(out);
+		return Rewrite::Settle;
+	}
+	if (expected != 0 && now != expected) {
+		refuse_columns(type, s, name, out);
 		return Rewrite::Done;
 	}
-	send_parse(s, has == ServerStatements::Has::Outdated, Owner::Skip, out);
-	server_->notes().add(OnServer::Parse, s);
+	if (has == Has::Yes) {
+		if (expected == 0)
+			statements_.set_columns(name, s, now);
+		if (replies.fresh())
+			server_->replay().begin(s, name);
+	}
 	return Rewrite::Done;
 }
 
@@ -440,7 +494,7 @@ Session::Rewrite Session::rewrite_bind(const char *message, size_t have, size_t 
 		return have < std::min(total, kChunk) ? Rewrite::More : Rewrite::Verbatim;
 	Statement *s;
 	std::string server_name;
-	const Rewrite verdict = resolve(name, out, s, server_name);
+	const Rewrite verdict = resolve(*message, name, out, s, server_name);
 	if (verdict == Rewrite::Verbatim)
 		begin_bound_ = false;
 	if (portal.empty())
@@ -482,7 +536,7 @@ Session::Rewrite Session::rewrite_describe_or_close(const char *message, size_t 
 		Statement *s;
 		std::string server_name;
 		const bool waits = unnamed_waits_;
-		const Rewrite verdict = resolve(name, out, s, server_name);
+		const Rewrite verdict = resolve(*message, name, out, s, server_name);
 		unnamed_waits_ = waits; // to describe it is not to use it
 		if (verdict == Rewrite::Done) {
 			proto::Writer(out).begin('D').u8('S').string(server_name).end();
@@ -527,11 +581,13 @@ bool Session::answer_statement(const char *message, size_t total)
 			return false;
 		Statement *s = engine_.statements().intern(body, statement_meaning());
 		pool_->renew_if_changed(s);
-		if (!pool_->has_prepared(s)) {
+		uint64_t columns = 0;
+		if (!pool_->has_prepared(s, columns)) {
 			engine_.statements().release(s);
 			return false;
 		}
 		statements_.set(name, s);
+		statements_.set_columns(name, s, columns);
 		bump(pool_->counters().statement_hits);
 		s->hits++;
 		proto::Writer(out).begin('1').end();

@@ -21,12 +21,16 @@ public:
 	explicit StatementNotes(StatementStore &store, ServerStatements &server) : store_(store), server_(server) {}
 	~StatementNotes();
 
-	enum class OnServer : uint8_t { Nothing, Parse, Close };
+	enum class OnServer : uint8_t { Nothing, Parse, Close, Columns };
 	// `client`: whose names change, nullptr when nobody's do. `before`: what the name meant until now.
 	void add(OnServer what, Statement *statement);
 	void add(OnServer what, Statement *statement, std::string_view name, Statement *before);
 
-	void confirm();                                           // the first one
+	// Columns of `statement`, which `name` of the client's means, unless nullptr.
+	void add_columns(Statement *statement, const std::string_view *name);
+
+	// The first one. `columns`: what a note of that kind was told.
+	void confirm(ClientStatements *client, uint64_t columns = 0);
 	void make_void(uint32_t count, ClientStatements *client); // the first ones: taken back, last first
 	// A name whose meaning depends on the reply to an earlier batch.
 	bool unsettled(std::string_view name, uint64_t batch) const;
@@ -43,6 +47,7 @@ private:
 	struct Note {
 		OnServer what;
 		bool renames;
+		bool names;           // `name` means `statement`, from a note before
 		Statement *statement; // of the backend's table
 		std::string name;     // of the client's
 		Statement *before;

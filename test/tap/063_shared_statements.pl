@@ -100,7 +100,8 @@ for my $block ('', 'in one segment')
 
 # ---- taken away where pgpool cannot see it
 my $busy = hold();
-is(ask($c, run_of('s')), '(1,2,3,4) SELECT 1 I', 'there');
+is(ask($c, run_of('s')), '0A000 cached plan must not change result type I', 'the server has it as others prepared it since: the client does not');
+is(ask($c, close_of('s'), parse('s', $text), run_of('s')), '(1,2,3,4) SELECT 1 I', 'prepared anew');
 $other->query("DO \$\$ BEGIN EXECUTE 'DEALLOCATE ALL'; END \$\$");
 is(ask($c, run_of('s')), '(1,2,3,4) SELECT 1 I', 'deallocated in a function by somebody else, and still there');
 $other->query("DO \$\$ BEGIN EXECUTE 'DEALLOCATE ALL'; END \$\$");
@@ -111,7 +112,7 @@ is(ask($c, run_of('s')), '(1,2,3,4) SELECT 1 I', '... and works again after it')
 $busy->query('ROLLBACK');
 
 # ---- DEALLOCATE is the client's alone
-is(ask($other, run_of('s')), '(1,2,3,4) SELECT 1 I', 'two clients have "s"');
+is(ask($other, close_of('s'), parse('s', $text), run_of('s')), '(1,2,3,4) SELECT 1 I', 'two clients have "s"');
 is(shown($c->query('DEALLOCATE s')), 'DEALLOCATE I', 'one deallocates it in SQL');
 is(ask($c, run_of('s')), '26000 prepared statement "s" does not exist I', '... and has it no more');
 is(ask($other, run_of('s')), '(1,2,3,4) SELECT 1 I', '... the other one has');
@@ -120,6 +121,35 @@ is(ask($c, parse('', 'DEALLOCATE PREPARE "s"'), bind_to(''), execute(), sync()),
 is(ask($c, run_of('s')), '26000 prepared statement "s" does not exist I', '... the same');
 is(shown($other->query('DEALLOCATE ALL')), 'DEALLOCATE ALL I', 'DEALLOCATE ALL of the other client');
 is(ask($other, run_of('s')), '26000 prepared statement "s" does not exist I', '... takes all of its own');
+
+# ---- a text that means something else under other settings is another statement
+owner("CREATE SCHEMA app2 AUTHORIZATION app; CREATE TABLE app2.t AS SELECT 'two' AS a; ALTER TABLE app2.t OWNER TO app");
+for my $case ([ 'TimeZone', 'UTC', 'Asia/Tokyo', "SELECT extract(epoch FROM timestamptz '2020-01-01 00:00')::int" ],
+	[ 'DateStyle', 'ISO, MDY', 'ISO, DMY', "SELECT (date '02/03/2020' - date '2020-01-01')::int" ],
+	[ 'IntervalStyle', 'postgres', 'sql_standard', "SELECT extract(epoch FROM interval '-1 1:00:00')::int" ],
+	[ 'search_path', 'app', 'app2', 'SELECT * FROM t' ],
+	[ 'transform_null_equals', 'off', 'on', 'SELECT (1 = NULL) IS NULL' ],
+	[ 'array_nulls', 'on', 'off', "SELECT ('{null}'::text[])[1] IS NULL" ],
+	[ 'backslash_quote', 'safe_encoding', 'off', "SELECT E'\\''" ],
+	[ 'xmloption', 'content', 'document', "SELECT 'text'::xml" ])
+{
+	my ($name, @value) = @$case;
+	my $sql = pop @value;
+	my @want;
+	for my $on_server (1, 0) # the port of the server, then the pool's, where the clients take turns on its two servers
+	{
+		my @had;
+		my @two = map { connect_as($node, @app, $on_server ? (port => $node->port) : ()) } @value;
+		$two[$_]->query("SET $name = '$value[$_]'") for 0, 1;
+		for my $n (0, 1, 1, 0)
+		{
+			push @had, ask($two[$n], parse('', 'SELECT 1'), close_of('m'), parse('m', $sql), run_of('m'));
+		}
+		$_->send(PgPoolWire::message('X', '')) for @two;
+		if ($on_server) { @want = @had; isnt($want[0], $want[1], "$name changes what a text means") }
+		else            { is("@had", "@want", '... for each client its own') }
+	}
+}
 
 # ---- limits of a client
 $node->safe_psql('postgres', "ALTER SYSTEM SET pgpool.max_client_statements = 3");

@@ -171,6 +171,8 @@ private:
 		}
 		if (skipping_ || type == 'd' || type == 'c' || type == 'f')
 			return;
+		if (type != 'D')
+			locked_.clear();
 		extended_ = type != 'Q' && type != 'F';
 		switch (type) {
 		case 'Q':
@@ -231,14 +233,14 @@ private:
 			statements_.erase(name);
 		if (!name.empty() && forced_here("53400"))
 			fail("53400", "too many prepared statements");
-		else if (sql.substr(0, 8) == "BADPARSE" || sql.substr(0, 3) == "too")
+		else if (sql.substr(0, 8) == "BADPARSE" || sql.substr(0, 3) == "too" || sql.substr(0, 6) == "cached")
 			fail("42601", "syntax error");
 		else if (refused(sql))
 			fail("25P02", "current transaction is aborted");
 		else if (statements_.count(name) != 0)
 			fail("42P05", "prepared statement \"" + name + "\" already exists");
 		else
-			statements_[name] = {sql, catalog->version}, out += message('1');
+			statements_[name] = {sql, catalog->version}, locked_ = name, out += message('1');
 	}
 
 	void bind_message(pgpool::proto::Reader &r)
@@ -267,6 +269,8 @@ private:
 		std::string sql;
 		int version; // of the catalog
 	};
+
+	std::string locked_; // what was parsed just now: nobody else can have changed its tables
 
 	bool knows(const std::string &name) const { return statements_.count(name) != 0 && !forced_here("26000"); }
 	void fail_unknown(const std::string &name)
@@ -325,17 +329,18 @@ private:
 			return;
 		}
 		const std::string &sql = is_statement ? statements_[name].sql : portals_[name].sql;
+		const int version = is_statement ? statements_[name].version : portals_[name].version;
 		if ((returns_rows(sql) && block_ == 'E') || forced_here("25P02")) {
 			fail("25P02", "current transaction is aborted");
 			return;
 		}
 		if (is_statement) {
 			out += message('t', std::string(2, '\0'));
-			if (stale(statements_[name]))
+			if ((std::exchange(locked_, "") != name || model_) && stale(statements_[name]))
 				return;
 		}
 		if (returns_rows(sql))
-			row_description();
+			row_description(sql.substr(0, 5) == "SHAPE" ? "v" + std::to_string(version) : "x");
 		else
 			out += message('n');
 	}
@@ -479,10 +484,10 @@ private:
 
 	// ---- statements
 
-	void row_description()
+	void row_description(const std::string &column = "x")
 	{
 		std::string body;
-		Writer(body).u16(1).string("x").u32(0).u16(0).u32(25).u16(65535).u32(0xffffffff).u16(0);
+		Writer(body).u16(1).string(column).u32(0).u16(0).u32(25).u16(65535).u32(0xffffffff).u16(0);
 		out += message('T', body);
 	}
 	void row(std::string_view text)
@@ -578,7 +583,7 @@ private:
 	{
 		if (word == "SHAPE" || word == "TYPES") {
 			if (!extended_)
-				row_description();
+				row_description(word == "SHAPE" ? "v" + std::to_string(catalog->version) : "x");
 			row(word == "SHAPE" ? a : "v" + std::to_string(extended_ ? portals_[portal_].version : catalog->version));
 			return done("SELECT 1");
 		}

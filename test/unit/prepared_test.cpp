@@ -36,7 +36,7 @@ struct Prepared : ::testing::Test {
 	void TearDown() override
 	{
 		for (auto &item : client.take_all())
-			store.release(item.second);
+			store.release(item.statement);
 		server.drop_all(store);
 		EXPECT_EQ(store.size(), 0u) << "a reference was lost";
 		EXPECT_EQ(store.bytes(), 0u);
@@ -225,9 +225,9 @@ TEST_F(Notes, WhatIsConfirmedStands)
 {
 	parse("s", "SELECT 1", 1);
 	parse("t", "SELECT 2", 1);
-	notes.confirm();
+	notes.confirm(nullptr);
 	notes.make_void(UINT32_MAX, &client);
-	notes.confirm();
+	notes.confirm(nullptr);
 	EXPECT_EQ(meaning("s"), "SELECT 1");
 	EXPECT_EQ(meaning("t"), "nothing");
 	EXPECT_EQ(server.size(), 1u);

@@ -231,7 +231,7 @@ private:
 		// Of two names for one statement the text may have the other.
 		if (got.substr(0, 12) == "EERROR 26000" && expected.substr(0, 12) == "EERROR 26000")
 			return got.find("_pgpool_") == std::string::npos;
-		if (got.substr(0, 2) != "Dv" || expected.substr(0, 2) != "Dv")
+		if (got.substr(0, 2) != expected.substr(0, 2) || (got.substr(0, 2) != "Dv" && got.substr(0, 2) != "Tv"))
 			return got == expected;
 		const int version = atoi(&got[2]);
 		return version <= world_.catalog->version && (!counts_ || version >= atoi(&expected[2]));
@@ -251,6 +251,8 @@ private:
 			return "end of sleep";
 		if (m.type == 'D' && m.body.size() > 7 && m.body[6] == 'v' && isdigit(m.body[7]))
 			return "Dv" + m.body.substr(7);
+		if (m.type == 'T' && m.body.size() > 3 && m.body[2] == 'v')
+			return "Tv" + std::string(m.body.c_str() + 3);
 		if (m.type == 'E') {
 			const pgpool::proto::Error e = pgpool::proto::read_error(m.body);
 			if (e.sqlstate == "57014")

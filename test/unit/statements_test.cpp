@@ -55,7 +55,7 @@ TEST_F(Statements, WhoPreparesAfterAChangeOfTheCatalogGetsTheStatementAnew)
 	EXPECT_EQ(ask(a, use("s")), "2 D:v1 C:SELECT 1 Z:I") << "as it was prepared";
 	heard();
 	EXPECT_EQ(ask(b, parse("TYPES x", "t") + kSync), "1 Z:I");
-	EXPECT_EQ(heard(), "CPS");
+	EXPECT_EQ(heard(), "CPDS") << "and is asked what it looks like now";
 	EXPECT_EQ(ask(b, use("t")), "2 D:v2 C:SELECT 1 Z:I");
 	EXPECT_EQ(heard(), "BES");
 	EXPECT_EQ(ask(a, parse("TYPES x", "t") + kSync), "1 Z:I");
@@ -72,7 +72,7 @@ TEST_F(Statements, WhatIsAtWorkMayChangeTheCatalogSoAParseBehindItIsReal)
 	heard();
 	EXPECT_EQ(ask(a, parse("BEGIN c1.y", "b") + bind_to("b") + execute() + parse("TYPES x", "u") + use("u")),
 	          "1 2 C:BEGIN 1 2 D:v2 C:SELECT 1 Z:T");
-	EXPECT_EQ(heard(), "PBEBES") << "BEGIN changes nothing";
+	EXPECT_EQ(heard(), "PDBEBES") << "BEGIN changes nothing";
 	ask(a, query("COMMIT"));
 }
 
@@ -117,7 +117,62 @@ TEST_F(Statements, AClientThatGoesByAnEarlierDescriptionIsToldAndMayPrepareAnew)
 	EXPECT_EQ(ask(a, use("s")), "E:0A000 Z:I");
 	EXPECT_EQ(ask(a, use("s")), "E:0A000 Z:I");
 	EXPECT_EQ(ask(a, parse("SHAPE x", "t") + use("t")), "1 2 D:x C:SELECT 1 Z:I");
+	EXPECT_EQ(ask(a, use("s")), "E:0A000 Z:I") << "that name still has the old columns";
+}
+
+TEST_F(Statements, ColumnsThatAClientKnowsAreNotThoseOfAnothersStatement)
+{
+	Stream *a = login(), *b = login();
+	ask(a, parse("SHAPE x", "s") + kSync);
+	alter();
+	ask(b, parse("SHAPE x", "s") + kSync);
+	EXPECT_EQ(ask(a, use("s")), "E:0A000 Z:I");
+	EXPECT_EQ(ask(b, use("s")), "2 D:x C:SELECT 1 Z:I");
+	ask(a, query("BEGIN"));
+	EXPECT_EQ(ask(a, bind_to("s") + describe('P') + execute() + kSync), "E:0A000 Z:E") << "as PostgreSQL in a block";
+	EXPECT_EQ(ask(a, use("s")), "E:25P02 Z:E");
+	ask(a, query("ROLLBACK"));
+	EXPECT_EQ(ask(a, bind_to("s") + describe('P') + execute() + kSync), "2 T D:x C:SELECT 1 Z:I") << "it is told";
+	EXPECT_EQ(ask(a, use("s")), "2 D:x C:SELECT 1 Z:I") << "and knows";
+}
+
+TEST_F(Statements, AServerWithoutTheStatementIsAskedForItsColumnsWhenTheCatalogHasChanged)
+{
+	Stream *a = login();
+	ask(a, parse("SHAPE x", "s") + parse("TYPES x", "t") + kSync);
+	auto move = [&] {
+		world.backends.back()->die();
+		world.settle();
+	};
+	auto asked = [&] { return std::exchange(world.backends.back()->history, std::string()); };
+	move();
 	EXPECT_EQ(ask(a, use("s")), "2 D:x C:SELECT 1 Z:I");
+	EXPECT_NE(asked().find("PDBES"), std::string::npos) << "nothing has changed";
+	alter();
+	move();
+	EXPECT_EQ(ask(a, use("s")), "E:0A000 Z:I");
+	EXPECT_NE(asked().find("PDHP"), std::string::npos);
+	EXPECT_EQ(ask(a, use("t")), "2 D:v2 C:SELECT 1 Z:I") << "it has the same columns";
+	EXPECT_EQ(asked(), "PDHBES");
+	move();
+	EXPECT_EQ(ask(a, use("s")), "E:0A000 Z:I");
+	EXPECT_EQ(ask(a, use("t")), "2 D:v2 C:SELECT 1 Z:I");
+	EXPECT_EQ(asked().find('H'), std::string::npos) << "that is known already";
+}
+
+TEST_F(Statements, SettingsThatDecideWhatATextMeansAreNotShared)
+{
+	Stream *a = login(), *b = login();
+	ask(b, query("SET TimeZone PST"));
+	ask(a, parse("SELECT x", "s") + kSync);
+	heard();
+	EXPECT_EQ(ask(b, parse("SELECT x", "s") + kSync), "1 Z:I");
+	EXPECT_EQ(heard(), "QPDS");
+	EXPECT_EQ(ask(a, parse("SET TimeZone EST c1.x") + bind_to() + execute() + parse("SELECT x", "t") + kSync),
+	          "1 2 C:SET 1 S:TimeZone=EST Z:I");
+	heard();
+	ask(a, parse("SELECT x", "u") + kSync);
+	EXPECT_EQ(heard(), "PDS") << "when t was prepared nobody knew yet what was at work";
 }
 
 TEST_F(Statements, AStaleStatementInABlockIsTheClientsError)
@@ -404,9 +459,9 @@ TEST_F(Statements, AnUnnamedStatementThatComesAgainIsShared)
 	world.settings().cache_unnamed.store(region::CacheUnnamed::Generic);
 	Stream *a = login();
 	heard();
-	for (int i = 0; i < 2; i++) {
+	for (const char *asked : {"PBES", "PDBES"}) { // the second time it is made to last
 		EXPECT_EQ(ask(a, parse("SELECT shared") + use()), "1 2 D:shared C:SELECT 1 Z:I");
-		EXPECT_EQ(heard(), "PBES");
+		EXPECT_EQ(heard(), asked);
 	}
 	EXPECT_EQ(ask(a, parse("SELECT shared") + use()), "1 2 D:shared C:SELECT 1 Z:I");
 	EXPECT_EQ(heard(), "BES");
