@@ -201,14 +201,18 @@ void Pool::count()
 
 // ---- getting a server
 
+// One that has the settings already; else, of those that were in use last, the one that waits longest: the others may
+// fit whom they served.
 ServerConn *Pool::pick(const Session *session)
 {
+	ServerConn *oldest = nullptr;
 	ServerConn *s = idle_.front();
 	for (int i = 0; s && i < kLookAt; i++, s = ServerList::next(s)) {
 		if (s->params() == const_cast<Session *>(session)->params())
 			return s;
+		oldest = s;
 	}
-	return idle_.front();
+	return oldest;
 }
 
 bool Pool::acquire(Session *session, bool first)
