@@ -23,8 +23,9 @@ using region::bump;
 namespace
 {
 
-constexpr size_t kMostSetting = 16 << 20;  // ParameterStatus of a setting of the client's own
-constexpr int64_t kConnectTime = 15000000; // for connecting and logging in at a backend, microseconds
+constexpr int64_t kShowIdleAfter = 1000000; // us
+constexpr size_t kMostSetting = 16 << 20;   // ParameterStatus of a setting of the client's own
+constexpr int64_t kConnectTime = 15000000;  // for connecting and logging in at a backend, microseconds
 
 // Fields of ErrorResponse that no language changes. plancache.c, RevalidateCachedQuery(): "cached plan must not
 // change result type".
@@ -111,7 +112,7 @@ void ServerConn::assign(Session *session)
 	commit_known_ = commit_lsn();
 	serial_ = pool_.engine().next_assignment();
 	sent_at_assign_ = stream_->sent();
-	said_fatal_ = starting_over_ = withheld_due_ = false;
+	said_fatal_ = starting_over_ = withheld_due_ = shown_idle_ = false;
 	error_due_ = nullptr;
 	replay_.stop();
 	our_error_ = {};
@@ -518,18 +519,22 @@ bool ServerConn::start_over(const Replies::Verdict &v, std::string_view error)
 		statements_.distrust(store.clock());
 	if (stale) // it will be told the columns as they are
 		session_->statements().set_columns(replay_.name(), replay_.statement(), 0);
-	if (replies_.empty()) {
-		static constexpr char sync[] = {'S', 0, 0, 0, 4};
-		replies_.sent('S', Owner::Skip);
-		stream_->queue(sync, sizeof(sync));
-		stream_->flush();
-	} else {
+	if (replies_.empty())
+		send_sync();
+	else
 		replies_.disown();
-	}
 	starting_over_ = true;
 	session_->start_over(replay_.bytes());
 	replay_.stop();
 	return true;
+}
+
+void ServerConn::send_sync()
+{
+	static constexpr char sync[] = {'S', 0, 0, 0, 4};
+	replies_.sent('S', Owner::Skip);
+	stream_->queue(sync, sizeof(sync));
+	stream_->flush();
 }
 
 bool ServerConn::parameter(std::string_view body)
@@ -629,6 +634,8 @@ void ServerConn::tick(int64_t now)
 		const int32_t limit = s.server_idle_timeout.load(std::memory_order_relaxed);
 		if (stale() || expired(now) || (limit > 0 && (now - since_) / 1000 >= limit))
 			close();
+		else if (agent_ && !shown_idle_ && now - since_ >= kShowIdleAfter)
+			show_idle();
 		break;
 	}
 	case ServerState::Active: {

@@ -127,6 +127,8 @@ private:
 	bool told(std::string_view name, std::string_view value);
 	void identify(const Session *session);
 	void announce_apply();
+	void show_idle();
+	void send_sync();
 	void set_defaults(const Params &defaults);
 	uint64_t commit_lsn();
 	void note_commit();
@@ -185,11 +187,12 @@ private:
 	control::ServerState state_ = control::ServerState::Connecting;
 	bool body_forward_ = false;
 	bool by_tcp_ = false;
-	bool proving_ = false;  // the query for the OIDs is out
-	bool proved_ = false;   // it has the right role and database
-	bool applying_ = false; // settings are on their way
-	bool holding_ = false;  // and the client waits for them
-	bool discard_ = false;  // DISCARD ALL before the next client
+	bool proving_ = false;    // the query for the OIDs is out
+	bool proved_ = false;     // it has the right role and database
+	bool shown_idle_ = false; // it was told that it serves nobody
+	bool applying_ = false;   // settings are on their way
+	bool holding_ = false;    // and the client waits for them
+	bool discard_ = false;    // DISCARD ALL before the next client
 	bool discarding_ = false;
 	bool discard_failed_ = false;
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force

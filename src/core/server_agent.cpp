@@ -110,6 +110,14 @@ void ServerConn::identify(const Session *session)
 	a.identity_sequence.store(sequence + 1, std::memory_order_release);
 }
 
+// pg_stat_activity says of a backend that nobody uses for a while that it is so; the agent looks when it answers. Not
+// at each release: most servers serve the next client at once.
+void ServerConn::show_idle()
+{
+	shown_idle_ = true;
+	send_sync();
+}
+
 // A client's startup parameters are what RESET goes back to for it. One with more than fits gets the server's own.
 void ServerConn::set_defaults(const Params &defaults)
 {

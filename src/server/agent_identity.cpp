@@ -3,7 +3,8 @@
 // Owns the address in this backend's status entry and in its Port. The worker writes it into the slot; nothing of it
 // comes by SQL, which a client could forge. It is looked at when a statement starts, when something is logged and when
 // a message is sent: one load of a number each time. Display only, and never a host name: that would be a question to
-// a name server. Must not know which client it is.
+// a name server. A backend that serves nobody for a second shows no address, and says so in place of application_name.
+// Must not know which client it is.
 #include <cstring>
 
 #include <arpa/inet.h>
@@ -14,6 +15,7 @@ extern "C" {
 #include "executor/executor.h"
 #include "libpq/libpq-be.h"
 #include "utils/backend_status.h"
+#include "utils/guc.h"
 }
 
 namespace pgpool::server::agent
@@ -26,6 +28,7 @@ namespace
 
 SockAddr own_address;
 char *own_host, *own_port;
+bool pooled_seen;
 char client_host[INET6_ADDRSTRLEN], client_port[8];
 
 emit_log_hook_type previous_log;
@@ -131,6 +134,9 @@ void read_identity()
 	if (pooled || !internet_address(bytes, length, identity))
 		identity = {own_address, own_host, own_port};
 	show(identity);
+	if (pooled != pooled_seen)
+		pgstat_report_appname(pooled ? "pgpool: idle" : application_name);
+	pooled_seen = pooled;
 }
 
 } // namespace pgpool::server::agent

@@ -123,6 +123,13 @@ for my $client ($one, $two, $one)
 	like(slurp_log($node), qr/\(127\.0\.0\.1\($port\)\) LOG:  statement: SELECT 'by $port'/, 'the line in the log, too');
 }
 
+{
+	my $shown = sub { $admin->value("SELECT string_agg(DISTINCT application_name || coalesce(' ' || client_addr, ''), ',') FROM pg_stat_activity WHERE usename = 'app' AND state = 'idle'") };
+	ok(defined poll_until(sub { $shown->() eq 'pgpool: idle' }, 'pooled backends are shown as such'), 'a backend that nobody uses says so');
+	is($one->value('SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()'),
+		$one->value("SELECT current_setting('application_name')"), '... until somebody does');
+}
+
 # ---- where its last commit ended
 sub position { return $admin->value("SELECT max(commit_lsn) FROM pgpool.stat_clients() WHERE role = 'app' AND client_port = " . $one->{socket}->sockport) }
 my $before = $admin->value('SELECT pg_current_wal_insert_lsn()');

@@ -425,8 +425,10 @@ private:
 	void ready()
 	{
 		for (const auto &s : now_) {
-			if ((is_reported(s.first) || agent) && reported_[s.first] != s.second)
-				pgpool::proto::append_parameter(out, (s.second.empty() && agent ? "!" : "") + s.first, s.second);
+			const bool by_itself = is_reported(s.first);
+			const bool is_default = agent && !by_itself && s.second == defaults[s.first];
+			if ((by_itself || agent) && reported_[s.first] != s.second)
+				pgpool::proto::append_parameter(out, (is_default ? "!" : "") + s.first, s.second);
 		}
 		reported_ = now_;
 		pgpool::proto::append_ready(out, block_);

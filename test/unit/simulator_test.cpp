@@ -72,12 +72,11 @@ public:
 		slow_ = chance(40);
 		if (slow_)
 			world_.server_room = 0;
-		if (chance(20)) {
-			world_.prepare_backend = [this](Backend &b) {
-				if (chance(30))
-					b.refuse = {"57P03", "the database system is starting up", "", ""};
-			};
-		}
+		world_.prepare_backend = [this, starts = chance(20), agents = chance(40)](Backend &b) {
+			b.agent = agents;
+			if (starts && chance(30))
+				b.refuse = {"57P03", "the database system is starting up", "", ""};
+		};
 		accepted_.resize(world_.nodes.size());
 	}
 
@@ -495,7 +494,9 @@ private:
 	void finish()
 	{
 		world_.server_room = SIZE_MAX;
-		world_.prepare_backend = nullptr;
+		world_.prepare_backend = [agents = world_.backends.empty() || world_.backends[0]->agent](Backend &b) {
+			b.agent = agents;
+		};
 		for (auto &c : clients_) {
 			c->program.end();
 		}
