@@ -42,6 +42,9 @@ CREATE TABLE @extschema@.tenant (
 	server_idle_timeout interval CHECK (server_idle_timeout BETWEEN '0' AND '24 days'),
 	server_lifetime interval CHECK (server_lifetime BETWEEN '0' AND '24 days'),
 	cache_unnamed text CHECK (cache_unnamed IN ('off', 'custom', 'generic')),
+	max_pinned integer CHECK (max_pinned BETWEEN 0 AND 262143),
+	pin_idle_timeout interval CHECK (pin_idle_timeout BETWEEN '0' AND '24 days'),
+	pin_sequences boolean,
 	allow_list cidr[],
 	require_tls boolean NOT NULL DEFAULT false,
 	sni text[],
@@ -63,6 +66,9 @@ CREATE TABLE @extschema@.tenant_user (
 	server_idle_timeout interval CHECK (server_idle_timeout BETWEEN '0' AND '24 days'),
 	server_lifetime interval CHECK (server_lifetime BETWEEN '0' AND '24 days'),
 	cache_unnamed text CHECK (cache_unnamed IN ('off', 'custom', 'generic')),
+	max_pinned integer CHECK (max_pinned BETWEEN 0 AND 262143),
+	pin_idle_timeout interval CHECK (pin_idle_timeout BETWEEN '0' AND '24 days'),
+	pin_sequences boolean,
 	server_password text CHECK (octet_length(server_password) BETWEEN 1 AND 255),
 	PRIMARY KEY (tenant_id, role_name)
 );
@@ -74,11 +80,13 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	UPDATE @extschema@.tenant
 	   SET (database, pool_mode, pool_size, max_clients, query_wait_timeout, client_idle_timeout,
-	        idle_in_transaction_timeout, server_idle_timeout, server_lifetime, cache_unnamed, allow_list,
+	        idle_in_transaction_timeout, server_idle_timeout, server_lifetime, cache_unnamed,
+	        max_pinned, pin_idle_timeout, pin_sequences, allow_list,
 	        require_tls, sni, only_listed_users, banned_until, ban_reason, comment)
 	     = (NEW.database, NEW.pool_mode, NEW.pool_size, NEW.max_clients, NEW.query_wait_timeout,
 	        NEW.client_idle_timeout, NEW.idle_in_transaction_timeout, NEW.server_idle_timeout, NEW.server_lifetime,
-	        NEW.cache_unnamed, NEW.allow_list, NEW.require_tls, NEW.sni, NEW.only_listed_users,
+	        NEW.cache_unnamed, NEW.max_pinned, NEW.pin_idle_timeout, NEW.pin_sequences, NEW.allow_list,
+	        NEW.require_tls, NEW.sni, NEW.only_listed_users,
 	        NEW.banned_until, NEW.ban_reason, NEW.comment)
 	 WHERE name = 'default';
 	IF FOUND THEN
@@ -119,7 +127,8 @@ $$;
 
 CREATE FUNCTION @extschema@.check_limits(pool_mode text, pool_size integer, max_clients integer,
 	query_wait_timeout interval, client_idle_timeout interval, idle_in_transaction_timeout interval,
-	server_idle_timeout interval, server_lifetime interval, cache_unnamed text) RETURNS void
+	server_idle_timeout interval, server_lifetime interval, cache_unnamed text, max_pinned integer,
+	pin_idle_timeout interval) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	t record;
@@ -136,10 +145,15 @@ BEGIN
 	IF max_clients < 0 THEN
 		PERFORM @extschema@.bad_argument('max_clients', max_clients::text, 'It is 0 (no limit) or more.');
 	END IF;
+	IF max_pinned NOT BETWEEN 0 AND 262143 THEN
+		PERFORM @extschema@.bad_argument('max_pinned', max_pinned::text,
+			'It is between 1 and 262143, or 0 for pool_size less one.');
+	END IF;
 	FOR t IN SELECT * FROM (VALUES ('query_wait_timeout', query_wait_timeout),
 			('client_idle_timeout', client_idle_timeout),
 			('idle_in_transaction_timeout', idle_in_transaction_timeout),
-			('server_idle_timeout', server_idle_timeout), ('server_lifetime', server_lifetime)) v (argument, value)
+			('server_idle_timeout', server_idle_timeout), ('server_lifetime', server_lifetime),
+			('pin_idle_timeout', pin_idle_timeout)) v (argument, value)
 	LOOP
 		IF t.value NOT BETWEEN '0'::interval AND '24 days'::interval THEN
 			PERFORM @extschema@.bad_argument(t.argument, t.value::text, 'It is between 0 (off) and 24 days.');
@@ -204,24 +218,26 @@ CREATE FUNCTION @extschema@.create_tenant(name text, database text DEFAULT NULL,
 	pool_size integer DEFAULT NULL, max_clients integer DEFAULT NULL, query_wait_timeout interval DEFAULT NULL,
 	client_idle_timeout interval DEFAULT NULL, idle_in_transaction_timeout interval DEFAULT NULL,
 	server_idle_timeout interval DEFAULT NULL, server_lifetime interval DEFAULT NULL,
-	cache_unnamed text DEFAULT NULL, allow_list cidr[] DEFAULT NULL, require_tls boolean DEFAULT NULL,
+	cache_unnamed text DEFAULT NULL, max_pinned integer DEFAULT NULL, pin_idle_timeout interval DEFAULT NULL,
+	pin_sequences boolean DEFAULT NULL, allow_list cidr[] DEFAULT NULL, require_tls boolean DEFAULT NULL,
 	sni text[] DEFAULT NULL, only_listed_users boolean DEFAULT NULL, comment text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	stored text[] := @extschema@.check_tenant($1, $2, $14);
+	stored text[] := @extschema@.check_tenant($1, $2, $17);
 	new_id bigint;
 BEGIN
-	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11);
+	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
 	IF $1 = 'default' OR EXISTS (SELECT FROM @extschema@.tenant t WHERE t.name = $1) THEN
 		RAISE EXCEPTION 'tenant "%" already exists', $1
 			USING ERRCODE = 'duplicate_object', HINT = 'Use pgpool.alter_tenant() to change it.';
 	END IF;
 	INSERT INTO @extschema@.tenant (name, database, pool_mode, pool_size, max_clients, query_wait_timeout,
 			client_idle_timeout, idle_in_transaction_timeout, server_idle_timeout, server_lifetime,
-			cache_unnamed, allow_list, require_tls, sni, only_listed_users, comment)
-	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, false), stored, coalesce($15, false),
-		$16)
+			cache_unnamed, max_pinned, pin_idle_timeout, pin_sequences, allow_list, require_tls, sni,
+			only_listed_users, comment)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
+		coalesce($16, false), stored, coalesce($18, false), $19)
 	RETURNING id INTO new_id;
 	RETURN new_id;
 END
@@ -231,22 +247,24 @@ CREATE FUNCTION @extschema@.alter_tenant(name text, database text DEFAULT NULL, 
 	pool_size integer DEFAULT NULL, max_clients integer DEFAULT NULL, query_wait_timeout interval DEFAULT NULL,
 	client_idle_timeout interval DEFAULT NULL, idle_in_transaction_timeout interval DEFAULT NULL,
 	server_idle_timeout interval DEFAULT NULL, server_lifetime interval DEFAULT NULL,
-	cache_unnamed text DEFAULT NULL, allow_list cidr[] DEFAULT NULL, require_tls boolean DEFAULT NULL,
+	cache_unnamed text DEFAULT NULL, max_pinned integer DEFAULT NULL, pin_idle_timeout interval DEFAULT NULL,
+	pin_sequences boolean DEFAULT NULL, allow_list cidr[] DEFAULT NULL, require_tls boolean DEFAULT NULL,
 	sni text[] DEFAULT NULL, only_listed_users boolean DEFAULT NULL, comment text DEFAULT NULL,
 	reset text[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	this bigint := @extschema@.lock_tenant($1);
-	stored text[] := @extschema@.check_tenant($1, $2, $14);
-	r text[] := coalesce($17, '{}');
+	stored text[] := @extschema@.check_tenant($1, $2, $17);
+	r text[] := coalesce($20, '{}');
 	item text;
 BEGIN
-	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11);
+	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
 	FOREACH item IN ARRAY r LOOP
 		IF item IS NULL OR item NOT IN ('database', 'pool_mode', 'pool_size', 'max_clients', 'query_wait_timeout',
 				'client_idle_timeout', 'idle_in_transaction_timeout', 'server_idle_timeout', 'server_lifetime',
-				'cache_unnamed', 'allow_list', 'require_tls', 'sni', 'only_listed_users', 'comment') THEN
+				'cache_unnamed', 'max_pinned', 'pin_idle_timeout', 'pin_sequences', 'allow_list', 'require_tls', 'sni',
+				'only_listed_users', 'comment') THEN
 			PERFORM @extschema@.bad_argument('reset', item, 'It holds names of settings of a tenant.');
 		END IF;
 	END LOOP;
@@ -265,11 +283,14 @@ BEGIN
 			CASE WHEN 'server_idle_timeout' = ANY (r) THEN NULL ELSE coalesce($9, t.server_idle_timeout) END,
 		server_lifetime = CASE WHEN 'server_lifetime' = ANY (r) THEN NULL ELSE coalesce($10, t.server_lifetime) END,
 		cache_unnamed = CASE WHEN 'cache_unnamed' = ANY (r) THEN NULL ELSE coalesce($11, t.cache_unnamed) END,
-		allow_list = CASE WHEN 'allow_list' = ANY (r) THEN NULL ELSE coalesce($12, t.allow_list) END,
-		require_tls = NOT 'require_tls' = ANY (r) AND coalesce($13, t.require_tls),
+		max_pinned = CASE WHEN 'max_pinned' = ANY (r) THEN NULL ELSE coalesce($12, t.max_pinned) END,
+		pin_idle_timeout = CASE WHEN 'pin_idle_timeout' = ANY (r) THEN NULL ELSE coalesce($13, t.pin_idle_timeout) END,
+		pin_sequences = CASE WHEN 'pin_sequences' = ANY (r) THEN NULL ELSE coalesce($14, t.pin_sequences) END,
+		allow_list = CASE WHEN 'allow_list' = ANY (r) THEN NULL ELSE coalesce($15, t.allow_list) END,
+		require_tls = NOT 'require_tls' = ANY (r) AND coalesce($16, t.require_tls),
 		sni = CASE WHEN 'sni' = ANY (r) THEN NULL ELSE coalesce(stored, t.sni) END,
-		only_listed_users = NOT 'only_listed_users' = ANY (r) AND coalesce($15, t.only_listed_users),
-		comment = CASE WHEN 'comment' = ANY (r) THEN NULL ELSE coalesce($16, t.comment) END
+		only_listed_users = NOT 'only_listed_users' = ANY (r) AND coalesce($18, t.only_listed_users),
+		comment = CASE WHEN 'comment' = ANY (r) THEN NULL ELSE coalesce($19, t.comment) END
 	WHERE t.id = this;
 END
 $$;
@@ -323,25 +344,26 @@ CREATE FUNCTION @extschema@.set_user(tenant text, role_name name, pool_mode text
 	pool_size integer DEFAULT NULL, max_clients integer DEFAULT NULL, query_wait_timeout interval DEFAULT NULL,
 	client_idle_timeout interval DEFAULT NULL, idle_in_transaction_timeout interval DEFAULT NULL,
 	server_idle_timeout interval DEFAULT NULL, server_lifetime interval DEFAULT NULL,
-	cache_unnamed text DEFAULT NULL, server_password text DEFAULT NULL, reset text[] DEFAULT NULL) RETURNS void
+	cache_unnamed text DEFAULT NULL, max_pinned integer DEFAULT NULL, pin_idle_timeout interval DEFAULT NULL,
+	pin_sequences boolean DEFAULT NULL, server_password text DEFAULT NULL, reset text[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	this bigint := @extschema@.lock_tenant($1);
-	r text[] := coalesce($13, '{}');
+	r text[] := coalesce($16, '{}');
 	item text;
 BEGIN
 	IF $2 IS NULL OR $2 = '' THEN
 		PERFORM @extschema@.bad_argument('role_name', $2, 'It is the name of a role.');
 	END IF;
-	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11);
-	IF octet_length($12) NOT BETWEEN 1 AND 255 THEN
+	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+	IF octet_length($15) NOT BETWEEN 1 AND 255 THEN
 		PERFORM @extschema@.bad_argument('server_password', '...', 'It has 1 to 255 bytes.');
 	END IF;
 	FOREACH item IN ARRAY r LOOP
 		IF item IS NULL OR item NOT IN ('pool_mode', 'pool_size', 'max_clients', 'query_wait_timeout',
 				'client_idle_timeout', 'idle_in_transaction_timeout', 'server_idle_timeout', 'server_lifetime',
-				'cache_unnamed', 'server_password') THEN
+				'cache_unnamed', 'max_pinned', 'pin_idle_timeout', 'pin_sequences', 'server_password') THEN
 			PERFORM @extschema@.bad_argument('reset', item, 'It holds names of settings of a user.');
 		END IF;
 	END LOOP;
@@ -350,8 +372,9 @@ BEGIN
 	END IF;
 	INSERT INTO @extschema@.tenant_user AS u (tenant_id, role_name, pool_mode, pool_size, max_clients,
 			query_wait_timeout, client_idle_timeout, idle_in_transaction_timeout, server_idle_timeout,
-			server_lifetime, cache_unnamed, server_password)
-	VALUES (this, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+			server_lifetime, cache_unnamed, max_pinned, pin_idle_timeout, pin_sequences,
+			server_password)
+	VALUES (this, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 	ON CONFLICT ON CONSTRAINT tenant_user_pkey DO UPDATE SET
 		pool_mode = CASE WHEN 'pool_mode' = ANY (r) THEN NULL ELSE coalesce($3, u.pool_mode) END,
 		pool_size = CASE WHEN 'pool_size' = ANY (r) THEN NULL ELSE coalesce($4, u.pool_size) END,
@@ -366,7 +389,10 @@ BEGIN
 			CASE WHEN 'server_idle_timeout' = ANY (r) THEN NULL ELSE coalesce($9, u.server_idle_timeout) END,
 		server_lifetime = CASE WHEN 'server_lifetime' = ANY (r) THEN NULL ELSE coalesce($10, u.server_lifetime) END,
 		cache_unnamed = CASE WHEN 'cache_unnamed' = ANY (r) THEN NULL ELSE coalesce($11, u.cache_unnamed) END,
-		server_password = CASE WHEN 'server_password' = ANY (r) THEN NULL ELSE coalesce($12, u.server_password) END;
+		max_pinned = CASE WHEN 'max_pinned' = ANY (r) THEN NULL ELSE coalesce($12, u.max_pinned) END,
+		pin_idle_timeout = CASE WHEN 'pin_idle_timeout' = ANY (r) THEN NULL ELSE coalesce($13, u.pin_idle_timeout) END,
+		pin_sequences = CASE WHEN 'pin_sequences' = ANY (r) THEN NULL ELSE coalesce($14, u.pin_sequences) END,
+		server_password = CASE WHEN 'server_password' = ANY (r) THEN NULL ELSE coalesce($15, u.server_password) END;
 END
 $$;
 
@@ -399,7 +425,7 @@ CREATE FUNCTION @extschema@.stat_tenants(OUT tenant text, OUT state text, OUT ba
 LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pgpool_stat_tenants';
 
 CREATE FUNCTION @extschema@.stat_pools(OUT tenant text, OUT database text, OUT role text, OUT state text,
-	OUT pool_mode text, OUT cache_unnamed text, OUT pool_size integer, OUT clients bigint,
+	OUT pool_mode text, OUT cache_unnamed text, OUT pool_size integer, OUT max_pinned integer, OUT clients bigint,
 	OUT clients_waiting bigint, OUT longest_wait double precision, OUT servers bigint, OUT servers_active bigint,
 	OUT servers_idle bigint, OUT servers_pinned bigint, OUT transactions bigint, OUT queries bigint, OUT bytes_received bigint,
 	OUT bytes_sent bigint, OUT waits bigint, OUT wait_time double precision, OUT query_time double precision,
@@ -495,20 +521,21 @@ GRANT SELECT ON @extschema@.pg_stat_workers, @extschema@.pg_stat_tenants, @extsc
 	@extschema@.pg_stat_clients, @extschema@.pg_stat_servers, @extschema@.pg_stat_prepared, @extschema@.tenant
 	TO pg_monitor, pgpool_admin;
 GRANT SELECT (tenant_id, role_name, pool_mode, pool_size, max_clients, query_wait_timeout, client_idle_timeout,
-	idle_in_transaction_timeout, server_idle_timeout, server_lifetime, cache_unnamed) ON @extschema@.tenant_user
+	idle_in_transaction_timeout, server_idle_timeout, server_lifetime, cache_unnamed, max_pinned,
+	pin_idle_timeout, pin_sequences) ON @extschema@.tenant_user
 	TO pg_monitor, pgpool_admin;
 -- a function in a view runs with the rights of who reads the view
 GRANT EXECUTE ON FUNCTION @extschema@.stat_workers(), @extschema@.stat_tenants(), @extschema@.stat_pools(),
 	@extschema@.stat_clients(), @extschema@.stat_servers(), @extschema@.stat_prepared() TO pg_monitor, pgpool_admin;
 GRANT EXECUTE ON FUNCTION
 	@extschema@.create_tenant(text, text, text, integer, integer, interval, interval, interval, interval, interval,
-		text, cidr[], boolean, text[], boolean, text),
+		text, integer, interval, boolean, cidr[], boolean, text[], boolean, text),
 	@extschema@.alter_tenant(text, text, text, integer, integer, interval, interval, interval, interval, interval,
-		text, cidr[], boolean, text[], boolean, text, text[]),
+		text, integer, interval, boolean, cidr[], boolean, text[], boolean, text, text[]),
 	@extschema@.drop_tenant(text), @extschema@.ban_tenant(text, text, interval, timestamptz),
 	@extschema@.unban_tenant(text),
 	@extschema@.set_user(text, name, text, integer, integer, interval, interval, interval, interval, interval, text,
-		text, text[]),
+		integer, interval, boolean, text, text[]),
 	@extschema@.drop_user(text, name), @extschema@.reset_stats(), @extschema@.terminate_client(bigint),
 	@extschema@.cancel_client(bigint), @extschema@.check() TO pgpool_admin;
 
@@ -521,6 +548,12 @@ COMMENT ON COLUMN @extschema@.tenant.pool_size IS 'servers of each pool (role an
 COMMENT ON COLUMN @extschema@.tenant.max_clients IS 'clients of the tenant over all workers; 0: no limit';
 COMMENT ON COLUMN @extschema@.tenant.cache_unnamed IS
 	'what serves unnamed statements: off (the server), custom or generic (a shared prepared statement)';
+COMMENT ON COLUMN @extschema@.tenant.max_pinned IS
+	'servers of a pool that clients may keep between transactions; 0: pool_size less one, at least 1';
+COMMENT ON COLUMN @extschema@.tenant.pin_idle_timeout IS
+	'idle time of a client that keeps its server between transactions; 0: off';
+COMMENT ON COLUMN @extschema@.tenant.pin_sequences IS
+	'a client that used a sequence keeps its server, so that currval() and lastval() go on';
 COMMENT ON COLUMN @extschema@.tenant.allow_list IS 'networks that may connect by TCP; NULL: all';
 COMMENT ON COLUMN @extschema@.tenant.require_tls IS 'refuses clients that connect by TCP without TLS';
 COMMENT ON COLUMN @extschema@.tenant.sni IS 'host names of TLS clients that lead to the tenant, in lower case';
@@ -533,20 +566,22 @@ COMMENT ON FUNCTION @extschema@.restore_default_tenant() IS 'lets a dump restore
 COMMENT ON FUNCTION @extschema@.config_changed() IS 'trigger: the manager looks again at COMMIT';
 COMMENT ON FUNCTION @extschema@.bad_argument(text, text, text) IS 'raises the error for a bad argument';
 COMMENT ON FUNCTION @extschema@.check_limits(text, integer, integer, interval, interval, interval, interval, interval,
-	text) IS 'checks arguments common to tenants and users';
+	text, integer, interval) IS 'checks arguments common to tenants and users';
 COMMENT ON FUNCTION @extschema@.check_tenant(text, text, text[]) IS 'checks arguments of a tenant';
 COMMENT ON FUNCTION @extschema@.lock_tenant(text) IS 'locks the row of a tenant, or raises an error';
 COMMENT ON FUNCTION @extschema@.create_tenant(text, text, text, integer, integer, interval, interval, interval,
-	interval, interval, text, cidr[], boolean, text[], boolean, text) IS 'makes a tenant; returns its id';
+	interval, interval, text, integer, interval, boolean, cidr[], boolean, text[], boolean, text)
+	IS 'makes a tenant; returns its id';
 COMMENT ON FUNCTION @extschema@.alter_tenant(text, text, text, integer, integer, interval, interval, interval,
-	interval, interval, text, cidr[], boolean, text[], boolean, text, text[])
+	interval, interval, text, integer, interval, boolean, cidr[], boolean, text[], boolean, text, text[])
 	IS 'changes settings of a tenant; NULL leaves one as it is, "reset" names those that go back to the default';
 COMMENT ON FUNCTION @extschema@.drop_tenant(text) IS 'drops a tenant; its clients are told to leave';
 COMMENT ON FUNCTION @extschema@.ban_tenant(text, text, interval, timestamptz)
 	IS 'admits no client of the tenant for a duration, until a time, or until unban_tenant()';
 COMMENT ON FUNCTION @extschema@.unban_tenant(text) IS 'ends a ban';
 COMMENT ON FUNCTION @extschema@.set_user(text, name, text, integer, integer, interval, interval, interval, interval,
-	interval, text, text, text[]) IS 'lists a role in a tenant, or changes its settings; NULL leaves one as it is';
+	interval, text, integer, interval, boolean, text, text[])
+	IS 'lists a role in a tenant, or changes its settings; NULL leaves one as it is';
 COMMENT ON FUNCTION @extschema@.drop_user(text, name) IS 'removes a role and its settings from a tenant';
 COMMENT ON FUNCTION @extschema@.stat_workers() IS 'rows of pg_stat_workers';
 COMMENT ON FUNCTION @extschema@.stat_tenants() IS 'rows of pg_stat_tenants';

@@ -108,6 +108,7 @@ void ServerConn::assign(Session *session)
 	session_ = session;
 	session_->names_in_doubt_ = 0;
 	identify(session);
+	announce_client();
 	set_defaults(session->defaults());
 	commit_known_ = commit_lsn();
 	serial_ = pool_.engine().next_assignment();
@@ -659,6 +660,8 @@ void ServerConn::tick(int64_t now)
 			                 "The limit is pgpool.idle_in_transaction_timeout or idle_in_transaction_timeout of the "
 			                 "tenant, now " +
 			                     std::to_string(limit) + " ms."});
+		else if (!client_is_due && replies_.at_rest())
+			end_idle_pin(idle);
 		break;
 	}
 	}

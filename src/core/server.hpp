@@ -85,6 +85,7 @@ public:
 	int64_t since() const { return since_; }
 	bool agent() const { return agent_; }
 	const std::string &pins() const { return pins_; }
+	bool foreign_identity() const { return foreign_identity_; }
 	void announce_custom(const Statement *s);
 	bool stale() const;
 	uint32_t opened_in_epoch() const { return epoch_; }
@@ -134,6 +135,8 @@ private:
 	void note_commit();
 	void set_pins(std::string_view pins);
 	bool pinned_too_many();
+	void end_idle_pin(int64_t idle_ms);
+	void announce_client();
 	void command_complete(std::string_view tag);
 	void finished(char status, bool forward);
 	bool may_release() const;

@@ -26,6 +26,7 @@ void ServerConn::take_agent_slot()
 	if (agent_slot_ == kNoSlot)
 		return;
 	agent_slot().defaults_length = 0;
+	agent_slot().client.store(0);
 	identify(nullptr);
 }
 
@@ -77,20 +78,45 @@ void ServerConn::set_pins(std::string_view pins)
 	pins_ = pins;
 }
 
-// Asked at the end of each transaction. All servers of a pool but one may be kept by clients, or the others starve.
+// Asked at the end of each transaction. Clients that keep a server must leave some to the others.
 bool ServerConn::pinned_too_many()
 {
 	if (!std::exchange(newly_pinned_, false) || pins_.empty() || session_->session_mode())
 		return false;
 	const int32_t size = pool_.settings().pool_size.load(std::memory_order_relaxed);
-	const int32_t most = std::max(1, size - 1);
+	const int32_t most = pool_.settings().max_pinned.load(std::memory_order_relaxed);
 	if (pool_.pinned_everywhere() <= most)
 		return false;
-	session_->fatal({"53400", "too many clients of this pool keep their server",
-	                 "This one keeps it because of: " + pins_ + ". A pool of " + std::to_string(size) +
-	                     " has at most " + std::to_string(most) + " for such clients.",
-	                 "Raise pool_size of the tenant or user, or use pool_mode session or the session port."});
+	session_->fatal(
+	    {"53400", "too many clients of this pool keep their server",
+	     "This one keeps it because of: " + pins_ + ". A pool of " + std::to_string(size) + " has at most " +
+	         std::to_string(most) + " for such clients.",
+	     "Raise max_pinned or pool_size of the tenant or user, or use pool_mode session or the session port."});
 	return true;
+}
+
+// A client that keeps the server between transactions, and has been silent for `idle_ms`.
+void ServerConn::end_idle_pin(int64_t idle_ms)
+{
+	const int32_t limit = pool_.settings().pin_idle_timeout.load(std::memory_order_relaxed);
+	const std::string_view reasons = session_->pinned_by();
+	if (limit <= 0 || idle_ms < limit || reasons.empty() || session_->session_mode())
+		return;
+	session_->fatal({proto::sqlstate::kIdleSession, "terminating connection due to pgpool.pin_idle_timeout",
+	                 "The client was idle for " + std::to_string(idle_ms) +
+	                     " ms and kept its server because of: " + std::string(reasons) + ".",
+	                 "The limit is pgpool.pin_idle_timeout or pin_idle_timeout of the tenant or user, now " +
+	                     std::to_string(limit) + " ms."});
+}
+
+// Before the first message of the client that it is assigned to.
+void ServerConn::announce_client()
+{
+	if (agent_slot_ == kNoSlot)
+		return;
+	agent_slot().client.store(session_->id(), std::memory_order_relaxed);
+	agent_slot().pin_sequences.store(pool_.settings().pin_sequences.load(std::memory_order_relaxed),
+	                                 std::memory_order_release);
 }
 
 // Whom the backend serves, for pg_stat_activity and the log.

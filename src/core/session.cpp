@@ -726,15 +726,23 @@ void Session::fill(control::ClientRow &row) const
 		if (const Param *p = params_->find("application_name"))
 			put(row.application_name, p->value);
 	}
-	if (session_mode_)
-		put(row.pinned, "session mode");
-	else if (raw_names_)
-		put(row.pinned, "long statement");
-	else if (unnamed_waits_)
-		put(row.pinned, "unnamed statement");
-	else if (server_)
-		put(row.pinned, server_->pins());
+	put(row.pinned, pinned_by());
 	row.commit_lsn = commit_lsn_;
+}
+
+std::string_view Session::pinned_by() const
+{
+	if (session_mode_)
+		return "session mode";
+	if (raw_names_)
+		return "long statement";
+	if (unnamed_waits_)
+		return "unnamed statement";
+	if (!server_)
+		return "";
+	if (server_->foreign_identity() && server_->pins().empty())
+		return "SET SESSION AUTHORIZATION";
+	return server_->pins();
 }
 
 } // namespace pgpool::core

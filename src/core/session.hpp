@@ -94,6 +94,7 @@ public:
 	bool mid_message() const { return body_left_ > 0; }
 	// Why the server cannot be given to another client although the transaction is over.
 	bool pinned() const { return raw_names_ || unnamed_waits_; }
+	std::string_view pinned_by() const; // the same in words, with what the server knows; "" = nothing
 	// It left statements on the server that are not ours.
 	bool raw_names() const { return raw_names_ || !cleanup_.empty(); }
 	std::string_view address() const { return stream_->address(); }

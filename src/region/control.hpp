@@ -171,7 +171,7 @@ struct ClientRow {
 	char tls_version[16], tls_cipher[48];
 	char tenant[kNameLen], database[kNameLen], role[kNameLen];
 	char application_name[kNameLen];
-	char pinned[kNameLen]; // reasons, "" = none
+	char pinned[2 * kNameLen]; // reasons, "" = none
 };
 
 struct ServerRow {

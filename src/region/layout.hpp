@@ -26,7 +26,7 @@ namespace pgpool::region
 {
 
 constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
-constexpr uint32_t kVersion = 3;
+constexpr uint32_t kVersion = 4;
 constexpr int kMaxWorkers = 64;
 constexpr int kNameLen = 64;
 constexpr int kTextLen = 256;
@@ -82,6 +82,9 @@ struct PoolSettings {
 	Atomic<int32_t> server_idle_timeout;
 	Atomic<int32_t> server_lifetime;
 	Atomic<CacheUnnamed> cache_unnamed;
+	Atomic<int32_t> max_pinned; // servers that clients may keep between transactions; at least 1
+	Atomic<int32_t> pin_idle_timeout;
+	Atomic<int32_t> pin_sequences; // bool
 };
 
 struct PoolTotals {
@@ -172,6 +175,10 @@ struct alignas(64) AgentSlot {
 	// written by the worker before it sends the client's first message.
 	uint32_t defaults_length;
 	char defaults[kDefaultsLen];
+	// Whose session it is, the id of a client: currval() and lastval() are for none but who called nextval(). Written
+	// before the client's first message is sent.
+	Atomic<uint64_t> client;
+	Atomic<uint32_t> pin_sequences; // bool: such a client is to keep the server
 };
 
 enum class Phase : uint32_t { Starting = 0, Running, Stopping }; // Stopping: smart shutdown seen

@@ -18,6 +18,7 @@
 extern "C" {
 #include "access/xact.h"
 #include "commands/prepare.h"
+#include "commands/sequence.h"
 #include "libpq/auth.h"
 #include "libpq/libpq.h"
 #include "replication/walsender.h"
@@ -106,6 +107,21 @@ bool apply_failed;
 void note_failed_apply()
 {
 	apply_failed |= slot->applies.load(std::memory_order_acquire) != applies_done;
+}
+
+// ---- currval() and lastval()
+
+uint64_t sequences_of; // the client that called nextval(), if anybody did
+
+// With the values go those that a sequence with CACHE has in store: a gap in its numbers, as when a session ends.
+void forget_sequences_of_others()
+{
+	uint64_t client = slot->client.load(std::memory_order_relaxed);
+
+	if (client == sequences_of)
+		return;
+	ResetSequenceCaches();
+	sequences_of = client;
 }
 
 // ---- before ReadyForQuery
@@ -299,6 +315,7 @@ void start(region::AgentSlot &mine)
 	slot->backend_pid.store(MyProcPid);
 	plans_read = slot->custom_written.load();
 	applies_done = slot->applies.load();
+	sequences_of = slot->client.load();
 	keep_own_identity();
 	install_placeholders();
 	install_pins();
@@ -325,6 +342,7 @@ void on_authentication(Port *port, int status)
 
 void before_statement()
 {
+	forget_sequences_of_others();
 	// The statement_timeout in force is still the last client's, and may be shorter than this takes.
 	if (slot->applies.load(std::memory_order_acquire) != applies_done && get_timeout_active(STATEMENT_TIMEOUT))
 		disable_timeout(STATEMENT_TIMEOUT, false);

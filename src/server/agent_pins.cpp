@@ -40,9 +40,9 @@ namespace
 {
 
 constexpr uint32_t kAdvisoryLock = 1, kListen = 2, kTemporary = 4, kHoldCursor = 8, kPrepare = 16, kLoad = 32,
-                   kSetseed = 64, kUnknown = 128;
-const char *const kReasons[] = {"advisory lock", "LISTEN", "temporary object", "WITH HOLD cursor",
-                                "PREPARE",       "LOAD",   "setseed",          "unknown"};
+                   kSetseed = 64, kSequences = 128, kUnknown = 256;
+const char *const kReasons[] = {"advisory lock", "LISTEN",  "temporary object", "WITH HOLD cursor", "PREPARE",
+                                "LOAD",          "setseed", "sequences",        "unknown"};
 
 uint32_t present;  // reasons that hold
 uint32_t doubtful; // reasons to look at again
@@ -122,6 +122,16 @@ bool is_prepared(const char *name)
 {
 	PreparedStatement *statement = FetchPreparedStatement(name, false);
 	return statement && statement->from_sql;
+}
+
+// sequence.c keeps what nextval() and setval() gave in a table of its own, from the first use of a sequence (also by
+// ALTER SEQUENCE) to DISCARD. The table is static there, but its memory has a name.
+bool uses_sequences()
+{
+	for (MemoryContext c = TopMemoryContext->firstchild; c; c = c->nextchild)
+		if (c->ident && strcmp(c->ident, "Sequence values") == 0)
+			return true;
+	return false;
 }
 
 // Forgets the names that are gone.
@@ -251,6 +261,7 @@ void count_locks_and_names()
 	if (statements)
 		statements = still_there(statements, is_prepared);
 	set(kPrepare, statements != NIL);
+	set(kSequences, slot->pin_sequences.load(std::memory_order_relaxed) != 0 && uses_sequences());
 }
 
 bool pins_need_catalog()

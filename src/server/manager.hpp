@@ -18,7 +18,9 @@ namespace pgpool::server
 struct Limits { // -1 = not set here
 	int pool_mode, pool_size, max_clients;
 	int64 query_wait_timeout, client_idle_timeout, idle_in_transaction_timeout, server_idle_timeout, server_lifetime;
-	int cache_unnamed;
+	int cache_unnamed, max_pinned;
+	int64 pin_idle_timeout;
+	int pin_sequences;
 };
 
 struct Tenant {

@@ -90,6 +90,8 @@ const IntSetting kInts[] = {
      PGC_SIGHUP, 0},
     {"pgpool.default_pool_size", "Size of a pool whose tenant and role name none.", nullptr, &gucs.default_pool_size,
      20, 1, 262143, PGC_SIGHUP, 0},
+    {"pgpool.default_max_pinned", "Servers of a pool that clients may keep between transactions.",
+     "0 takes the size of the pool less one, at least 1.", &gucs.default_max_pinned, 0, 0, 262143, PGC_SIGHUP, 0},
     {"pgpool.login_timeout", "Time that a client may take to log in.", "0 turns it off.", &gucs.login_timeout, 60000, 0,
      INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
     {"pgpool.query_wait_timeout", "Time that a client waits for a server of its pool.", "0 turns it off.",
@@ -98,6 +100,9 @@ const IntSetting kInts[] = {
      &gucs.client_idle_timeout, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
     {"pgpool.idle_in_transaction_timeout", "Time after which a client idle in a transaction is disconnected.",
      "0 turns it off.", &gucs.idle_in_transaction_timeout, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
+    {"pgpool.pin_idle_timeout",
+     "Time after which an idle client is disconnected that keeps its server between transactions.", "0 turns it off.",
+     &gucs.pin_idle_timeout, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
     {"pgpool.max_prepared_statements", "Most shared prepared statements on one server connection.",
      "The least recently used one is closed to make room.", &gucs.max_prepared_statements, 1000, 1, 100000, PGC_SIGHUP,
      0},
@@ -225,6 +230,10 @@ void define_settings()
 	    "the parameters or one that the server chooses.",
 	    &gucs.default_cache_unnamed, static_cast<int>(region::CacheUnnamed::Custom), kCacheUnnamed, PGC_SIGHUP, 0,
 	    nullptr, nullptr, nullptr);
+	DefineCustomBoolVariable("pgpool.default_pin_sequences",
+	                         "A client that used a sequence keeps its server, where tenant and role say nothing.",
+	                         "Otherwise currval() and lastval() hold until the server serves another client.",
+	                         &gucs.default_pin_sequences, false, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable("pgpool.log_connections", "Logs each login of a client.", nullptr, &gucs.log_connections,
 	                         false, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable("pgpool.log_disconnections", "Logs the end of each client, with its duration.", nullptr,

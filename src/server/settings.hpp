@@ -21,6 +21,8 @@ struct Gucs {
 	int default_pool_size;
 	int default_pool_mode;
 	int default_cache_unnamed;
+	int default_max_pinned;
+	bool default_pin_sequences;
 	int login_timeout;
 	int max_prepared_statements;
 	int max_client_statements;
@@ -28,6 +30,7 @@ struct Gucs {
 	int query_wait_timeout;
 	int client_idle_timeout;
 	int idle_in_transaction_timeout;
+	int pin_idle_timeout;
 	int server_idle_timeout; // seconds
 	int server_lifetime;     // seconds
 	int write_timeout;

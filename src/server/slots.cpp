@@ -137,7 +137,7 @@ int pick(int64 user, int64 tenant, int64 preset)
 bool apply_limits(region::PoolSettings &to, const Limits &tenant, const TenantUser *user, const Role &role,
                   const Database &database)
 {
-	static const Limits none = {-1, -1, -1, -1, -1, -1, -1, -1, -1};
+	static const Limits none = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 	const Limits &u = user ? user->limits : none;
 	int size = pick(u.pool_size, tenant.pool_size, gucs.default_pool_size);
 	bool changed = false;
@@ -149,6 +149,8 @@ bool apply_limits(region::PoolSettings &to, const Limits &tenant, const TenantUs
 		size = Min(size, database.connection_limit);
 	size = Max(1, Min(size, resolved_max_server_connections()));
 	changed |= put(to.pool_size, static_cast<int32_t>(size));
+	int most = pick(u.max_pinned, tenant.max_pinned, gucs.default_max_pinned);
+	changed |= put(to.max_pinned, static_cast<int32_t>(most > 0 ? Min(most, size) : Max(1, size - 1)));
 	changed |=
 	    put(to.pool_mode, static_cast<region::PoolMode>(pick(u.pool_mode, tenant.pool_mode, gucs.default_pool_mode)));
 	// the tenant's limit holds over all its roles and lives in its own slot
@@ -167,6 +169,8 @@ bool apply_limits(region::PoolSettings &to, const Limits &tenant, const TenantUs
 	changed |=
 	    put(to.cache_unnamed,
 	        static_cast<region::CacheUnnamed>(pick(u.cache_unnamed, tenant.cache_unnamed, gucs.default_cache_unnamed)));
+	changed |= put(to.pin_idle_timeout, pick(u.pin_idle_timeout, tenant.pin_idle_timeout, gucs.pin_idle_timeout));
+	changed |= put(to.pin_sequences, pick(u.pin_sequences, tenant.pin_sequences, gucs.default_pin_sequences));
 	return changed;
 }
 

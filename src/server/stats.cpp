@@ -158,6 +158,7 @@ void pool_row(Row &r, uint32 i)
 	r.text(p.settings.pool_mode.load() == region::PoolMode::Session ? "session" : "transaction");
 	r.text(cache_unnamed_name(p.settings.cache_unnamed));
 	r.integer(p.settings.pool_size);
+	r.integer(p.settings.max_pinned);
 	r.number(g.clients);
 	r.number(g.waiting);
 	r.milliseconds(g.oldest_us > 0 ? Max(monotonic_us() - g.oldest_us, 0) : 0);

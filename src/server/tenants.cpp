@@ -23,12 +23,13 @@ namespace
 #define LIMITS(t)                                                                                                      \
 	MODE(t ".pool_mode") ", " t ".pool_size, " t ".max_clients, " MS(t ".query_wait_timeout") ", "                     \
 	MS(t ".client_idle_timeout") ", " MS(t ".idle_in_transaction_timeout") ", " MS(t ".server_idle_timeout") ", "      \
-	MS(t ".server_lifetime") ", " CACHE(t ".cache_unnamed")
+	MS(t ".server_lifetime") ", " CACHE(t ".cache_unnamed") ", " t ".max_pinned, " MS(t ".pin_idle_timeout") ", "     \
+	t ".pin_sequences::int"
 // clang-format on
 #define MODE(x) "CASE " x " WHEN 'transaction' THEN 0 WHEN 'session' THEN 1 END"
 #define CACHE(x) "CASE " x " WHEN 'off' THEN 0 WHEN 'custom' THEN 1 WHEN 'generic' THEN 2 END"
 #define MS(x) "(extract(epoch FROM " x ") * 1000)::int8"
-constexpr int kLimitColumns = 9;
+constexpr int kLimitColumns = 12;
 
 #define TENANT_ROW                                                                                                     \
 	"SELECT t.id, t.name, t.database, t.require_tls, t.only_listed_users, coalesce(t.banned_until > now(), false), "   \
@@ -100,7 +101,10 @@ Limits limit_columns(int first)
 	l.server_idle_timeout = number_column(first + 6, true);
 	l.server_lifetime = number_column(first + 7, true);
 	l.cache_unnamed = static_cast<int>(number_column(first + 8, false));
-	static_assert(kLimitColumns == 9);
+	l.max_pinned = static_cast<int>(number_column(first + 9, false));
+	l.pin_idle_timeout = number_column(first + 10, true);
+	l.pin_sequences = static_cast<int>(number_column(first + 11, false));
+	static_assert(kLimitColumns == 12);
 	return l;
 }
 

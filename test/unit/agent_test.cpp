@@ -68,6 +68,37 @@ TEST_F(Agent, AClientKeepsAServerThatTheAgentPins)
 	EXPECT_EQ(world.counters().pinned.load(), 0);
 }
 
+TEST_F(Agent, TheTenantSaysHowManyClientsMayKeepAServer)
+{
+	world.settings().pool_size.store(2);
+	world.settings().max_pinned.store(2);
+	Stream *a = login(), *b = login();
+	EXPECT_EQ(ask(a, query("PIN temporary")), "C:PIN Z:I");
+	EXPECT_EQ(ask(b, query("PIN listen")), "C:PIN Z:I");
+	EXPECT_EQ(world.counters().pinned.load(), 2);
+}
+
+TEST_F(Agent, AClientThatOnlyKeepsAServerIsEndedAfterATime)
+{
+	world.settings().pin_idle_timeout.store(1000);
+	Stream *a = login(), *b = login();
+	EXPECT_EQ(ask(a, query("PIN temporary")), "C:PIN Z:I");
+	for (int i = 0; i < 4; i++) {
+		world.pass(600);
+		EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I") << "it asks often enough";
+	}
+	EXPECT_EQ(ask(a, query("BEGIN")), "C:BEGIN Z:T");
+	world.pass(3000);
+	EXPECT_EQ(got(a), "") << "another limit is for transactions";
+	EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I");
+	send(b, query("SELECT c2.x"));
+	world.pass(1200);
+	EXPECT_EQ(got(a), "E:FATAL:57P05");
+	EXPECT_EQ(got(b), "T D:c2.x C:SELECT 1 Z:I") << "then the server is free";
+	world.pass(3000);
+	EXPECT_FALSE(b->closed) << "it keeps none";
+}
+
 TEST_F(Agent, ItIsToldWhomItServesAndWhatResetGoesBackTo)
 {
 	Stream *a = login({{"options", "-c statement_timeout=7"}});
@@ -76,12 +107,17 @@ TEST_F(Agent, ItIsToldWhomItServesAndWhatResetGoesBackTo)
 	ask(a, query("BEGIN"));
 	EXPECT_EQ(slot().pooled, 0u);
 	EXPECT_EQ(slot().address_length, 4u);
+	EXPECT_EQ(slot().client.load(), row().id);
+	EXPECT_EQ(slot().pin_sequences.load(), 0u);
 	const std::string defaults(slot().defaults, slot().defaults_length);
 	EXPECT_NE(defaults.find(std::string("statement_timeout\0007", 19)), std::string::npos);
 	ask(a, query("COMMIT"));
 	EXPECT_EQ(slot().pooled, 1u);
 	Stream *b = login({{"options", "-c search_path=" + std::string(sizeof(slot().defaults), 'x')}});
+	world.settings().pin_sequences.store(1);
 	ask(b, query("SELECT c2.x"));
+	EXPECT_EQ(slot().client.load(), world.engine().client_rows().at(1).id);
+	EXPECT_EQ(slot().pin_sequences.load(), 1u) << "from the next assignment on";
 	EXPECT_EQ(slot().defaults_length, 0u) << "more than fits";
 	backend().die();
 	world.settle();

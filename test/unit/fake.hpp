@@ -159,6 +159,7 @@ public:
 		p.database_oid = 5;
 		p.role_oid = 10;
 		p.settings.pool_size.store(2);
+		p.settings.max_pinned.store(1);
 		p.state.store(region::SlotState::Used);
 		catalog->changed = [this] { view.header()->catalog_changes[5 % region::kCatalogCounters].fetch_add(1); };
 		for (uint32_t i = 0; i < workers; i++) {
