@@ -1,5 +1,6 @@
 #!/bin/bash
-# dev/check.sh [suite]... - runs the test suites and counts: build versions docs layers unit format fuzz regress pgtap tap.
+# dev/check.sh [suite]... - runs the test suites and counts: build versions docs layers unit format fuzz regress pgtap
+#       tap core.
 #
 # Owns: a run directory with a private server tree and clusters (dev/lib.sh), and $BUILD/check, which keeps the output of
 #       each suite and, when something failed, the server logs.
@@ -13,7 +14,7 @@
 cd "$ROOT"
 shopt -s nullglob
 
-ALL=(build versions docs layers unit format fuzz regress pgtap tap)
+ALL=(build versions docs layers unit format fuzz regress pgtap tap core)
 suites=("$@")
 [ ${#suites[@]} -gt 0 ] || suites=("${ALL[@]}")
 LOGS=$OUT/check
@@ -322,8 +323,27 @@ run_tap() {
     grep -E '^# (skipped|driver): ' "$log" || true
 }
 
+# PostgreSQL's own tests of what a session keeps, of clients of a pool that others keep busy
+run_core() {
+    begin core "PostgreSQL's tests of what a session keeps, in transaction mode"
+    if ! bounded 900 "$LOGS/pgsource.log" dev/pgsource.sh; then
+        end 0 0 1 "$(tail -n 1 "$LOGS/pgsource.log")"
+        return
+    fi
+    local code=0 good all
+    bounded 900 "$log" env TESTS=dozen MODE=pool-busy POOL_SIZE=2 CORE_SECONDS=300 dev/core.sh core || code=$?
+    read -r good all < <(sed -nE '$s/^.*: ([0-9]+) of ([0-9]+) passed$/\1 \2/p' "$log") || good=0 all=1
+    # the tests may have passed, and the other clients had errors
+    if [ "$code" != 0 ] && [ "$good" = "$all" ]; then all=$((all + 1)); fi
+    end "$good" $((all - good)) 0
+    if [ "$good" != "$all" ]; then
+        show "$log"
+        if [ -s "$OUT/core/core-pool-busy/regression.diffs" ]; then show "$OUT/core/core-pool-busy/regression.diffs" 80; fi
+    fi
+}
+
 # ---------------------------------------------------------------- main
-case " ${suites[*]} " in *' regress '* | *' pgtap '* | *' tap '* | *' unit '*) dev/setup.sh check ;; *) dev/setup.sh build ;; esac
+case " ${suites[*]} " in *' regress '* | *' pgtap '* | *' tap '* | *' core '* | *' unit '*) dev/setup.sh check ;; *) dev/setup.sh build ;; esac
 PG_CONFIG=$(choose_pg_config)
 export PG_CONFIG
 # WERROR is one of the flags whose change builds everything anew: all makes of a run agree, and one suite alone takes what is
@@ -343,6 +363,7 @@ for suite_name in "${suites[@]}"; do
     regress) run_regress ;;
     pgtap) run_pgtap ;;
     tap) run_tap ;;
+    core) run_core ;;
     *) fail "there is no suite $suite_name; there are: ${ALL[*]}" ;;
     esac
     ran_suite=$suite_name
