@@ -122,6 +122,7 @@ sub both
 	return $r->{error} ? "$r->{error}{C} $r->{error}{M}" : join ' ', map { join ',', map { $_ // 'null' } @$_ } @{ $r->{rows} };
 }
 
+my $hops = 0;
 for my $group ([ \@app, $others, \@settings ], [ \@boss, others(@boss), \@of_superuser ])
 {
 	my ($who, $around, $list) = @$group;
@@ -137,7 +138,9 @@ for my $group ([ \@app, $others, \@settings ], [ \@boss, others(@boss), \@of_sup
 		my ($told_direct, $told) = map { both($_, $set) } $direct, $pooled;
 		turn($around);
 		my $wanted = both($direct, $read);
-		my @seen = map { turn($around); both($pooled, $read) } 1 .. 2;
+		my $before = 0;
+		my @seen = map { turn($around); my $seen = both($pooled, $read); my $backend = both($pooled, 'SELECT pg_backend_pid()'); $hops++ if $before && $backend ne $before;
+			$before = $backend; $seen } 1 .. 2;
 		is("$told; @seen", "$told_direct; $wanted $wanted", "$set: is there");
 		is(both($around->[4], $read), $default, '... and nowhere else');
 		is_deeply([ map { "$_=$pooled->{parameters}{$_}" } sort keys %{ $pooled->{parameters} } ],
@@ -148,6 +151,7 @@ for my $group ([ \@app, $others, \@settings ], [ \@boss, others(@boss), \@of_sup
 }
 is("$wrong of $passes", "0 of $passes", 'the others saw their own all the while');
 is(servers_pinned(), 0, 'no setting keeps a server');
+cmp_ok($hops, '>=', 5, 'enough values were read on another backend than before');
 
 # ---- what keeps the server: begin, reason, what the client sees; then each end of it
 my @pins = (

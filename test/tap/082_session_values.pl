@@ -32,17 +32,21 @@ $others[0]->query("SET myapp.x = 'other'; SET search_path = other");
 $others[1]->query($_) for "SET client_encoding = 'LATIN1'", "SET myapp.x = 'o\xe9'";
 sub turn { $_->send(PgPoolWire::message('Q', "SELECT current_setting('myapp.x')\0")) for @others; return join '|', map { my $r = $_->answer; $r->{error} ? $r->{error}{M} : $r->{rows}[0][0] } @others }
 
-my ($handovers, @lost) = (0);
+my ($handovers, $hops, @lost) = (0, 0);
 for my $job (@jobs)
 {
 	my ($name, $v) = @$job;
 	my $c = connect_as($node, @app);
 	$c->query("SELECT set_config('$name', " . literal($v) . ", false)");
+	my $before = 0;
 	for (1 .. 5)
 	{
 		my $theirs = turn();
-		my $got = $c->value("SELECT current_setting('$name')");
+		my $r = $c->query("SELECT current_setting('$name'), pg_backend_pid()");
+		my ($got, $backend) = $r->{error} ? ($r->{error}{M}, $before) : @{ $r->{rows}[0] };
 		$handovers++;
+		$hops++ if $before && $backend != $before;
+		$before = $backend;
 		push @lost, "$name: " . substr($v, 0, 60) . ' -> ' . substr($got // 'null', 0, 60) if ($got // '') ne $v;
 		push @lost, "others: $theirs" if $theirs ne "other|o\xe9";
 	}
@@ -51,6 +55,7 @@ for my $job (@jobs)
 }
 is(join("\n", @lost), '', scalar(@jobs) . " values unchanged after $handovers handovers, seed $seed");
 cmp_ok($handovers, '>=', 1000, 'enough of them');
+cmp_ok($hops, '>=', 100, '... and enough to the other backend');
 
 # ---- a short statement_timeout and loud messages of one client are not the next one's
 {
