@@ -106,14 +106,14 @@ uint64_t hash_of_columns(std::string_view row_description)
 // The first item whose name is not before `name`.
 std::vector<ClientStatements::Item>::iterator ClientStatements::place_of(std::string_view name)
 {
-	return std::lower_bound(items_.begin(), items_.end(), name,
+	return std::lower_bound(items_.begin(), items_.end(), known_part(name),
 	                        [](const Item &item, std::string_view n) { return item.name < n; });
 }
 
 const ClientStatements::Item *ClientStatements::item(std::string_view name) const
 {
 	const auto it = const_cast<ClientStatements *>(this)->place_of(name);
-	return it != items_.end() && it->name == name ? &*it : nullptr;
+	return it != items_.end() && it->name == known_part(name) ? &*it : nullptr;
 }
 
 Statement *ClientStatements::find(std::string_view name) const
@@ -131,7 +131,7 @@ uint64_t ClientStatements::columns(std::string_view name) const
 void ClientStatements::set_columns(std::string_view name, const Statement *s, uint64_t columns)
 {
 	const auto it = place_of(name);
-	if (it != items_.end() && it->name == name && it->statement == s)
+	if (it != items_.end() && it->name == known_part(name) && it->statement == s)
 		it->columns = columns;
 }
 
@@ -147,14 +147,14 @@ std::string_view ClientStatements::name_of(std::string_view server_name) const
 Statement *ClientStatements::set(std::string_view name, Statement *s)
 {
 	const auto it = place_of(name);
-	Statement *before = it != items_.end() && it->name == name ? it->statement : nullptr;
+	Statement *before = it != items_.end() && it->name == known_part(name) ? it->statement : nullptr;
 	bytes_ += (s ? s->body.size() : 0) - (before ? before->body.size() : 0);
 	if (before && s)
 		it->statement = s, it->columns = 0;
 	else if (before)
 		items_.erase(it);
 	else if (s)
-		items_.insert(it, Item{std::string(name), s, 0});
+		items_.insert(it, Item{std::string(known_part(name)), s, 0});
 	return before;
 }
 

@@ -22,8 +22,15 @@
 namespace pgpool::core
 {
 
-// Prefix of the names on the backends. A client's own name of that form is never sent as it is.
-inline constexpr std::string_view kStatementPrefix = "_pgpool_";
+// Prefix of the names on the backends. A client's own name of that form is never sent as it is, but disguised.
+inline constexpr std::string_view kStatementPrefix = "_pgpool_", kDisguisedPrefix = "?pgpool_";
+
+// By what a client's name is known: PostgreSQL cuts it where an identifier ends (NAMEDATALEN less one).
+inline constexpr size_t kMostName = 63;
+inline std::string_view known_part(std::string_view name)
+{
+	return name.substr(0, kMostName);
+}
 
 struct Statement {
 	std::string body; // of Parse behind the name: text, NUL, parameter types

@@ -3,8 +3,8 @@
 // A shared statement may be stale: prepared before the result type of its tables changed, or taken away behind
 // our back. The backend says so at Bind or Describe. When that is the first thing that it answers in a batch
 // outside a transaction block, nothing was executed and nothing was told to the client, so the batch is served
-// once more with the statement parsed anew. A stale one only if the batch asks for a description, too: a client
-// that goes by one of its own, from before, would take the new columns for the old; it needs the error.
+// once more with the statement parsed anew. A stale one only if the batch prepares it or asks for a description, too: a
+// client that goes by one of its own, from before, would take the new columns for the old; it needs the error.
 // Owns the copy of the bytes. Knows no more of messages than where the next one begins.
 #pragma once
 
@@ -29,9 +29,11 @@ public:
 
 	bool on() const { return statement_ != nullptr; }
 	// The first message that the backend will answer uses `s`, which it has had for some time.
-	void begin(Statement *s, std::string_view name)
+	// `just_prepared`: by the batch itself, so that the client cannot know anything else of it.
+	void begin(Statement *s, std::string_view name, bool just_prepared)
 	{
 		stop();
+		just_prepared_ = just_prepared;
 		statement_ = StatementStore::keep(s);
 		name_ = name;
 	}
@@ -51,8 +53,11 @@ public:
 	}
 	Statement *statement() const { return statement_; }
 	const std::string &name() const { return name_; } // of the client's
-	bool describes() const
+	// The client takes the columns as they will be.
+	bool takes_any_columns() const
 	{
+		if (just_prepared_)
+			return true;
 		for (size_t at = 0; at + proto::kHeaderSize <= bytes_.size();
 		     at += size_t{proto::load32(&bytes_[at + 1])} + 1) {
 			if (bytes_[at] == 'D')
@@ -66,6 +71,7 @@ private:
 	StatementStore &store_;
 	Statement *statement_ = nullptr;
 	std::string name_;
+	bool just_prepared_ = false;
 	std::string bytes_;
 };
 

@@ -488,13 +488,18 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 bool ServerConn::rename(std::string_view body)
 {
 	const std::string_view text = proto::error_field(body, 'M');
-	const size_t at = text.find(kStatementPrefix);
+	size_t at = text.find(kStatementPrefix);
+	const bool disguised = at == std::string_view::npos;
+	if (disguised)
+		at = text.find(kDisguisedPrefix);
 	const bool whole = body.size() >= 2 && body.substr(body.size() - 2) == std::string_view("\0\0", 2);
 	if (at == std::string_view::npos || !whole)
 		return false;
 	const std::string_view name =
 	    text.substr(at, text.find_first_not_of("0123456789", at + kStatementPrefix.size()) - at);
-	const std::string own = session_->name_of(name);
+	const std::string own = disguised
+	                            ? std::string(kStatementPrefix) + std::string(name.substr(kStatementPrefix.size()))
+	                            : session_->name_of(name);
 	renamed_.clear();
 	proto::Writer w(renamed_);
 	w.begin('E').bytes(body.substr(0, static_cast<size_t>(text.data() - body.data()) + at)).bytes(own);
@@ -510,7 +515,7 @@ bool ServerConn::start_over(const Replies::Verdict &v, std::string_view error)
 	const bool lost = is_unknown_statement(error);
 	const bool stale = refused || is_stale_plan(error);
 	replay_.statement()->suspect |= stale && !refused;
-	if ((!lost && !(stale && replay_.describes())) || session_->mid_message() || session_->leaving_ ||
+	if ((!lost && !(stale && replay_.takes_any_columns())) || session_->mid_message() || session_->leaving_ ||
 	    !(replies_.empty() || replies_.only_sync()))
 		return false;
 	StatementStore &store = pool_.engine().statements();

@@ -166,6 +166,7 @@ Session::Next Session::before_server(const char *&p, const char *end)
 		}
 		if (type == 'S') {
 			skipping_ = false;
+			prepared_ = nullptr;
 			std::string ready;
 			proto::append_ready(ready, 'I');
 			reply(ready);
@@ -308,6 +309,8 @@ void Session::forward(const char *p, const char *end)
 		if (type == 'E' && have == proto::kHeaderSize && total > have)
 			break; // which portal?
 		account(p, have);
+		if (type == 'S' || type == 'Q')
+			prepared_ = nullptr;
 		if (type == 'Q' || type == 'E' || type == 'F')
 			queries_++;
 		if (type == 'Q')

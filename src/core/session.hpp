@@ -187,11 +187,12 @@ private:
 	bool leaving_ = false;  // Terminate or end of file came; replies are still to come
 	bool holding_ = false;  // the server does not have our settings yet
 	bool settling_ = false;
-	uint64_t columns_awaited_ = 0; // settling up to this place in the stream of messages, 0 = no
-	bool raw_names_ = false;       // a statement went to the server under the client's own name
-	bool begin_bound_ = false;     // to the unnamed portal
-	bool unnamed_shared_ = false;  // the unnamed statement is a shared one, in statements_
-	bool unnamed_waits_ = false;   // the unnamed statement was prepared, not yet used, and is too long to remember
+	const Statement *prepared_ = nullptr; // by this batch, the last one; may be gone
+	uint64_t columns_awaited_ = 0;        // settling up to this place in the stream of messages, 0 = no
+	bool raw_names_ = false;              // a statement went to the server under the client's own name
+	bool begin_bound_ = false;            // to the unnamed portal
+	bool unnamed_shared_ = false;         // the unnamed statement is a shared one, in statements_
+	bool unnamed_waits_ = false; // the unnamed statement was prepared, not yet used, and is too long to remember
 	bool dead_ = false;
 
 	friend class ServerConn;

@@ -275,14 +275,11 @@ Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t
 	}
 	if (have < total && total <= kMostStatement)
 		return Rewrite::More;
-	if (total > kMostStatement || !take_string(body, name)) {
-		raw_names_ = true;
-		return Rewrite::Verbatim;
-	}
 	Replies &replies = server_->replies();
-	if (unsettled(name))
+	const bool has_name = take_string(body, name);
+	if (has_name && unsettled(name))
 		return Rewrite::Settle;
-	if (statements_.find(name)) {
+	if (has_name && statements_.find(name)) {
 		// The backend shall say that the name is taken: give it one of that name.
 		put_parse(out, name, std::string_view("\0\0\0", 3));
 		replies.sent('P', Owner::Skip);
@@ -290,6 +287,10 @@ Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t
 			cleanup_ = name;
 		return Rewrite::Verbatim;
 	}
+	// From the first one on that goes under the client's own name all do, or none would know of the other.
+	raw_names_ |= total > kMostStatement || !has_name;
+	if (raw_names_)
+		return Rewrite::Verbatim;
 	used = total;
 	if (replies.skipping())
 		return Rewrite::Done;
@@ -345,6 +346,7 @@ Session::Rewrite Session::prepare(std::string_view name, Statement *s, std::stri
 	if (name.empty())
 		forget_unnamed();
 	Statement *before = statements_.set(name, StatementStore::keep(s));
+	prepared_ = s;
 	unnamed_shared_ |= name.empty();
 	// In a failed transaction most statements are refused, which only the backend can judge; what is at work may
 	// fail, or change the catalog.
@@ -408,7 +410,7 @@ void Session::refuse_columns(char type, Statement *s, std::string_view name, std
 {
 	Replies &replies = server_->replies();
 	if (replies.fresh())
-		server_->replay().begin(s, name);
+		server_->replay().begin(s, name, false);
 	if (type == 'D') {
 		proto::Writer(out).begin('D').u8('S').string(s->name).end();
 		replies.sent(Replies::kParameters);
@@ -436,7 +438,7 @@ Session::Rewrite Session::resolve(char type, std::string_view name, std::string 
 	}
 	server_name = name;
 	if (name.substr(0, kStatementPrefix.size()) == kStatementPrefix)
-		server_name[0] = '?';
+		server_name.replace(0, kDisguisedPrefix.size(), kDisguisedPrefix);
 	return Rewrite::Done;
 }
 
@@ -474,7 +476,7 @@ Session::Rewrite Session::use_statement(char type, std::string_view name, Statem
 		if (expected == 0)
 			statements_.set_columns(name, s, now);
 		if (replies.fresh())
-			server_->replay().begin(s, name);
+			server_->replay().begin(s, name, prepared_ == s);
 	}
 	return Rewrite::Done;
 }
@@ -588,6 +590,7 @@ bool Session::answer_statement(const char *message, size_t total)
 		}
 		statements_.set(name, s);
 		statements_.set_columns(name, s, columns);
+		prepared_ = s;
 		bump(pool_->counters().statement_hits);
 		s->hits++;
 		proto::Writer(out).begin('1').end();

@@ -23,13 +23,14 @@ void StatementNotes::add(OnServer what, Statement *statement)
 
 void StatementNotes::add(OnServer what, Statement *statement, std::string_view name, Statement *before)
 {
-	notes_.push_back({what, true, false, StatementStore::keep(statement), std::string(name), before, batch_});
+	notes_.push_back(
+	    {what, true, false, StatementStore::keep(statement), std::string(known_part(name)), before, batch_});
 }
 
 void StatementNotes::add_columns(Statement *statement, const std::string_view *name)
 {
 	notes_.push_back({OnServer::Columns, false, name != nullptr, StatementStore::keep(statement),
-	                  std::string(name ? *name : std::string_view()), nullptr, batch_});
+	                  std::string(name ? known_part(*name) : std::string_view()), nullptr, batch_});
 }
 
 void StatementNotes::confirm(ClientStatements *client, uint64_t columns)
@@ -70,8 +71,9 @@ void StatementNotes::make_void(uint32_t count, ClientStatements *client)
 
 bool StatementNotes::will_be(std::string_view name, const Statement *statement) const
 {
-	return std::any_of(notes_.begin(), notes_.end(),
-	                   [&](const Note &n) { return n.renames && n.statement == statement && n.name == name; });
+	return std::any_of(notes_.begin(), notes_.end(), [&](const Note &n) {
+		return n.renames && n.statement == statement && n.name == known_part(name);
+	});
 }
 
 std::string_view StatementNotes::name_of(std::string_view server_name) const
@@ -94,7 +96,7 @@ void StatementNotes::forget_before()
 bool StatementNotes::unsettled(std::string_view name, uint64_t batch) const
 {
 	for (const Note &n : notes_) {
-		if (n.renames && n.batch != batch && n.name == name)
+		if (n.renames && n.batch != batch && n.name == known_part(name))
 			return true;
 	}
 	return false;

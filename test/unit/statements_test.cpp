@@ -175,6 +175,16 @@ TEST_F(Statements, SettingsThatDecideWhatATextMeansAreNotShared)
 	EXPECT_EQ(heard(), "PDS") << "when t was prepared nobody knew yet what was at work";
 }
 
+TEST_F(Statements, AClientThatHasJustPreparedItKnowsNoOtherColumns)
+{
+	world.catalog->changed = nullptr; // as when the change comes a moment later
+	Stream *a = login();
+	ask(a, parse("SHAPE x", "s") + kSync);
+	alter();
+	EXPECT_EQ(ask(a, parse("SHAPE x", "t") + use("t")), "1 2 D:x C:SELECT 1 Z:I");
+	EXPECT_EQ(ask(a, use("t")), "2 D:x C:SELECT 1 Z:I");
+}
+
 TEST_F(Statements, AStaleStatementInABlockIsTheClientsError)
 {
 	Stream *a = login();
