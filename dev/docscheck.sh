@@ -41,7 +41,7 @@ for setting in $(sed -n 's/^### \(pgpool\.[a-z_]*\)$/\1/p' "$reference" | grep -
     grep -qx "$setting" <<<"$settings" || broken "$reference documents $setting, which does not exist"
 done
 
-# ---------------------------------------------------------------- views: CREATE VIEW ... FROM stat_x(), whose OUT arguments are the columns
+# ---------------------------------------------------------------- views: CREATE VIEW ... FROM stat_x(), whose OUT arguments are columns
 views=$(sed -n 's/.*CREATE VIEW @extschema@\.\(pg_stat_[a-z]*\).*/\1/p' sql/pgpool.sql)
 [ -n "$views" ] || broken "found no view in sql/pgpool.sql"
 for view in $views; do
@@ -49,6 +49,9 @@ for view in $views; do
     [ -n "$text" ] || broken "$reference has no \"### pgpool.$view\""
     columns=$(tr '\n' ' ' <sql/pgpool.sql | grep -oE "CREATE FUNCTION @extschema@\.${view#pg_}\(([^()]|\([^)]*\))*\)" |
         grep -oE 'OUT [a-z_]+' | sed 's/OUT //')
+    # and what the view itself adds
+    columns+=$(tr '\n' ' ' <sql/pgpool.sql | grep -oE "CREATE VIEW @extschema@\.$view [^;]*;" |
+        grep -oE 'END AS [a-z_]+' | sed 's/.* /\n/')
     [ -n "$columns" ] || broken "found no column of $view in sql/pgpool.sql"
     for column in $columns; do
         checked=$((checked + 1))

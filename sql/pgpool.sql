@@ -455,7 +455,17 @@ LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pgpool_stat_prepare
 
 CREATE VIEW @extschema@.pg_stat_workers AS SELECT * FROM @extschema@.stat_workers();
 CREATE VIEW @extschema@.pg_stat_tenants AS SELECT * FROM @extschema@.stat_tenants();
-CREATE VIEW @extschema@.pg_stat_pools AS SELECT * FROM @extschema@.stat_pools();
+-- the clients are only asked when some pool has pinned servers
+CREATE VIEW @extschema@.pg_stat_pools AS
+	WITH why AS MATERIALIZED (
+		SELECT c.tenant, c.database, c.role, reason, count(*) AS clients
+		  FROM @extschema@.stat_clients() c, unnest(string_to_array(c.pinned, ', ')) AS reason
+		 WHERE c.pool_mode = 'transaction'
+		 GROUP BY c.tenant, c.database, c.role, reason)
+	SELECT p.*, CASE WHEN p.servers_pinned > 0 THEN
+		(SELECT string_agg(format('%s (%s)', w.reason, w.clients), ', ' ORDER BY w.clients DESC, w.reason)
+		   FROM why w WHERE w.tenant = p.tenant AND w.database = p.database AND w.role = p.role) END AS pinned
+	  FROM @extschema@.stat_pools() p;
 CREATE VIEW @extschema@.pg_stat_clients AS SELECT * FROM @extschema@.stat_clients();
 CREATE VIEW @extschema@.pg_stat_servers AS SELECT * FROM @extschema@.stat_servers();
 CREATE VIEW @extschema@.pg_stat_prepared AS SELECT * FROM @extschema@.stat_prepared();

@@ -53,6 +53,7 @@ for my $role (qw(few idles serial luck))
 	my $last = client('few');
 	$last->query('LISTEN a');
 	is(pool('few', 'servers_pinned'), 3, 'then all of them may be kept');
+	is(pool('few', 'pinned'), 'LISTEN (3)', '... and pg_stat_pools says why');
 	sql("SELECT pgpool.set_user('default', 'few', reset => '{max_pinned}')");
 	ok(poll_until(sub { pool('few', 'max_pinned') == 2 }, 'max_pinned'), 'reset goes back to the default');
 	is($c[0]->value('SELECT 1'), '1', 'and who keeps one already stays');
