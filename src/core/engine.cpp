@@ -37,7 +37,7 @@ Engine::Engine(Outside &outside, region::View region, uint32_t worker)
 		region::PoolCounters &c = region_.pool_counters(i, worker_);
 		if (region_.pool(i).state.load() == region::SlotState::Free)
 			continue;
-		for (auto *gauge : {&c.clients, &c.open, &c.active, &c.idle, &c.pinned, &c.waiting})
+		for (auto *gauge : {&c.clients, &c.open, &c.active, &c.idle, &c.pinned, &c.parkable, &c.listeners, &c.waiting})
 			gauge->store(0);
 		c.waiting_since_us.store(0);
 	}
@@ -257,6 +257,7 @@ void Engine::on_drain_database(uint32_t oid, uint32_t &done)
 		if (entry.second->shared().database_oid == oid)
 			done += entry.second->drain(now() + kDrainDatabase);
 	}
+	done += listeners_.close_unused(oid);
 }
 
 // ---- other workers
@@ -372,6 +373,7 @@ void Engine::tick()
 		else
 			++it;
 	}
+	listeners_.tick(t);
 	if (++ticks_ % kTicksPerSecond == 0) {
 		tick_clients(t);
 		evict_clients();

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/list.hpp"
+#include "core/listeners.hpp"
 #include "core/params.hpp"
 #include "core/pool.hpp"
 #include "core/ports.hpp"
@@ -65,6 +66,7 @@ public:
 	region::WorkerSlot &slot() { return region_.worker(worker_); }
 	ParamStore &params() { return params_; }
 	StatementStore &statements() { return statements_; }
+	Listeners &listeners() { return listeners_; }
 	// When this worker saw the last change of the database's catalog, by the clock of statements().
 	uint64_t catalog_clock(uint32_t database_oid);
 	std::string &copy() { return copy_; } // for messages that are rewritten, within one call
@@ -117,6 +119,7 @@ private:
 	region::Settings settings_;
 	ParamStore params_;
 	StatementStore statements_;
+	Listeners listeners_{*this};
 	std::string copy_;
 	struct {
 		uint64_t changes, clock;

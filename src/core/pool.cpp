@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/engine.hpp"
+#include "core/listeners.hpp"
 
 #include "proto/no_postgres.hpp"
 
@@ -79,7 +80,7 @@ void Pool::refresh()
 		read_names();
 	// A smaller limit: idle servers go, as many as are too many; those that are going already count.
 	int64_t surplus = int64_t{open_everywhere()} - settings().pool_size.load(std::memory_order_relaxed);
-	each_server([&](ServerConn *s) { surplus -= s->state() == ServerState::Closing ? 1 : 0; });
+	each_server([&](ServerConn *s) { surplus -= s->state() == ServerState::Closing && !s->is_listener() ? 1 : 0; });
 	while (surplus-- > 0 && close_one_idle())
 		;
 	each_server([](ServerConn *s) {
@@ -176,8 +177,11 @@ Pool::ServerList &Pool::list_of(ServerState state)
 // The only place where a server's state and list change.
 void Pool::change_state(ServerConn *server, ServerState to)
 {
-	const bool was_connecting = server->state_ == ServerState::Connecting || server->state_ == ServerState::Login;
-	const bool is_connecting = to == ServerState::Connecting || to == ServerState::Login;
+	auto for_waiters = [server](ServerState s) {
+		return (s == ServerState::Connecting || s == ServerState::Login) && !server->is_listener();
+	};
+	const bool was_connecting = for_waiters(server->state_);
+	const bool is_connecting = for_waiters(to);
 	if (server->pool_hook.linked) {
 		list_of(server->state_).remove(server);
 		connecting_ -= was_connecting ? 1 : 0;
@@ -235,7 +239,20 @@ bool Pool::acquire(Session *session, bool first)
 		waiters_.push_back(session);
 	count();
 	grow();
+	if (waiters_.size() > connecting_)
+		park_one();
 	return false;
+}
+
+// A client that only listens can do without its server.
+void Pool::park_one()
+{
+	for (ServerConn *s = active_.front(); s; s = ServerList::next(s)) {
+		if (s->may_park()) {
+			s->park();
+			return;
+		}
+	}
 }
 
 bool Pool::has_prepared(Statement *s, uint64_t &columns)
@@ -296,6 +313,12 @@ void Pool::on_server_ready(ServerConn *server)
 	if (server->state() == ServerState::Login) {
 		bump(mine_.server_logins);
 		last_failure_ = {};
+		if (server->is_listener()) {
+			server->set_state(ServerState::Listener);
+			if (server->listener())
+				server->listener()->on_ready();
+			return;
+		}
 		if (!base || base_epoch_ != server->opened_in_epoch()) {
 			base = server->params();
 			base_epoch_ = server->opened_in_epoch();
@@ -343,8 +366,18 @@ int32_t Pool::pinned_everywhere() const
 {
 	int32_t sum = 0;
 	for (uint32_t w = 0; w < engine_.region().header()->workers; w++)
-		sum += engine_.region().pool_counters(slot_, w).pinned.load();
+		sum += engine_.region().pool_counters(slot_, w).pinned.load() -
+		       engine_.region().pool_counters(slot_, w).parkable.load();
 	return sum;
+}
+
+bool Pool::wanted() const
+{
+	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
+		if (engine_.region().pool_counters(slot_, w).waiting.load(std::memory_order_relaxed) > 0)
+			return true;
+	}
+	return false;
 }
 
 // A place in the pool and one under pgpool.max_server_connections. Add first, then look (layout.hpp).
@@ -360,15 +393,32 @@ bool Pool::reserve()
 
 void Pool::open_server()
 {
-	auto *server = new ServerConn(*this);
-	change_state(server, ServerState::Connecting);
-	if (!server->dial())
-		on_server_failed(server, {proto::sqlstate::kConnectionFailure, "could not create a socket for a server", "",
-		                          "Raise the limit of open files."}),
-		    on_server_gone(server);
+	dial(new ServerConn(*this));
 }
 
-void Pool::on_server_failed(ServerConn *, const proto::Error &why)
+// It takes no place of the pool's, for it serves none of its clients.
+ServerConn *Pool::open_listener(Listener *listener)
+{
+	if (!credential_ || credential_->route == control::ServerRoute::None || dead() || engine_.now() < drain_until_ ||
+	    engine_.draining() || !engine_.reserve_server())
+		return nullptr;
+	mine_.listeners.store(mine_.listeners.load() + 1);
+	auto *server = new ServerConn(*this, listener);
+	return dial(server) ? server : nullptr;
+}
+
+bool Pool::dial(ServerConn *server)
+{
+	change_state(server, ServerState::Connecting);
+	if (server->dial())
+		return true;
+	on_server_failed(server, {proto::sqlstate::kConnectionFailure, "could not create a socket for a server", "",
+	                          "Raise the limit of open files."});
+	on_server_gone(server);
+	return false;
+}
+
+void Pool::on_server_failed(ServerConn *server, const proto::Error &why)
 {
 	bump(mine_.server_login_failures);
 	const int64_t now = engine_.now();
@@ -377,6 +427,8 @@ void Pool::on_server_failed(ServerConn *, const proto::Error &why)
 		engine_.outside().log("pool of role \"" + role_ + "\" in database \"" + database_ + "\" of tenant \"" +
 		                      tenant_ + "\": a server could not be opened: " + why.message);
 	}
+	if (server->is_listener())
+		return;
 	last_failure_ = why;
 	retry_at_ = now + kRetryAfter;
 	// A changed password: the session did nothing wrong, and can go on when somebody has proved the new one.
@@ -390,13 +442,15 @@ void Pool::on_server_failed(ServerConn *, const proto::Error &why)
 void Pool::on_server_gone(ServerConn *server)
 {
 	list_of(server->state()).remove(server);
-	if (server->state() == ServerState::Connecting || server->state() == ServerState::Login)
+	const bool listener = server->is_listener();
+	if ((server->state() == ServerState::Connecting || server->state() == ServerState::Login) && !listener)
 		connecting_--;
 	count();
-	mine_.open.store(mine_.open.load() - 1);
+	region::Atomic<int32_t> &place = listener ? mine_.listeners : mine_.open;
+	place.store(place.load() - 1);
 	engine_.release_server();
 	engine_.bury(std::unique_ptr<StreamOwner>(server));
-	if (yielded_ > 0) {
+	if (yielded_ > 0 && !listener) {
 		yielded_--;
 		hold_until_ = engine_.now() + kYieldPause;
 		auto free = control::make<control::PlaceFree>(control::Type::PlaceFree);

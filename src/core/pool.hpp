@@ -27,6 +27,7 @@ namespace pgpool::core
 {
 
 class Engine;
+class Listener;
 
 // What proves a role's identity to the server. Secrets: never logged, never in the region.
 struct Credential {
@@ -80,6 +81,7 @@ public:
 	}
 	void yield(uint32_t worker, uint32_t waited_ms);
 	bool close_one_idle();
+	ServerConn *open_listener(Listener *listener); // nullptr: it cannot be had
 	bool unused() const { return clients_ == 0 && servers() == 0; }
 	template <class F> void each_server(F f)
 	{
@@ -109,6 +111,7 @@ public:
 	// A client prepares `s`: what was parsed before the last change of the catalog is outdated.
 	void renew_if_changed(Statement *s);
 	int32_t pinned_everywhere() const;
+	bool wanted() const; // somebody waits for a server, in whichever worker
 	bool has_waiters() const { return !waiters_.empty(); }
 	// Why a dead pool's clients must go.
 	proto::Error death() const;
@@ -122,6 +125,8 @@ public:
 private:
 	bool reserve();
 	void open_server();
+	bool dial(ServerConn *server);
+	void park_one();
 	void serve();
 	ServerConn *pick(const Session *session);
 	void count();

@@ -7,8 +7,10 @@
 #include <utility>
 
 #include "core/engine.hpp"
+#include "core/listeners.hpp"
 #include "core/pool.hpp"
 #include "core/session.hpp"
+#include "core/subscription.hpp"
 #include "proto/scram.hpp"
 #include "proto/wire.hpp"
 
@@ -24,6 +26,7 @@ namespace
 {
 
 constexpr int64_t kShowIdleAfter = 1000000; // us
+constexpr int64_t kParkAfter = 1000000;     // of idleness, us: to park a client and to get it back takes some work
 constexpr size_t kMostSetting = 16 << 20;   // ParameterStatus of a setting of the client's own
 constexpr int64_t kConnectTime = 15000000;  // for connecting and logging in at a backend, microseconds
 
@@ -53,7 +56,7 @@ bool is_unknown_statement(std::string_view error)
 // Messages of which more than the header is needed, and which are never long.
 bool is_needed_whole(char type)
 {
-	return type == 'Z' || type == 'S' || type == 'C' || type == 'K';
+	return type == 'Z' || type == 'S' || type == 'C' || type == 'K' || type == 'A';
 }
 
 // statement_timeout is that of the last client until ours is set, and to set it may take longer than a short one.
@@ -72,10 +75,11 @@ bool has_short_timeout(const ParamSet &settings)
 
 } // namespace
 
-ServerConn::ServerConn(Pool &pool)
-    : pool_(pool), notes_(pool.engine().statements(), statements_), replay_(pool.engine().statements()),
-      connected_at_(pool.engine().outside().wall_us()), opened_(pool.engine().now()), since_(opened_),
-      deadline_(opened_ + kConnectTime), epoch_(pool.epoch())
+ServerConn::ServerConn(Pool &pool, Listener *listener)
+    : pool_(pool), listener_(listener), notes_(pool.engine().statements(), statements_),
+      replay_(pool.engine().statements()), connected_at_(pool.engine().outside().wall_us()),
+      opened_(pool.engine().now()), since_(opened_), deadline_(opened_ + kConnectTime), epoch_(pool.epoch()),
+      is_listener_(listener != nullptr)
 {
 }
 
@@ -118,6 +122,7 @@ void ServerConn::assign(Session *session)
 	replay_.stop();
 	our_error_ = {};
 	interrupt_later_ = false;
+	cannot_park_ = false;
 	transaction_began_ = query_began_ = 0;
 	set_state(ServerState::Active);
 }
@@ -177,6 +182,15 @@ void ServerConn::applied()
 		if (session_)
 			session_->on_applied();
 	}
+}
+
+void ServerConn::run(const std::string &sql)
+{
+	std::string out;
+	proto::append_query(out, sql);
+	replies_.sent('Q', Owner::Skip);
+	stream_->queue(out.data(), out.size());
+	stream_->flush();
 }
 
 void ServerConn::set_refusal(const proto::Error &why)
@@ -253,12 +267,13 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 		return Header::Broken;
 	total = size_t{length} + 1;
 	const bool short_one = total <= kChunk && session_ && replies_.front_names_statement();
-	const bool whole = is_needed_whole(*p) || (*p == 'E' && (!session_ || replies_.front_is_ours() || short_one)) ||
-	                   (*p == 't' && short_one && replay_.on()) ||
-	                   (*p == 'T' && total <= kChunk && replies_.wants_columns());
+	const bool asking = *p == 'D' && session_ && session_->handover() && session_->subscription()->asking();
+	const bool whole =
+	    is_needed_whole(*p) || asking || (*p == 'E' && (!session_ || replies_.front_is_ours() || short_one)) ||
+	    (*p == 't' && short_one && replay_.on()) || (*p == 'T' && total <= kChunk && replies_.wants_columns());
 	if (!whole || have >= total)
 		return Header::Whole;
-	return total > (*p == 'S' ? kMostSetting : kChunk) ? Header::Broken : Header::More;
+	return total > (*p == 'S' || *p == 'A' ? kMostSetting : kChunk) ? Header::Broken : Header::More;
 }
 
 // Splits what the backend sent, keeps the account, and forwards all that is the client's as few runs.
@@ -308,6 +323,8 @@ void ServerConn::service_data(const char *data, size_t size)
 			put_run(header == Header::Broken || replies_.front_is_ours() ? p : p + total);
 			session_->stream()->flush();
 		}
+		if (type == 'A' && session_ && session_->handover())
+			put_run(p); // it may be the one from which on another server's notifications count
 		if (header == Header::Broken) {
 			out_of_step("a message of impossible length");
 			return;
@@ -326,6 +343,8 @@ void ServerConn::service_data(const char *data, size_t size)
 		body_forward_ = forward;
 	}
 	put_run(p);
+	if (listener_)
+		listener_->flush();
 	if (p < end)
 		stash_.assign(p, static_cast<size_t>(end - p));
 	bump(pool_.counters().bytes_sent, forwarded);
@@ -392,12 +411,19 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		// Last words of a backend that serves no transaction: its client need not know.
 		forward = false;
 		said_fatal_ = true;
+		our_error_ = proto::read_error(body);
 		if (state_ == ServerState::Idle) {
 			close();
 			return false;
 		}
 		break;
+	case 'D':
+		if (!v.forward && session_ && session_->handover() && session_->subscription()->asking())
+			session_->subscription()->own_row(body);
+		break;
 	case 'A':
+		forward = notification(body);
+		break;
 	case 'N':
 		forward = session_ != nullptr && v.forward;
 		break;
@@ -425,6 +451,16 @@ void ServerConn::note_columns(uint64_t columns)
 		s->columns_of = &pool_;
 	}
 	notes_.confirm(client_statements(), columns);
+}
+
+// Whatever the server is at: it is the client's, or that of all clients that listen here. True: it goes on as it is.
+bool ServerConn::notification(std::string_view body)
+{
+	if (listener_)
+		listener_->on_notification(Notification(body));
+	if (session_ && session_->handover())
+		return session_->subscription()->own_notification(Notification(body));
+	return session_ != nullptr;
 }
 
 // Describe of a stale statement is answered by ParameterDescription and then the error.
@@ -456,8 +492,11 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 	notes_.make_void(v.voided, client_statements());
 	if (discarding_)
 		discard_failed_ = true;
-	if (!session_)
+	if (!session_) {
+		if (listener_)
+			our_error_ = proto::read_error(body);
 		return;
+	}
 	if (v.unnamed_void)
 		session_->on_unnamed_void();
 	if (!v.forward) {
@@ -590,6 +629,8 @@ void ServerConn::finished(char status, bool forward)
 			session_->on_settled();
 		return;
 	}
+	if (std::exchange(idle_sync_due_, false))
+		return; // whatever was sent behind it is still to come
 	if (std::exchange(starting_over_, false) && session_) {
 		session_->on_settled();
 		return;
@@ -603,6 +644,10 @@ void ServerConn::finished(char status, bool forward)
 	}
 	if (applying_) {
 		applied();
+	} else if (listener_) {
+		listener_->on_round(std::exchange(our_error_, {}));
+	} else if (session_ && session_->handover()) {
+		session_->subscription()->own_ready(std::exchange(our_error_, {}));
 	} else if (session_ && session_->held() && !holding_) {
 		session_->on_applied(); // the probe is answered
 	} else if (discarding_) {
@@ -644,32 +689,47 @@ void ServerConn::tick(int64_t now)
 			show_idle();
 		break;
 	}
-	case ServerState::Active: {
-		const int32_t write_limit = pool_.engine().settings().write_timeout;
-		const int64_t blocked = session_->stream()->blocked_since();
-		if (blocked > 0 && write_limit > 0 && (now - blocked) / 1000 >= write_limit) {
-			session_->close(false);
-			break;
-		}
-		if (client_was_heard_) {
-			client_was_heard_ = false;
-			heard_at_ = now;
-		}
-		const int32_t limit = s.idle_in_transaction_timeout.load(std::memory_order_relaxed);
-		const bool client_is_due = session_->mid_message() || (replies_.empty() && !replies_.at_rest());
-		const int64_t idle = (now - std::max(since_, heard_at_)) / 1000;
-		if (limit > 0 && client_is_due && idle >= limit)
-			session_->fatal({proto::sqlstate::kIdleInTransaction,
-			                 "terminating connection due to idle-in-transaction timeout",
-			                 "The transaction was idle for " + std::to_string(idle) + " ms.",
-			                 "The limit is pgpool.idle_in_transaction_timeout or idle_in_transaction_timeout of the "
-			                 "tenant, now " +
-			                     std::to_string(limit) + " ms."});
-		else if (!client_is_due && replies_.at_rest())
-			end_idle_pin(idle);
+	case ServerState::Active:
+		tick_active(now);
+		break;
+	case ServerState::Listener:
 		break;
 	}
+}
+
+void ServerConn::tick_active(int64_t now)
+{
+	const region::PoolSettings &s = pool_.settings();
+	const int32_t write_limit = pool_.engine().settings().write_timeout;
+	const int64_t blocked = session_->stream()->blocked_since();
+	if (blocked > 0 && write_limit > 0 && (now - blocked) / 1000 >= write_limit) {
+		session_->close(false);
+		return;
 	}
+	if (cannot_park_ && now >= park_again_at_) {
+		cannot_park_ = false;
+		count_pins();
+	}
+	if (may_park() && (now - since_ >= kParkAfter || pool_.wanted()))
+		park();
+	if (!session_)
+		return;
+	if (client_was_heard_) {
+		client_was_heard_ = false;
+		heard_at_ = now;
+	}
+	const int32_t limit = s.idle_in_transaction_timeout.load(std::memory_order_relaxed);
+	const bool client_is_due = session_->mid_message() || (replies_.empty() && !replies_.at_rest());
+	const int64_t idle = (now - std::max(since_, heard_at_)) / 1000;
+	if (limit > 0 && client_is_due && idle >= limit)
+		session_->fatal({proto::sqlstate::kIdleInTransaction,
+		                 "terminating connection due to idle-in-transaction timeout",
+		                 "The transaction was idle for " + std::to_string(idle) + " ms.",
+		                 "The limit is pgpool.idle_in_transaction_timeout or idle_in_transaction_timeout of the "
+		                 "tenant, now " +
+		                     std::to_string(limit) + " ms."});
+	else if (!client_is_due && replies_.at_rest() && !counted_parkable_)
+		end_idle_pin(idle);
 }
 
 void ServerConn::fill(control::ServerRow &row) const

@@ -5,7 +5,8 @@
 // time. The release rule lives here, in may_release(): when in doubt, the connection is closed.
 //
 // Life: Connecting -> Login (and proof of the role's and database's OIDs) -> Idle <-> Active -> Cleaning
-// -> Idle or Closing. A Closing server keeps its place in the pool until the backend has closed its end.
+// -> Idle or Closing. One that listens for parked clients (listeners.hpp) is a Listener from its login to its end,
+// and serves none. A Closing server keeps its place in the pool until the backend has closed its end.
 #pragma once
 
 #include <cstdint>
@@ -30,13 +31,14 @@ class ScramClient;
 namespace pgpool::core
 {
 
+class Listener;
 class Pool;
 class Session;
 
 class ServerConn final : public StreamOwner
 {
 public:
-	explicit ServerConn(Pool &pool);
+	explicit ServerConn(Pool &pool, Listener *listener = nullptr);
 	~ServerConn() override;
 
 	[[nodiscard]] bool dial(); // false: no socket to be had
@@ -62,6 +64,14 @@ public:
 	void interrupt();
 	void close(); // politely; the pool hears on_server_gone() when the backend is gone
 	bool try_release();
+	// Its client only listens and is at rest: see subscription.hpp.
+	bool may_park() const;
+	void park();
+	bool cannot_park();               // for a while. False: the client had to leave
+	void run(const std::string &sql); // a query of ours
+	void own_commit_seen() { commit_known_ = commit_lsn(); }
+	bool is_listener() const { return is_listener_; }
+	Listener *listener() const { return listener_; }
 	void tick(int64_t now);
 	void fill(control::ServerRow &row) const;
 
@@ -119,6 +129,7 @@ private:
 	bool rename(std::string_view error);
 	void withhold(std::string_view parameter_description);
 	void put_ours(char type, bool forward);
+	bool notification(std::string_view body);
 	bool parameter(std::string_view body);
 
 	// ---- the agent, in server_agent.cpp
@@ -134,11 +145,14 @@ private:
 	uint64_t commit_lsn();
 	void note_commit();
 	void set_pins(std::string_view pins);
+	void count_pins();
+	void tick_active(int64_t now);
 	bool pinned_too_many();
 	void end_idle_pin(int64_t idle_ms);
 	void announce_client();
 	void command_complete(std::string_view tag);
 	void finished(char status, bool forward);
+	bool client_at_rest() const;
 	bool may_release() const;
 	void release();
 	void probe();
@@ -153,6 +167,7 @@ private:
 	Pool &pool_;
 	Stream *stream_ = nullptr;
 	Session *session_ = nullptr;
+	Listener *listener_ = nullptr;
 	Replies replies_;
 	ServerStatements statements_;
 	StatementNotes notes_;
@@ -180,6 +195,7 @@ private:
 	int64_t transaction_began_ = 0;
 	int64_t query_began_ = 0;
 	int64_t heard_at_ = 0; // when the client last sent something, to a tick
+	int64_t park_again_at_ = 0;
 	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
 	uint32_t body_left_ = 0;
 	uint32_t epoch_ = 0;
@@ -190,18 +206,22 @@ private:
 	control::ServerState state_ = control::ServerState::Connecting;
 	bool body_forward_ = false;
 	bool by_tcp_ = false;
-	bool proving_ = false;    // the query for the OIDs is out
-	bool proved_ = false;     // it has the right role and database
-	bool shown_idle_ = false; // it was told that it serves nobody
-	bool applying_ = false;   // settings are on their way
-	bool holding_ = false;    // and the client waits for them
-	bool discard_ = false;    // DISCARD ALL before the next client
+	bool proving_ = false;       // the query for the OIDs is out
+	bool proved_ = false;        // it has the right role and database
+	bool shown_idle_ = false;    // it was told that it serves nobody
+	bool idle_sync_due_ = false; // by a Sync that is not answered yet
+	bool applying_ = false;      // settings are on their way
+	bool holding_ = false;       // and the client waits for them
+	bool discard_ = false;       // DISCARD ALL before the next client
 	bool discarding_ = false;
 	bool discard_failed_ = false;
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
 	bool starting_over_ = false;    // the batch is served once more as soon as the Sync is answered
 	bool withheld_due_ = false;
 	bool newly_pinned_ = false;
+	const bool is_listener_;
+	bool cannot_park_ = false;
+	bool counted_pinned_ = false, counted_parkable_ = false;
 	bool said_fatal_ = false;
 	bool interrupt_later_ = false;
 	bool client_was_heard_ = false; // since the last tick

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/engine.hpp"
+#include "core/listeners.hpp"
 #include "core/pool.hpp"
 #include "core/session.hpp"
 #include "proto/wire.hpp"
@@ -18,6 +19,13 @@
 
 namespace pgpool::core
 {
+
+namespace
+{
+
+constexpr int64_t kParkAgain = 5000000; // after a parking that failed, microseconds
+
+} // namespace
 
 void ServerConn::take_agent_slot()
 {
@@ -71,11 +79,40 @@ bool ServerConn::told(std::string_view name, std::string_view value)
 
 void ServerConn::set_pins(std::string_view pins)
 {
-	region::Atomic<int32_t> &pinned = pool_.counters().pinned;
-	if (pins_.empty() != pins.empty())
-		pinned.store(pinned.load() + (pins.empty() ? -1 : 1));
-	newly_pinned_ |= pins_.empty() && !pins.empty();
 	pins_ = pins;
+	count_pins();
+}
+
+// A client that only listens can be parked, and so takes no server from the others for long.
+void ServerConn::count_pins()
+{
+	const bool pinned = !pins_.empty();
+	const bool parkable = pins_ == "LISTEN" && agent_ && session_ && !session_->session_mode() && !cannot_park_;
+	newly_pinned_ |= (pinned && !parkable) && !(counted_pinned_ && !counted_parkable_);
+	region::PoolCounters &c = pool_.counters();
+	c.pinned.store(c.pinned.load() + pinned - std::exchange(counted_pinned_, pinned));
+	c.parkable.store(c.parkable.load() + parkable - std::exchange(counted_parkable_, parkable));
+}
+
+bool ServerConn::may_park() const
+{
+	return counted_parkable_ && session_ && !holding_ && client_at_rest() && session_->may_park();
+}
+
+void ServerConn::park()
+{
+	if (pool_.engine().listeners().find(*session_).unavailable())
+		cannot_park();
+	else
+		session_->park();
+}
+
+bool ServerConn::cannot_park()
+{
+	park_again_at_ = pool_.engine().now() + kParkAgain;
+	cannot_park_ = true;
+	count_pins();
+	return !(replies_.at_rest() && pinned_too_many());
 }
 
 // Asked at the end of each transaction. Clients that keep a server must leave some to the others.
@@ -140,7 +177,7 @@ void ServerConn::identify(const Session *session)
 // at each release: most servers serve the next client at once.
 void ServerConn::show_idle()
 {
-	shown_idle_ = true;
+	shown_idle_ = idle_sync_due_ = true;
 	send_sync();
 }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/engine.hpp"
+#include "core/listeners.hpp"
 #include "core/pool.hpp"
 #include "core/session.hpp"
 #include "proto/md5.hpp"
@@ -44,7 +45,13 @@ void ServerConn::send_startup()
 	w.string("application_name").string("pgpool");
 	// Idle servers are pgpool's business, not idle_session_timeout's.
 	w.string("idle_session_timeout").string("0");
-	take_agent_slot();
+	if (listener_) {
+		// Notifications come as its clients expect them, and nothing ends its work.
+		w.string("client_encoding").string(listener_->encoding());
+		w.string("statement_timeout").string("0").string("lock_timeout").string("0");
+	} else {
+		take_agent_slot();
+	}
 	if (agent_slot_ != kNoSlot)
 		w.string("pgpool.agent").string(std::to_string(agent_slot_));
 	w.u8(0);
@@ -270,6 +277,7 @@ void ServerConn::login_failed(const proto::Error &why)
 	if (gone_ || state_ == ServerState::Closing)
 		return;
 	session_ = nullptr;
+	our_error_ = why;
 	pool_.on_server_failed(this, why);
 	end();
 }

@@ -2,10 +2,13 @@
 #include "core/server.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/engine.hpp"
+#include "core/listeners.hpp"
 #include "core/pool.hpp"
 #include "core/session.hpp"
+#include "core/subscription.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -28,17 +31,23 @@ constexpr int64_t kClosingTime = 1000000;  // until a place is given up although
 // The heart: see the design, "when a server may be released". Nothing here is ever weakened.
 bool ServerConn::may_release() const
 {
-	return replies_.at_rest()                                             // (a), (b)
-	       && stash_.empty() && body_left_ == 0                           // (c) unread from the server
-	       && stream_->unsent() == 0                                      // (c) unsent to the server
-	       && session_->stream()->unsent() == 0                           // (c) unsent to the client
-	       && !session_->mid_message()                                    // (d)
-	       && !session_->pinned() && pins_.empty() && !foreign_identity_; // (f); (e): kill() is synchronous
+	return client_at_rest() && pins_.empty();
+}
+
+// All of the rule but what the agent says.
+bool ServerConn::client_at_rest() const
+{
+	return replies_.at_rest()                            // (a), (b)
+	       && stash_.empty() && body_left_ == 0          // (c) unread from the server
+	       && stream_->unsent() == 0                     // (c) unsent to the server
+	       && session_->stream()->unsent() == 0          // (c) unsent to the client
+	       && !session_->mid_message()                   // (d)
+	       && !session_->pinned() && !foreign_identity_; // (f); (e): kill() is synchronous
 }
 
 bool ServerConn::try_release()
 {
-	if (!session_ || holding_ || session_->login())
+	if (!session_ || holding_ || session_->login() || session_->handover())
 		return false;
 	if (session_->leaving_ && replies_.empty() && session_->stream()->unsent() == 0) {
 		session_->close(true);
@@ -50,8 +59,11 @@ bool ServerConn::try_release()
 		probe();
 		return false;
 	}
-	if (!may_release())
+	if (!may_release()) {
+		if (may_park() && pool_.wanted())
+			park();
 		return false;
+	}
 	release();
 	return true;
 }
@@ -209,8 +221,11 @@ void ServerConn::close()
 	if (gone_ || state_ == ServerState::Closing)
 		return;
 	deadline_ = pool_.engine().now() + kClosingTime;
-	const bool can_say_goodbye = state_ == ServerState::Idle || state_ == ServerState::Cleaning;
+	const bool can_say_goodbye =
+	    state_ == ServerState::Idle || state_ == ServerState::Cleaning || state_ == ServerState::Listener;
 	set_state(ServerState::Closing);
+	if (Listener *listener = std::exchange(listener_, nullptr))
+		listener->on_lost(our_error_);
 	stash_.clear();
 	if (can_say_goodbye && replies_.empty() && stream_->unsent() == 0) {
 		std::string out;
@@ -255,14 +270,19 @@ void ServerConn::on_closed(const char *why)
 	session_ = nullptr;
 	const bool in_transaction = !replies_.at_rest();
 	const bool unused = holding_ && applying_;
+	const bool was_pinned = !pins_.empty(); // what the client had there is lost
 	end();
 	if (!session)
 		return;
+	if (session->subscription() && session->subscription()->taken_over()) {
+		session->on_own_server_gone(params_);
+		return;
+	}
 	if (unused && !session->session_mode()) {
 		session->on_server_died_unused();
 		return;
 	}
-	if (!in_transaction && !session->session_mode() && !session->pinned()) {
+	if (!in_transaction && !session->session_mode() && !session->pinned() && !was_pinned) {
 		// It died between two transactions: the client keeps its connection.
 		session->params() = params_;
 		session->on_server_died_at_rest();
@@ -277,6 +297,8 @@ void ServerConn::end()
 	if (gone_)
 		return;
 	gone_ = true;
+	if (Listener *listener = std::exchange(listener_, nullptr))
+		listener->on_lost(our_error_);
 	set_pins("");
 	free_agent_slot();
 	stream_->close(false);

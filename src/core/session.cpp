@@ -8,6 +8,7 @@
 #include "core/login.hpp"
 #include "core/pool.hpp"
 #include "core/server.hpp"
+#include "core/subscription.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -112,6 +113,11 @@ void Session::process(const char *data, size_t size)
 {
 	const char *p = data;
 	const char *end = data + size;
+	if (server_ && subscription_) {
+		stash(p, end);
+		come_back();
+		return;
+	}
 	if (server_) {
 		forward(p, end);
 		return;
@@ -210,6 +216,11 @@ void Session::acquire(const char *p, const char *end)
 		return;
 	}
 	since_ = engine_.now();
+	if (subscription_) {
+		stash(p, end);
+		come_back();
+		return;
+	}
 	forward(p, end);
 }
 
@@ -239,6 +250,10 @@ void Session::on_applied()
 {
 	if (login_) {
 		login_->on_prepared();
+		return;
+	}
+	if (subscription_) {
+		come_back();
 		return;
 	}
 	holding_ = false;
@@ -577,6 +592,12 @@ void Session::check_timeouts(int64_t now)
 	const region::PoolSettings &s = pool_->settings();
 	const bool keeps_server = server_ && session_mode_ && server_->replies().at_rest();
 	const int64_t idle_ms = (now - (keeps_server ? std::max(since_, server_->since()) : since_)) / 1000;
+	const int32_t write_limit = engine_.settings().write_timeout;
+	const int64_t blocked = server_ ? 0 : stream_->blocked_since(); // by notifications
+	if (blocked > 0 && write_limit > 0 && (now - blocked) / 1000 >= write_limit) {
+		close(false);
+		return;
+	}
 	if (!server_ && !unnamed_text_.empty() && idle_ms >= kIdleBeforeShared)
 		share_unnamed();
 	if ((!server_ || keeps_server) && !wait_hook.linked) {
@@ -665,6 +686,7 @@ void Session::close(bool flush)
 	dead_ = true;
 	if (wait_hook.linked)
 		pool_->stop_waiting(this);
+	subscription_.reset();
 	if (ServerConn *server = server_) {
 		server->client_gone();
 		server_ = nullptr;
@@ -696,7 +718,7 @@ void Session::fill(control::ClientRow &row) const
 	else if (leaving_)
 		row.state = ClientState::Closing;
 	else if (!server_)
-		row.state = ClientState::Idle;
+		row.state = subscription_ ? ClientState::Listening : ClientState::Idle;
 	else if (server_->replies().empty())
 		row.state = server_->replies().at_rest() ? ClientState::Idle : ClientState::IdleInTransaction;
 	else

@@ -27,6 +27,7 @@ class Engine;
 class Login;
 class Pool;
 class ServerConn;
+class Subscription;
 
 class Session final : public StreamOwner
 {
@@ -70,6 +71,18 @@ public:
 	void on_replies();
 	void on_settled(); // replies came that a name waited for
 	ClientStatements &statements() { return statements_; }
+
+	// ---- for its subscription, in session_listening.cpp
+	void park(); // it only listens: it can do without its server
+	void on_park_failed();
+	void on_parked(bool release);
+	void on_came_back(std::string notifications);
+	void on_return_failed();
+	void on_own_server_gone(const Params &params); // its last settings; the listener has taken over
+	void drop_server();
+	Subscription *subscription() const { return subscription_.get(); }
+	bool may_park() const;
+	bool handover() const; // its server works for the subscription
 
 	// ---- for the engine
 	void fatal(const proto::Error &error);
@@ -117,6 +130,8 @@ private:
 	void stash(const char *p, const char *end) { inbuf_.assign(p, static_cast<size_t>(end - p)); }
 	void leave();
 	void retry(const char *p, const char *end);
+	void come_back();
+	void resume();
 
 	// ---- statements, in session_statements.cpp
 	enum class Rewrite { Verbatim, More, Settle, Done };
@@ -155,6 +170,7 @@ private:
 	Engine &engine_;
 	Stream *stream_;
 	std::unique_ptr<Login> login_;
+	std::unique_ptr<Subscription> subscription_; // it is parked, or about to be, or comes back
 	Pool *pool_ = nullptr;
 	ServerConn *server_ = nullptr;
 	Params params_;

@@ -150,8 +150,8 @@ struct AuthAnswer {
 
 // ---- lists for the views --------------------------------------------------------------------------
 
-enum class ClientState : uint32_t { Login = 0, Idle, Waiting, Active, IdleInTransaction, Closing };
-enum class ServerState : uint32_t { Connecting = 0, Login, Idle, Active, Cleaning, Closing };
+enum class ClientState : uint32_t { Login = 0, Idle, Waiting, Active, IdleInTransaction, Closing, Listening };
+enum class ServerState : uint32_t { Connecting = 0, Login, Idle, Active, Cleaning, Closing, Listener };
 
 struct ClientRow {
 	uint64_t id;        // worker number * 2^48 + serial number

@@ -64,8 +64,9 @@ struct Values {
 	void time(int64 us) { put(TimestampTzGetDatum(us - kEpochShift), us == 0); }
 };
 
-const char *const kClientStates[] = {"login", "idle", "waiting", "active", "idle in transaction", "closing"};
-const char *const kServerStates[] = {"connecting", "login", "idle", "active", "cleaning", "closing"};
+const char *const kClientStates[] = {"login",   "idle",     "waiting", "active", "idle in transaction",
+                                     "closing", "listening"};
+const char *const kServerStates[] = {"connecting", "login", "idle", "active", "cleaning", "closing", "listener"};
 
 template <size_t N> const char *name_of(const char *const (&names)[N], uint32 value)
 {

@@ -66,7 +66,7 @@ bool pool_busy(uint32 i)
 {
 	for (uint32 w = 0; w < header().workers; w++) {
 		region::PoolCounters &c = region_view.pool_counters(i, w);
-		if (c.clients.load() || c.open.load() || c.waiting.load())
+		if (c.clients.load() || c.open.load() || c.waiting.load() || c.listeners.load())
 			return true;
 	}
 	return false;

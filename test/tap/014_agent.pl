@@ -39,7 +39,7 @@ sql("CREATE ROLE app LOGIN PASSWORD 'secret'", 'CREATE ROLE other', 'GRANT other
 my ($one, $two) = map { connect_as($node, user => 'app', password => 'secret') } 1 .. 2;
 sub pinned
 {
-	return $admin->value("SELECT coalesce(string_agg(pinned, ' & '), '') FROM pgpool.stat_clients() WHERE role = 'app' AND pinned IS NOT NULL");
+	return $admin->value("SELECT coalesce(string_agg(coalesce(pinned, 'LISTEN'), ' & '), '') FROM pgpool.stat_clients() WHERE role = 'app' AND (pinned IS NOT NULL OR state = 'listening')");
 }
 
 # ---- pins, exact in both directions: after each statement, the reasons

@@ -10,6 +10,8 @@
 //   ALTER cN.x changes the catalog that all backends share. Afterwards SHAPE x, if it was parsed before, is
 //   refused as a stale plan, until it is parsed anew; TYPES x gives the version that it was parsed with.
 //   FORGET cN.x is a function that runs DEALLOCATE ALL, unseen. PIN reason is what the agent would tell of.
+//   LISTEN channel | UNLISTEN channel | UNLISTEN * | NOTIFY channel, 'payload' | SELECT pg_listening_channels(), as in
+//   PostgreSQL: at commit, in one order for all backends of a database.
 // Longer than a header should be: the language of the simulator and its model are one thing.
 #pragma once
 
@@ -19,6 +21,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -39,6 +42,19 @@ struct Catalog {
 	int version = 1;
 	int forgotten = 0; // how often statements were taken away unseen
 	std::function<void()> changed;
+	struct Notification {
+		uint32_t database;
+		int32_t pid;
+		std::string channel, payload;
+	};
+	std::vector<Notification> notifications; // of all commits
+	struct Listening {
+		int client; // by its own command
+		bool begins;
+		std::string channel;
+		size_t from; // of `notifications`
+	};
+	std::vector<Listening> listening;
 };
 
 class Backend
@@ -58,6 +74,7 @@ public:
 	bool deaf = false;         // to cancel requests and to the end of the stream
 	std::string refused_value; // of a setting
 	const char *refused_with = "22023";
+	bool refuses_notify = false;
 	bool agent = false;           // pgpool's library is in it, and reports every setting
 	bool dead = false;            // it closed its end
 	std::vector<std::string> log; // commands that it executed
@@ -115,6 +132,8 @@ public:
 			return false;
 		if (phase_ == Phase::Startup)
 			return startup();
+		if (phase_ == Phase::Ready && at_rest() && !open_ && hear())
+			return true;
 		if (in_.size() < 5)
 			return false;
 		const uint32_t length = pgpool::proto::load32(&in_[1]);
@@ -424,6 +443,12 @@ private:
 
 	void ready()
 	{
+		if (block_ == 'I')
+			hear();
+		const std::string pins =
+		    pin_ + (pin_.empty() || channels_.empty() ? "" : ", ") + (channels_.empty() ? "" : "LISTEN");
+		if (agent && pins != reported_pins_)
+			pgpool::proto::append_parameter(out, "pgpool.pins", reported_pins_ = pins);
 		for (const auto &s : now_) {
 			const bool by_itself = is_reported(s.first);
 			const bool is_default = agent && !by_itself && s.second == defaults[s.first];
@@ -446,6 +471,8 @@ private:
 	void close_implicit()
 	{
 		if (block_ == 'I') {
+			if (open_)
+				commit_notify();
 			open_ = false;
 			portals_.clear();
 		}
@@ -454,6 +481,7 @@ private:
 	{
 		if (open_)
 			now_ = saved_;
+		forget_notify();
 		if (block_ != 'I')
 			block_ = 'E';
 		else
@@ -469,13 +497,19 @@ private:
 		return Result::Failed;
 	}
 
-	// The client that a command names: from one to another only at rest.
-	void claim(const std::string &sql)
+	// The client that a command names; 0 = none.
+	static int sender(const std::string &sql)
 	{
 		const size_t at = sql.find(" c");
-		if (at == std::string::npos || !isdigit(static_cast<unsigned char>(sql[at + 2])))
+		return at == std::string::npos || !isdigit(static_cast<unsigned char>(sql[at + 2])) ? 0 : atoi(&sql[at + 2]);
+	}
+
+	// From one client to another only at rest.
+	void claim(const std::string &sql)
+	{
+		const int client = sender(sql);
+		if (client == 0)
 			return;
-		const int client = atoi(&sql[at + 2]);
 		if (client != owner_ && owner_ >= 0 && (block_ != 'I' || touched_ || skipping_ || copying_))
 			note("a server not at rest went from client " + std::to_string(owner_) + " to " + std::to_string(client) +
 			     " (" + block_ + (touched_ ? ", no Sync yet" : "") + (skipping_ ? ", skipping" : "") +
@@ -514,6 +548,8 @@ private:
 			return fail("25P02", "current transaction is aborted");
 		if (word == "SELECT" && a == "d.oid,")
 			return identity();
+		if (word == "SELECT" && (a == "pg_listening_channels()" || a == "pg_catalog.pg_listening_channels()"))
+			return listening();
 		if (word == "SELECT" && a.substr(0, 21) == "pg_catalog.set_config")
 			return set_config(sql);
 		if (word == "SELECT" || word == "SHOW") {
@@ -544,10 +580,10 @@ private:
 			die();
 			return Result::Failed;
 		}
-		return more_statements(word, a, b);
+		return more_statements(sql, word, a, b);
 	}
 
-	Result more_statements(const std::string &word, std::string a, const std::string &b)
+	Result more_statements(const std::string &sql, const std::string &word, std::string a, const std::string &b)
 	{
 		if (word == "COPYIN") {
 			copying_ = true;
@@ -562,6 +598,8 @@ private:
 			out += message('c');
 			return done("COPY " + b);
 		}
+		if (word == "SET" && (a == "LOCAL" || a == "TRANSACTION"))
+			return done("SET");
 		if (word == "SET") {
 			if (b == "bad")
 				return fail(refused_with, "invalid value");
@@ -575,13 +613,24 @@ private:
 			return done("RESET");
 		}
 		if (word == "PIN") {
-			pgpool::proto::append_parameter(out, "pgpool.pins", a == "off" ? "" : a);
+			pin_ = a == "off" ? "" : a;
 			return done("PIN");
 		}
-		return statements_about_statements(word, a == "PREPARE" ? b : a);
+		if (word == "LISTEN" || word == "UNLISTEN") {
+			to_listen_.push_back({sender(sql), word == "LISTEN", unquoted(a), 0});
+			return done(word);
+		}
+		if (word == "NOTIFY") {
+			if (refuses_notify)
+				return fail("54000", "too many notifications in the NOTIFY queue");
+			const std::string channel = unquoted(a.substr(0, a.find(',')));
+			to_notify_.push_back({database_oid, pid, channel, b.size() > 2 ? b.substr(1, b.size() - 2) : ""});
+			return done("NOTIFY");
+		}
+		return statements_about_statements(sql, word, a == "PREPARE" ? b : a);
 	}
 
-	Result statements_about_statements(const std::string &word, std::string a)
+	Result statements_about_statements(const std::string &sql, const std::string &word, std::string a)
 	{
 		if (word == "SHAPE" || word == "TYPES") {
 			if (!extended_)
@@ -598,6 +647,7 @@ private:
 		if (word == "DISCARD" && block_ != 'I')
 			return fail("25001", "DISCARD ALL cannot run inside a transaction block");
 		if (word == "DISCARD") {
+			to_listen_.push_back({sender(sql), false, "*", 0});
 			now_ = defaults;
 			if (model_) // the default is what pgpool sent at its login
 				now_["application_name"] = "pgpool";
@@ -651,10 +701,67 @@ private:
 		const bool kept = commit && block_ != 'E';
 		if (!kept && open_)
 			now_ = saved_;
+		if (kept)
+			commit_notify();
+		forget_notify();
 		block_ = 'I';
 		open_ = false;
 		portals_.clear();
 		return done(kept ? "COMMIT" : "ROLLBACK");
+	}
+
+	// ---- notifications
+
+	static std::string unquoted(const std::string &name)
+	{
+		return name.size() > 1 && name[0] == '"' ? name.substr(1, name.size() - 2) : name;
+	}
+
+	void commit_notify()
+	{
+		hear(); // what was before is under the old ones
+		for (Catalog::Listening &l : to_listen_) {
+			l.from = heard_ = catalog->notifications.size();
+			if (l.begins)
+				channels_.insert(l.channel);
+			else if (l.channel == "*")
+				channels_.clear();
+			else
+				channels_.erase(l.channel);
+			if (l.client > 0)
+				catalog->listening.push_back(l);
+		}
+		for (const Catalog::Notification &n : to_notify_)
+			catalog->notifications.push_back(n);
+		forget_notify();
+	}
+	void forget_notify()
+	{
+		to_listen_.clear();
+		to_notify_.clear();
+	}
+	// True: there were some.
+	bool hear()
+	{
+		bool any = false;
+		if (model_)
+			return any; // what it hears depends on all clients
+		for (; !channels_.empty() && heard_ < catalog->notifications.size(); heard_++) {
+			const Catalog::Notification &n = catalog->notifications[heard_];
+			if (n.database != database_oid || channels_.count(n.channel) == 0)
+				continue;
+			Writer(out).begin('A').u32(static_cast<uint32_t>(n.pid)).string(n.channel).string(n.payload).end();
+			any = true;
+		}
+		return any;
+	}
+	Result listening()
+	{
+		if (!extended_)
+			row_description();
+		for (const std::string &c : channels_)
+			row(c);
+		return done("SELECT " + std::to_string(channels_.size()));
 	}
 
 	static std::string literal(const std::string &sql, size_t &at)
@@ -750,6 +857,11 @@ private:
 	};
 
 	Phase phase_ = Phase::Startup;
+	std::set<std::string> channels_;
+	std::vector<Catalog::Listening> to_listen_; // when the transaction commits
+	std::vector<Catalog::Notification> to_notify_;
+	size_t heard_ = 0; // notifications
+	std::string pin_, reported_pins_;
 	std::string in_;
 	std::map<std::string, Prepared> statements_;
 	std::map<std::string, Portal> portals_;

@@ -16,6 +16,7 @@ inline bool Backend::startup()
 	pgpool::proto::Error error;
 	if (!pgpool::proto::read_startup(in_, s, error))
 		note("a startup packet that cannot be read");
+	agent = agent && in_.find("pgpool.agent") != std::string::npos;
 	in_.clear();
 	for (const auto &setting : s.settings)
 		defaults[canonical(setting.first)] = setting.second;

@@ -354,6 +354,9 @@ public:
 			claim("active", c.active.load());
 			claim("idle", c.idle.load());
 			claim("waiting", c.waiting.load());
+			claim("pinned", c.pinned.load());
+			claim("parkable", c.parkable.load());
+			claim("listeners", c.listeners.load());
 			claim("worker.clients", view.worker(w).clients.load());
 			claim("worker.servers", view.worker(w).servers.load());
 			claim("tenant.clients", view.tenant_counters(0, w).clients.load());
@@ -594,6 +597,10 @@ inline std::string summary(const std::vector<Message> &all)
 		if (m.type == 'E') {
 			const pgpool::proto::Error e = pgpool::proto::read_error(m.body);
 			s += (m.body.substr(1, 5) == "FATAL" ? ":FATAL:" : ":") + e.sqlstate;
+		}
+		if (m.type == 'A') {
+			const std::string channel = m.body.c_str() + 4;
+			s += ":" + channel + "=" + (m.body.c_str() + 5 + channel.size());
 		}
 		if (m.type == 'S')
 			s += ":" + std::string(m.body.c_str()) + "=" + (m.body.c_str() + strlen(m.body.c_str()) + 1);

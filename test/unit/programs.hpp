@@ -35,6 +35,7 @@ public:
 
 	Settings settings;
 	std::deque<std::string> chunks;
+	bool listens = false; // it uses LISTEN and NOTIFY
 
 	void make()
 	{
@@ -49,7 +50,7 @@ public:
 		chunks.push_back(startup_packet(parameters));
 		wait();
 		fond_of_statements_ = chance(40);
-		for (uint64_t i = pick(1, 12); i > 0; i--)
+		for (uint64_t i = pick(1, listens ? 30 : 12); i > 0; i--)
 			add_step();
 	}
 	void end()
@@ -72,8 +73,26 @@ private:
 			wait();
 	}
 
+	std::string notification()
+	{
+		const std::string channel = chance(50) ? "news" : "more";
+		switch (pick(0, 5)) {
+		case 0:
+			return "UNLISTEN " + (chance(50) ? "*" : channel) + tag();
+		case 1:
+		case 2:
+			return "LISTEN " + channel + tag();
+		default: {
+			const std::string t = tag();
+			return "NOTIFY " + channel + ", '" + t.substr(1) + "'" + t;
+		}
+		}
+	}
+
 	std::string statement()
 	{
+		if (listens && chance(30))
+			return notification();
 		switch (pick(0, 13)) {
 		case 0:
 			return "FAIL" + tag();
@@ -187,6 +206,10 @@ private:
 
 	void add_step()
 	{
+		if (listens && chance(60)) {
+			put(query(chance(80) ? notification() : statement() + ";" + notification()));
+			return;
+		}
 		if (fond_of_statements_ && chance(60)) {
 			if (chance(25))
 				add_deallocate();

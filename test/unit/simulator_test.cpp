@@ -39,6 +39,8 @@ struct Client {
 	int lone_changes = 0;   // of the catalog and of what was forgotten, when it was sent
 	std::string sent_to_it; // not yet whole messages
 	std::vector<std::string> expected, got;
+	size_t next_notification = 0, next_listening = 0; // in the catalog: what it has not heard, what is not yet so
+	std::set<std::string> channels;
 	std::string key;
 	int32_t key_pid = 0;
 	bool greeted = false;
@@ -72,9 +74,11 @@ public:
 		slow_ = chance(40);
 		if (slow_)
 			world_.server_room = 0;
-		world_.prepare_backend = [this, starts = chance(20), agents = chance(40)](Backend &b) {
-			b.agent = agents;
-			if (starts && chance(30))
+		agent_ = chance(50);
+		refuses_ = chance(20);
+		world_.prepare_backend = [this](Backend &b) {
+			b.agent = agent_;
+			if (refuses_ && !finishing_ && chance(30))
 				b.refuse = {"57P03", "the database system is starting up", "", ""};
 		};
 		accepted_.resize(world_.nodes.size());
@@ -95,6 +99,14 @@ public:
 	}
 
 	uint64_t events() const { return events_; }
+	uint64_t heard() const { return heard_; }
+	uint64_t handovers() const
+	{
+		uint64_t n = 0;
+		for (const Catalog::Notification &m : world_.catalog->notifications)
+			n += m.channel.substr(0, 8) == "_pgpool_";
+		return n;
+	}
 	void print_trace() const
 	{
 		for (const std::string &line : trace_)
@@ -132,6 +144,7 @@ private:
 		c.session = uint64_t{node} << 48 | ++accepted_[node];
 		if (slow_)
 			c.stream->room = 0;
+		c.program.listens = agent_ && chance(80);
 		c.program.make();
 		c.model.be_model(c.program.settings);
 	}
@@ -270,9 +283,15 @@ private:
 				greeting(c, m);
 				continue;
 			}
+			// Nothing can listen for it, and others keep their servers, too.
+			c.may_cut |= refuses_ && pgpool::proto::read_error(m.body).sqlstate == "53400";
 			if (m.type == 'E' && m.body.substr(0, 6) == "SFATAL" && (c.may_cut || c.gone)) {
 				note("client " + std::to_string(c.id) + " is told " + printable(m.body));
 				return;
+			}
+			if (m.type == 'A') {
+				hear(c, m);
+				continue;
 			}
 			c.got.push_back(token(m));
 			if (getenv("SIM_TRACE"))
@@ -293,6 +312,43 @@ private:
 				     (world_.log.empty() ? "" : ": " + world_.log.back()));
 			c.gone = true;
 		}
+	}
+
+	// The next notification that it must hear: each of a channel that it listens to when the other commits.
+	const Catalog::Notification *due(Client &c)
+	{
+		const Catalog &all = *world_.catalog;
+		for (; c.next_notification < all.notifications.size(); c.next_notification++) {
+			for (; c.next_listening < all.listening.size(); c.next_listening++) {
+				const Catalog::Listening &l = all.listening[c.next_listening];
+				if (l.from > c.next_notification)
+					break;
+				if (l.client != c.id)
+					continue;
+				if (l.begins)
+					c.channels.insert(l.channel);
+				else if (l.channel == "*")
+					c.channels.clear();
+				else
+					c.channels.erase(l.channel);
+			}
+			const Catalog::Notification &n = all.notifications[c.next_notification];
+			if (c.channels.count(n.channel) != 0)
+				return &n;
+		}
+		return nullptr;
+	}
+
+	void hear(Client &c, const Message &m)
+	{
+		const Catalog::Notification *n = due(c);
+		const std::string channel = m.body.c_str() + 4, payload = m.body.c_str() + 5 + channel.size();
+		note("client " + std::to_string(c.id) + " hears " + channel + " " + payload);
+		if (!n || n->channel != channel || n->payload != payload)
+			fail("client " + std::to_string(c.id) + " hears " + channel + " " + payload + ", not " +
+			     (n ? n->channel + " " + n->payload : "nothing"));
+		c.next_notification++;
+		heard_++;
 	}
 
 	void greeting(Client &c, const Message &m)
@@ -402,7 +458,7 @@ private:
 			break;
 		case 4:
 			if (chance(30)) {
-				world_.tick(static_cast<int64_t>(pick(1, 100)));
+				world_.tick(static_cast<int64_t>(pick(1, agent_ && chance(20) ? 1200 : 100)));
 				note("tick");
 			}
 			break;
@@ -494,9 +550,7 @@ private:
 	void finish()
 	{
 		world_.server_room = SIZE_MAX;
-		world_.prepare_backend = [agents = world_.backends.empty() || world_.backends[0]->agent](Backend &b) {
-			b.agent = agents;
-		};
+		finishing_ = true;
 		for (auto &c : clients_) {
 			c->program.end();
 		}
@@ -520,6 +574,8 @@ private:
 				     state(*c));
 			if (c->gone)
 				continue;
+			if (const Catalog::Notification *n = due(*c))
+				fail("client " + std::to_string(c->id) + " has not heard " + n->channel + " " + n->payload);
 			c->gone = true;
 			c->stream->from_peer += message('X');
 			c->stream->peer_eof = true;
@@ -563,7 +619,11 @@ private:
 	std::set<int32_t> dying_;
 	std::string problem_;
 	uint64_t events_ = 0;
+	uint64_t heard_ = 0;
 	bool kills_ = false, slow_ = false;
+	bool agent_ = false; // it is in the backends
+	bool finishing_ = false;
+	bool refuses_ = false; // some backends do not let us in
 };
 
 uint64_t number(const char *variable, uint64_t otherwise)
@@ -575,13 +635,15 @@ uint64_t number(const char *variable, uint64_t otherwise)
 TEST(Simulator, EveryClientGetsWhatABackendOfItsOwnWouldAnswer)
 {
 	const uint64_t first = number("SIM_SEED", 1), schedules = number("SIM_SCHEDULES", 2000);
-	uint64_t events = 0, run = 0;
+	uint64_t events = 0, heard = 0, handovers = 0, run = 0;
 	int failures = 0;
 	for (uint64_t seed = first; seed < first + schedules && failures < 3; seed++) {
 		run++;
 		Simulator simulator(seed);
 		const std::string problem = simulator.run();
 		events += simulator.events();
+		heard += simulator.heard();
+		handovers += simulator.handovers();
 		if (problem.empty())
 			continue;
 		failures++;
@@ -589,8 +651,9 @@ TEST(Simulator, EveryClientGetsWhatABackendOfItsOwnWouldAnswer)
 		if (schedules == 1 || failures == 1)
 			simulator.print_trace();
 	}
-	printf("[ simulator ] %llu schedules, %llu events\n", static_cast<unsigned long long>(run),
-	       static_cast<unsigned long long>(events));
+	printf("[ simulator ] %llu schedules, %llu events, %llu notifications heard, %llu handovers\n",
+	       static_cast<unsigned long long>(run), static_cast<unsigned long long>(events),
+	       static_cast<unsigned long long>(heard), static_cast<unsigned long long>(handovers));
 }
 
 } // namespace

@@ -1,0 +1,114 @@
+// Servers that listen for clients which have none: LISTEN without a server of one's own.
+//
+// A Listener is one server of this worker in one database, with one client_encoding. It subscribes to the channels of
+// all clients that are parked on it (subscription.hpp) and hands each notification to those who listen to its channel,
+// in the order in which it comes and as the backend wrote it. It is opened for the first client, by that client's pool
+// and role, takes no place of the pool but one of pgpool.max_server_connections, and is closed when nobody has been
+// parked for a while. When it is lost, its clients are: they may have missed something.
+// Owns who is parked and which channels its server has. Must not know SQL beyond LISTEN and UNLISTEN, nor how a client
+// comes and goes.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "proto/message.hpp"
+
+namespace pgpool::core
+{
+
+class Engine;
+class Pool;
+class ServerConn;
+class Session;
+class Subscription;
+
+// What a NotificationResponse says.
+struct Notification {
+	int32_t pid = 0;
+	std::string_view channel, payload;
+	std::string_view bytes; // the whole message
+	explicit Notification(std::string_view body);
+};
+
+class Listener
+{
+public:
+	Listener(Engine &engine, std::string encoding) : engine_(engine), encoding_(std::move(encoding)) {}
+	Listener(const Listener &) = delete;
+	Listener &operator=(const Listener &) = delete;
+
+	// ---- for subscriptions
+	// It could not be opened a moment ago.
+	bool unavailable() const;
+	// From its beginning to its end; the channels come later.
+	void attach(Subscription *s);
+	// Hears on_subscribed() or on_listener_lost(), perhaps at once.
+	void subscribe(Subscription *s);
+	void detach(Subscription *s);
+	// `s` hears on_marker() when that notification comes by.
+	void expect(Subscription *s);
+	void forget(Subscription *s);
+
+	// ---- for its server
+	const std::string &encoding() const { return encoding_; }
+	void on_ready(); // logged in
+	void on_notification(const Notification &n);
+	void on_round(const proto::Error &error); // a query of ours is done; no SQLSTATE: without an error
+	void flush();                             // what the clients were given
+	void on_lost(const proto::Error &why);
+
+	// ---- for the engine
+	void tick(int64_t now);
+	bool close_unused(); // true: it was
+	bool unused() const { return !server_ && subscriptions_.empty() && !unavailable(); }
+
+private:
+	struct Channel {
+		uint64_t round; // in which the server is asked for it
+		std::map<uint64_t, Subscription *> subscribers;
+	};
+
+	bool open(Pool &pool);
+	void run(const std::string &sql);
+	void tell_subscribed();
+
+	Engine &engine_;
+	const std::string encoding_;
+	ServerConn *server_ = nullptr;
+	bool ready_ = false;
+	uint64_t sent_ = 0, done_ = 0; // rounds
+	std::unordered_map<std::string, Channel> channels_;
+	std::map<uint64_t, Subscription *> subscriptions_; // by the client's id, so that the order is always the same
+	std::unordered_map<std::string, Subscription *> expected_;
+	std::vector<uint64_t> touched_; // clients that were given something since the last flush()
+	int64_t unused_since_ = 0;
+	int64_t retry_at_ = 0;
+};
+
+// Those of a worker.
+class Listeners
+{
+public:
+	explicit Listeners(Engine &engine) : engine_(engine) {}
+	Listener &find(Session &session);
+	void tick(int64_t now);
+	uint32_t close_unused(uint32_t database_oid);
+	// The channel of the markers: nobody can guess it, so no client listens to it or notifies it.
+	const std::string &marker_channel();
+	std::string next_marker() { return std::to_string(next_marker_++); }
+
+private:
+	Engine &engine_;
+	std::map<std::pair<uint32_t, std::string>, std::unique_ptr<Listener>> all_; // by database and encoding
+	std::string marker_channel_;
+	uint64_t next_marker_ = 1;
+};
+
+} // namespace pgpool::core

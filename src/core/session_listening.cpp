@@ -1,0 +1,104 @@
+// A client that listens without a server of its own: see session.hpp and subscription.hpp.
+//
+// Owns what becomes of the client and of its server at each end of a handover; the steps between are the
+// subscription's. What the client sends meanwhile is in inbuf_.
+#include <utility>
+
+#include "core/engine.hpp"
+#include "core/listeners.hpp"
+#include "core/pool.hpp"
+#include "core/server.hpp"
+#include "core/session.hpp"
+#include "core/subscription.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+bool Session::handover() const
+{
+	return subscription_ && subscription_->busy();
+}
+
+bool Session::may_park() const
+{
+	return !subscription_ && !login_ && !leaving_ && !holding_ && !settling_ && inbuf_.empty();
+}
+
+void Session::park()
+{
+	subscription_ = std::make_unique<Subscription>(*this, engine_.listeners().find(*this));
+	holding_ = true;
+	subscription_->park();
+}
+
+// What came meanwhile is served, as if it came now.
+void Session::resume()
+{
+	holding_ = false;
+	std::string all = std::move(inbuf_);
+	inbuf_.clear();
+	stream_->read(true);
+	if (!all.empty())
+		process(all.data(), all.size());
+}
+
+void Session::on_park_failed()
+{
+	subscription_.reset();
+	if (server_->cannot_park())
+		resume();
+}
+
+// `release`: this is no event of the server, which would look by itself whether it can be released.
+void Session::on_parked(bool release)
+{
+	if (!server_)
+		on_released();
+	if (dead_)
+		return;
+	resume();
+	if (release && !dead_ && server_ && !handover())
+		server_->try_release();
+}
+
+// The client's message is in inbuf_, and the server has its settings.
+void Session::come_back()
+{
+	holding_ = true;
+	subscription_->come_back();
+}
+
+void Session::on_came_back(std::string notifications)
+{
+	subscription_.reset();
+	server_->own_commit_seen();
+	reply(notifications);
+	on_applied();
+}
+
+void Session::on_return_failed()
+{
+	if (server_)
+		drop_server();
+	resume();
+}
+
+void Session::drop_server()
+{
+	ServerConn *server = std::exchange(server_, nullptr);
+	if (!subscription_->returning())
+		params_ = server->params();
+	server->abandon();
+}
+
+void Session::on_own_server_gone(const Params &params)
+{
+	server_ = nullptr;
+	if (!subscription_->returning())
+		params_ = params;
+	subscription_->on_own_server_gone();
+}
+
+} // namespace pgpool::core
