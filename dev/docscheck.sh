@@ -51,7 +51,7 @@ for view in $views; do
         grep -oE 'OUT [a-z_]+' | sed 's/OUT //')
     # and what the view itself adds
     columns+=$(tr '\n' ' ' <sql/pgpool.sql | grep -oE "CREATE VIEW @extschema@\.$view [^;]*;" |
-        grep -oE 'END AS [a-z_]+' | sed 's/.* /\n/')
+        sed -n 's/.*END AS \([a-z_]*\) .*/\n\1/p')
     [ -n "$columns" ] || broken "found no column of $view in sql/pgpool.sql"
     for column in $columns; do
         checked=$((checked + 1))
