@@ -42,18 +42,18 @@ for my $role (qw(few idles serial luck))
 	is(pool('few', 'max_pinned'), 2, 'by default all servers of a pool but one may be kept');
 	sql("SELECT pgpool.set_user('default', 'few', max_pinned => 1)");
 	ok(poll_until(sub { pool('few', 'max_pinned') == 1 }, 'max_pinned'), 'one, says the role');
-	$c[0]->query('LISTEN a');
+	$c[0]->query('CREATE TEMP TABLE tt (a int)');
 	$c[1]->query('SELECT pg_advisory_lock(1)');
 	is(last_words($c[1]), 'FATAL|53400|too many clients of this pool keep their server|This one keeps it because of: advisory lock. '
 		. 'A pool of 3 has at most 1 for such clients.|Raise max_pinned or pool_size of the tenant or user, or use pool_mode session or the session port.',
 		'the second client is told the limit');
 	sql("SELECT pgpool.set_user('default', 'few', max_pinned => 9)");
 	ok(poll_until(sub { pool('few', 'max_pinned') == 3 }, 'max_pinned'), 'never more than there are servers');
-	$c[$_]->query('LISTEN a') for 2, 3;
+	$c[$_]->query('CREATE TEMP TABLE tt (a int)') for 2, 3;
 	my $last = client('few');
-	$last->query('LISTEN a');
+	$last->query('CREATE TEMP TABLE tt (a int)');
 	is(pool('few', 'servers_pinned'), 3, 'then all of them may be kept');
-	is(pool('few', 'pinned'), 'LISTEN (3)', '... and pg_stat_pools says why');
+	is(pool('few', 'pinned'), 'temporary object (3)', '... and pg_stat_pools says why');
 	sql("SELECT pgpool.set_user('default', 'few', reset => '{max_pinned}')");
 	ok(poll_until(sub { pool('few', 'max_pinned') == 2 }, 'max_pinned'), 'reset goes back to the default');
 	is($c[0]->value('SELECT 1'), '1', 'and who keeps one already stays');
