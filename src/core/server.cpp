@@ -118,7 +118,7 @@ void ServerConn::assign(Session *session)
 	serial_ = pool_.engine().next_assignment();
 	sent_at_assign_ = stream_->sent();
 	said_fatal_ = starting_over_ = withheld_due_ = shown_idle_ = false;
-	error_due_ = nullptr;
+	replacement_due_ = nullptr;
 	replay_.stop();
 	our_error_ = {};
 	interrupt_later_ = false;
@@ -460,7 +460,13 @@ bool ServerConn::notification(std::string_view body)
 		listener_->on_notification(Notification(body));
 	if (session_ && session_->handover())
 		return session_->subscription()->own_notification(Notification(body));
-	return session_ != nullptr;
+	if (!session_ || body.size() < 4 || static_cast<int32_t>(proto::load32(body.data())) != pid_)
+		return session_ != nullptr;
+	// Its own: programs know that by the process that they were told when they logged in.
+	replacement_.clear();
+	proto::Writer(replacement_).begin('A').u32(static_cast<uint32_t>(session_->key_pid())).bytes(body.substr(4)).end();
+	replacement_due_ = &replacement_;
+	return false;
 }
 
 // Describe of a stale statement is answered by ParameterDescription and then the error.
@@ -476,7 +482,7 @@ void ServerConn::put_ours(char type, bool forward)
 {
 	const bool due = (forward || type == 'E') && type != 't';
 	const bool description = due && std::exchange(withheld_due_, false) && !starting_over_;
-	const std::string *error = std::exchange(error_due_, nullptr);
+	const std::string *error = std::exchange(replacement_due_, nullptr);
 	if (!session_ || (!description && !error))
 		return;
 	if (description)
@@ -509,21 +515,21 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 	}
 	if (v.answered == Replies::kStale) {
 		forward = false;
-		error_due_ = &stale_plan_error();
+		replacement_due_ = &stale_plan_error();
 	} else if (v.answered == Replies::kRefused) {
 		forward = false;
-		error_due_ = &refusal_;
+		replacement_due_ = &refusal_;
 	}
 	replay_.stop();
 	if ((v.answered == 'B' || v.answered == 'D') && rename(body)) {
 		forward = false;
-		error_due_ = &renamed_;
+		replacement_due_ = &replacement_;
 	}
 	bump(pool_.counters().errors);
 }
 
 // Some errors name the statement ("bind message supplies 1 parameters, but prepared statement ..."): the client
-// is told its own name. True: renamed_ is the message.
+// is told its own name. True: replacement_ is the message.
 bool ServerConn::rename(std::string_view body)
 {
 	const std::string_view text = proto::error_field(body, 'M');
@@ -539,8 +545,8 @@ bool ServerConn::rename(std::string_view body)
 	const std::string own = disguised
 	                            ? std::string(kStatementPrefix) + std::string(name.substr(kStatementPrefix.size()))
 	                            : session_->name_of(name);
-	renamed_.clear();
-	proto::Writer w(renamed_);
+	replacement_.clear();
+	proto::Writer w(replacement_);
 	w.begin('E').bytes(body.substr(0, static_cast<size_t>(text.data() - body.data()) + at)).bytes(own);
 	w.bytes(body.substr(static_cast<size_t>(name.data() + name.size() - body.data()))).end();
 	return true;

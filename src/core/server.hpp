@@ -181,8 +181,8 @@ private:
 	proto::Error our_error_;                 // of a message of ours
 	std::string stash_out_;                  // what applies the settings, until it is flushed
 	std::string refusal_;                    // ErrorResponse in place of that to Replies::kRefused
-	std::string renamed_;                    // ErrorResponse with the client's own name
-	const std::string *error_due_ = nullptr; // one of them, in place of the backend's
+	std::string replacement_;                    // ErrorResponse with the client's own name
+	const std::string *replacement_due_ = nullptr; // one of them, in place of the backend's
 	std::string withheld_;                   // ParameterDescription that waits for what comes behind it
 	std::string stash_;                      // the start of a message that is needed whole
 	std::unique_ptr<proto::ScramClient> scram_;

@@ -59,6 +59,7 @@ sub rows { my ($c, $sql) = @_; my $r = $c->query($sql); return $r->{error} ? "$r
 	is(rows($c, 'SELECT * FROM pg_listening_channels() ORDER BY 1'), 'Odd "name news', 'asked itself, it listens to just its channels');
 	is(rows($c, "NOTIFY news, 'own'; SELECT 1"), '1', 'it may notify');
 	is((heard($c))[-1], 'news=own', '... and hears itself at once');
+	is(unpack('N', (grep { $_->[0] eq 'A' } @{ $c->{seen} })[-1][1]), $c->{pid}, '... from the process that it takes for its own');
 	$c->query('UNLISTEN news');
 	ok(poll_until(sub { parked() == 1 }), 'parked again');
 	sql("NOTIFY news, 'after UNLISTEN'");
