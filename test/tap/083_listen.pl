@@ -87,7 +87,7 @@ sub rows { my ($c, $sql) = @_; my $r = $c->query($sql); return $r->{error} ? "$r
 	{
 		my @d = map { direct() } 1 .. 3;
 		my @n = (0, 0, 0);
-		for my $i (1 .. 300)
+		for my $i (1 .. 100)
 		{
 			# Three transactions that overlap, one of five undone.
 			$d[$_]->send(PgPoolWire::message('Q', 'BEGIN' . join('', map { "; NOTIFY news, '$i.$_'" } 1 .. 1 + int rand 3) . '; SELECT pg_sleep(' . rand(0.01) . ')'
