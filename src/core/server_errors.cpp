@@ -1,0 +1,166 @@
+// Errors of what was sent to a backend, and what a client is told in their place. See server.hpp.
+//
+// Some are pgpool's own in the form of one that the backend refuses; some name a shared statement; some mean that the
+// batch can be served again unseen. Must not know how messages are read.
+#include "core/server.hpp"
+
+#include <utility>
+
+#include "core/engine.hpp"
+#include "core/pool.hpp"
+#include "core/session.hpp"
+#include "proto/wire.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+using region::bump;
+
+namespace
+{
+
+// Fields of ErrorResponse that no language changes. plancache.c, RevalidateCachedQuery(): "cached plan must not
+// change result type".
+bool is_stale_plan(std::string_view error)
+{
+	return proto::error_field(error, 'C') == "0A000" && proto::error_field(error, 'R') == "RevalidateCachedQuery";
+}
+
+// As PostgreSQL says it.
+const std::string &stale_plan_error()
+{
+	static const std::string *const error = [] {
+		auto *e = new std::string; // for good: nothing is to be destroyed at exit
+		proto::append_error(*e, proto::Severity::Error, {"0A000", "cached plan must not change result type", "", ""});
+		return e;
+	}();
+	return *error;
+}
+
+bool is_unknown_statement(std::string_view error)
+{
+	return proto::error_field(error, 'C') == "26000";
+}
+
+} // namespace
+
+void ServerConn::set_refusal(const proto::Error &why)
+{
+	refusal_.clear();
+	proto::append_error(refusal_, proto::Severity::Error, why);
+}
+
+// Describe of a stale statement is answered by ParameterDescription and then the error.
+void ServerConn::withhold(std::string_view parameter_description)
+{
+	withheld_.clear();
+	proto::Writer(withheld_).begin('t').bytes(parameter_description).end();
+	withheld_due_ = true;
+}
+
+// Queues what goes to the client before a message of this type, or in its place.
+void ServerConn::put_ours(char type, bool forward)
+{
+	const bool due = (forward || type == 'E') && type != 't';
+	const bool description = due && std::exchange(withheld_due_, false) && !starting_over_;
+	const std::string *error = std::exchange(replacement_due_, nullptr);
+	if (!session_ || (!description && !error))
+		return;
+	if (description)
+		session_->stream()->queue(withheld_.data(), withheld_.size());
+	if (error)
+		session_->stream()->queue(error->data(), error->size());
+	session_->stream()->flush(); // the next of them may come at once, into the same memory
+}
+
+// An error of something that was sent.
+void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &forward)
+{
+	notes_.make_void(v.voided, client_statements());
+	if (discarding_)
+		discard_failed_ = true;
+	if (!session_) {
+		if (listener_)
+			our_error_ = proto::read_error(body);
+		return;
+	}
+	if (v.unnamed_void)
+		session_->on_unnamed_void();
+	if (!v.forward) {
+		our_error_ = proto::read_error(body);
+		return;
+	}
+	if (replay_.on() && start_over(v, body)) {
+		forward = false;
+		return;
+	}
+	if (v.answered == Replies::kStale) {
+		forward = false;
+		replacement_due_ = &stale_plan_error();
+	} else if (v.answered == Replies::kRefused) {
+		forward = false;
+		replacement_due_ = &refusal_;
+	}
+	replay_.stop();
+	if ((v.answered == 'B' || v.answered == 'D') && rename(body)) {
+		forward = false;
+		replacement_due_ = &replacement_;
+	}
+	bump(pool_.counters().errors);
+}
+
+// Some errors name the statement ("bind message supplies 1 parameters, but prepared statement ..."): the client
+// is told its own name. True: replacement_ is the message.
+bool ServerConn::rename(std::string_view body)
+{
+	const std::string_view text = proto::error_field(body, 'M');
+	size_t at = text.find(kStatementPrefix);
+	const bool disguised = at == std::string_view::npos;
+	if (disguised)
+		at = text.find(kDisguisedPrefix);
+	const bool whole = body.size() >= 2 && body.substr(body.size() - 2) == std::string_view("\0\0", 2);
+	if (at == std::string_view::npos || !whole)
+		return false;
+	const std::string_view name =
+	    text.substr(at, text.find_first_not_of("0123456789", at + kStatementPrefix.size()) - at);
+	const std::string own = disguised
+	                            ? std::string(kStatementPrefix) + std::string(name.substr(kStatementPrefix.size()))
+	                            : session_->name_of(name);
+	replacement_.clear();
+	proto::Writer w(replacement_);
+	w.begin('E').bytes(body.substr(0, static_cast<size_t>(text.data() - body.data()) + at)).bytes(own);
+	w.bytes(body.substr(static_cast<size_t>(name.data() + name.size() - body.data()))).end();
+	return true;
+}
+
+// The backend refused the shared statement that the batch began with, or we did. True: the batch will be served
+// again, and the client hears nothing of it.
+bool ServerConn::start_over(const Replies::Verdict &v, std::string_view error)
+{
+	const bool refused = v.answered == Replies::kStale;
+	const bool lost = is_unknown_statement(error);
+	const bool stale = refused || is_stale_plan(error);
+	replay_.statement()->suspect |= stale && !refused;
+	if ((!lost && !(stale && replay_.takes_any_columns())) || session_->mid_message() || session_->leaving_ ||
+	    !(replies_.empty() || replies_.only_sync()))
+		return false;
+	StatementStore &store = pool_.engine().statements();
+	if (!refused)
+		replay_.statement()->valid_since = store.advance();
+	if (lost)
+		statements_.distrust(store.clock());
+	if (stale) // it will be told the columns as they are
+		session_->statements().set_columns(replay_.name(), replay_.statement(), 0);
+	if (replies_.empty())
+		send_sync();
+	else
+		replies_.disown();
+	starting_over_ = true;
+	session_->start_over(replay_.bytes());
+	replay_.stop();
+	return true;
+}
+
+} // namespace pgpool::core

@@ -1,0 +1,320 @@
+// A session's beginning and end, and what it is told by servers, its pool and the clock. See session.hpp.
+//
+// When its server is gone, the client goes on only if nothing of its transaction was written and the server kept
+// nothing for it. Must not know messages of clients.
+#include "core/session.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/engine.hpp"
+#include "core/login.hpp"
+#include "core/pool.hpp"
+#include "core/server.hpp"
+#include "core/subscription.hpp"
+#include "proto/wire.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+using region::bump;
+
+namespace
+{
+
+constexpr int64_t kHalfCloseGrace = 500000; // for a reply to a client that will send no more, microseconds
+constexpr int64_t kIdleBeforeShared = 1000; // then a text of its own is memory better saved, milliseconds
+
+} // namespace
+
+// ---- what server and pool say
+
+void Session::on_released()
+{
+	server_ = nullptr;
+	since_ = engine_.now();
+	proto::Error why;
+	if (leaving_)
+		close(true);
+	else if (engine_.refuses(why))
+		fatal({proto::sqlstate::kAdminShutdown, "terminating connection due to administrator command", "", ""});
+}
+
+void Session::on_server_died_unused()
+{
+	server_ = nullptr;
+	holding_ = false;
+	if (login_) {
+		if (pool_->acquire(this))
+			on_assigned(server_);
+		return;
+	}
+	const std::string all = std::move(inbuf_);
+	inbuf_.clear();
+	stream_->read(true);
+	process(all.data(), all.size());
+}
+
+void Session::on_server_died_at_rest()
+{
+	// The rest of a message that the dead one would have discarded.
+	discard_left_ += body_left_;
+	body_left_ = 0;
+	stream_->read(true);
+	on_released();
+}
+
+void Session::on_server_writable()
+{
+	if (!dead_ && !leaving_ && !holding_ && !settling_ && !login_)
+		stream_->read(true);
+}
+
+void Session::on_server_lost(const proto::Error *why)
+{
+	server_ = nullptr;
+	if (dead_)
+		return;
+	if (login_) {
+		login_->on_failed(why ? *why
+		                      : proto::Error{proto::sqlstate::kConnectionFailure,
+		                                     "the server closed the connection unexpectedly", "", ""});
+		return;
+	}
+	if (why)
+		fatal(*why);
+	else
+		close(true);
+}
+
+void Session::on_wait_failed(const proto::Error &why, bool is_fatal)
+{
+	if (login_) {
+		login_->on_failed(why);
+		return;
+	}
+	if (is_fatal || session_mode_) {
+		fatal(why);
+		return;
+	}
+	const char first = inbuf_.empty() ? 'Q' : inbuf_[0];
+	std::string out;
+	proto::append_error(out, proto::Severity::Error, why);
+	if (first == 'Q' || first == 'F')
+		proto::append_ready(out, 'I');
+	else
+		skipping_ = true; // of a pipeline, everything up to Sync
+	reply(out);
+	std::string all = std::move(inbuf_);
+	inbuf_.clear();
+	since_ = engine_.now();
+	stream_->read(true);
+	// The message that waited is dropped, what came behind it is served.
+	const char *p = all.data();
+	const char *end = p + all.size();
+	discard_left_ = proto::load32(p + 1) + 1;
+	process(p, static_cast<size_t>(end - p));
+}
+
+// ---- what the engine says
+
+void Session::cancel()
+{
+	if (server_) {
+		server_->interrupt();
+		return;
+	}
+	if (wait_hook.linked && !login_) {
+		pool_->stop_waiting(this);
+		on_wait_failed({proto::sqlstate::kQueryCanceled, "canceling statement due to user request", "", ""}, false);
+	}
+}
+
+void Session::check_timeouts(int64_t now)
+{
+	if (dead_ || login_)
+		return;
+	const region::PoolSettings &s = pool_->settings();
+	const bool keeps_server = server_ && session_mode_ && server_->replies().at_rest();
+	const int64_t idle_ms = (now - (keeps_server ? std::max(since_, server_->since()) : since_)) / 1000;
+	const int32_t write_limit = engine_.settings().write_timeout;
+	const int64_t blocked = server_ ? 0 : stream_->blocked_since(); // by notifications
+	if (blocked > 0 && write_limit > 0 && (now - blocked) / 1000 >= write_limit) {
+		close(false);
+		return;
+	}
+	if (!server_ && !unnamed_text_.empty() && idle_ms >= kIdleBeforeShared)
+		share_unnamed();
+	if ((!server_ || keeps_server) && !wait_hook.linked) {
+		const int32_t limit = s.client_idle_timeout.load(std::memory_order_relaxed);
+		if (limit > 0 && idle_ms >= limit)
+			fatal({proto::sqlstate::kIdleSession, "terminating connection due to idle-session timeout",
+			       "The client was idle for " + std::to_string(idle_ms) + " ms.",
+			       "The limit is pgpool.client_idle_timeout or client_idle_timeout of the tenant, now " +
+			           std::to_string(limit) + " ms."});
+	} else if (server_ && leaving_ && now - since_ > kHalfCloseGrace && !server_->replies().empty()) {
+		close(false);
+	}
+}
+
+bool Session::matches_key(std::string_view key) const
+{
+	return proto::same_secret(key, this->key());
+}
+
+void Session::choose_key(int32_t pid)
+{
+	if (key_pid_ != 0)
+		engine_.remove_key(this);
+	key_length_ = minor >= 2 ? 32 : 4;
+	engine_.outside().random(key_, key_length_);
+	key_pid_ = pid;
+	while (key_pid_ == 0) {
+		uint32_t random;
+		engine_.outside().random(&random, sizeof(random));
+		random &= 0x7fffffff;
+		if (!engine_.key_taken(static_cast<int32_t>(random)))
+			key_pid_ = static_cast<int32_t>(random);
+	}
+	engine_.add_key(this);
+}
+
+void Session::set_pool(Pool *pool, bool session_mode)
+{
+	pool_ = pool;
+	session_mode_ = session_mode;
+	pool_->attach(this);
+}
+
+void Session::count_in_tenant(uint32_t tenant_slot, int32_t delta)
+{
+	tenant_slot_ = tenant_slot;
+	region::Atomic<int32_t> &clients = engine_.region().tenant_counters(tenant_slot, engine_.worker()).clients;
+	clients.store(clients.load() + delta);
+}
+
+void Session::start_login(bool refused_by_files)
+{
+	login_ = std::make_unique<Login>(*this, refused_by_files);
+	engine_.logins().push_back(this);
+}
+
+void Session::login_done()
+{
+	engine_.logins().remove(this);
+	engine_.retire(std::move(login_)); // it is still at work below us
+	since_ = engine_.now();
+	stream_->read(!ended_);
+}
+
+// The end of file that came during the login takes effect.
+void Session::end_if_ended()
+{
+	if (ended_ && !dead_)
+		on_closed("the client closed the connection");
+}
+
+void Session::fatal(const proto::Error &error)
+{
+	if (dead_)
+		return;
+	std::string out;
+	proto::append_error(out, proto::Severity::Fatal, error);
+	reply(out);
+	close(true);
+}
+
+void Session::close(bool flush)
+{
+	if (dead_)
+		return;
+	dead_ = true;
+	if (wait_hook.linked)
+		pool_->stop_waiting(this);
+	subscription_.reset();
+	if (ServerConn *server = server_) {
+		server->client_gone();
+		server_ = nullptr;
+	}
+	forget_statements();
+	if (engine_.settings().log_disconnections && pool_ && key_pid_ != 0)
+		engine_.outside().log("disconnection: session time " +
+		                      std::to_string((engine_.outside().wall_us() - connected_at_) / 1000) + " ms, role \"" +
+		                      pool_->role() + "\", database \"" + pool_->database() + "\", tenant \"" +
+		                      pool_->tenant() + "\"");
+	if (pool_)
+		pool_->detach(this);
+	if (tenant_slot_ != UINT32_MAX)
+		count_in_tenant(tenant_slot_, -1);
+	stream_->close(flush);
+	stream_ = nullptr;
+	engine_.session_ended(this);
+}
+
+void Session::fill(control::ClientRow &row) const
+{
+	using control::ClientState;
+	row.id = id_;
+	row.server_pid = server_ ? server_->pid() : 0;
+	if (login_)
+		row.state = ClientState::Login;
+	else if (wait_hook.linked)
+		row.state = ClientState::Waiting;
+	else if (leaving_)
+		row.state = ClientState::Closing;
+	else if (!server_)
+		row.state = subscription_ ? ClientState::Listening : ClientState::Idle;
+	else if (server_->replies().empty())
+		row.state = server_->replies().at_rest() ? ClientState::Idle : ClientState::IdleInTransaction;
+	else
+		row.state = ClientState::Active;
+	row.pool_slot = pool_ ? pool_->slot() : UINT32_MAX;
+	const std::string_view address = stream_->address();
+	row.address_length = static_cast<uint32_t>(std::min(address.size(), sizeof(row.address)));
+	memcpy(row.address, address.data(), row.address_length);
+	auto put = [](auto &field, std::string_view text) {
+		memcpy(field, text.data(), std::min(text.size(), sizeof(field) - 1));
+	};
+	if (const TlsInfo *tls = stream_->tls()) {
+		row.tls = 1;
+		put(row.tls_version, tls->version);
+		put(row.tls_cipher, tls->cipher);
+	}
+	row.session_mode = session_mode_;
+	row.protocol_minor = minor;
+	row.key_pid = key_pid_;
+	row.connected_at = connected_at_;
+	row.state_since = engine_.outside().wall_us() - (engine_.now() - since_);
+	row.transactions = transactions_;
+	row.queries = queries_;
+	if (pool_) {
+		put(row.tenant, pool_->tenant());
+		put(row.database, pool_->database());
+		put(row.role, pool_->role());
+	}
+	if (params_) {
+		if (const Param *p = params_->find("application_name"))
+			put(row.application_name, p->value);
+	}
+	put(row.pinned, pinned_by());
+	row.commit_lsn = commit_lsn_;
+}
+
+std::string_view Session::pinned_by() const
+{
+	if (session_mode_)
+		return "session mode";
+	if (raw_names_)
+		return "long statement";
+	if (unnamed_waits_)
+		return "unnamed statement";
+	if (!server_)
+		return "";
+	if (server_->foreign_identity() && server_->pins().empty())
+		return "SET SESSION AUTHORIZATION";
+	return server_->pins();
+}
+
+} // namespace pgpool::core
