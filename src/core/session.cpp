@@ -434,13 +434,13 @@ void Session::await_columns(std::string &out)
 {
 	proto::Writer(out).begin('H').end();
 	server_->replies().sent('H');
-	columns_awaited_ = server_->replies().sent_so_far();
+	awaited_ = server_->replies().sent_so_far();
 }
 
 // After whatever the backend said.
 void Session::on_replies()
 {
-	if (columns_awaited_ > 0 && server_->replies().done_up_to(columns_awaited_))
+	if (awaited_ > 0 && server_->replies().done_up_to(awaited_))
 		on_settled();
 }
 
@@ -454,7 +454,7 @@ void Session::settle(const char *p, const char *end)
 void Session::on_settled()
 {
 	settling_ = false;
-	columns_awaited_ = 0;
+	awaited_ = 0;
 	std::string all = std::move(inbuf_);
 	inbuf_.clear();
 	stream_->read(true);

@@ -66,8 +66,8 @@ public:
 	void on_discarded();    // DISCARD ALL or DEALLOCATE ALL was executed
 	void on_unnamed_void(); // the unnamed statement was not prepared after all
 	void start_over(std::string_view bytes);
-	std::string name_of(std::string_view server_name) const;             // of a statement, "" = the unnamed one
-	bool settling() const { return settling_ && columns_awaited_ == 0; } // up to a ReadyForQuery
+	std::string name_of(std::string_view server_name) const;     // of a statement, "" = the unnamed one
+	bool settling() const { return settling_ && awaited_ == 0; } // up to a ReadyForQuery
 	void on_replies();
 	void on_settled(); // replies came that a name waited for
 	ClientStatements &statements() { return statements_; }
@@ -204,7 +204,7 @@ private:
 	bool holding_ = false;  // the server does not have our settings yet
 	bool settling_ = false;
 	const Statement *prepared_ = nullptr; // by this batch, the last one; may be gone
-	uint64_t columns_awaited_ = 0;        // settling up to this place in the stream of messages, 0 = no
+	uint64_t awaited_ = 0;                // settling up to this place in the stream of messages, 0 = no
 	bool raw_names_ = false;              // a statement went to the server under the client's own name
 	bool begin_bound_ = false;            // to the unnamed portal
 	bool unnamed_shared_ = false;         // the unnamed statement is a shared one, in statements_

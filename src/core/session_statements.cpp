@@ -105,8 +105,12 @@ std::string Session::name_of(std::string_view server_name) const
 // A meaning of `name` that only replies to earlier messages will tell.
 bool Session::unsettled(std::string_view name)
 {
-	return !server_->replies().done_up_to(names_in_doubt_) ||
-	       server_->notes().unsettled(name, server_->replies().batch());
+	// The command may be skipped behind an error, and then there is no ReadyForQuery to wait for.
+	if (!server_->replies().done_up_to(names_in_doubt_)) {
+		awaited_ = names_in_doubt_;
+		return true;
+	}
+	return server_->notes().unsettled(name, server_->replies().batch());
 }
 
 // DEALLOCATE of a name that is the client's alone: the backend deallocates another one, which comes and goes
@@ -124,9 +128,7 @@ Session::Rewrite Session::rewrite_query(const char *message, size_t have, size_t
 		return Rewrite::Verbatim;
 	const SqlCommand command = read_sql_command(text);
 	if (command.kind == SqlCommand::DeallocateAll || command.kind == SqlCommand::DiscardAll) {
-		// Behind a pipeline without a Sync it may be skipped, and then nothing would be answered.
-		if (!replies.unsynced())
-			names_in_doubt_ = replies.sent_so_far() + 1;
+		names_in_doubt_ = replies.sent_so_far() + 1;
 		return Rewrite::Verbatim;
 	}
 	if (command.kind != SqlCommand::Deallocate || !command.alone)

@@ -415,6 +415,12 @@ TEST_F(Statements, BehindADeallocateOrAFlushInACopyDeallocateAllIsSeenToo)
 	ask(a, query("COPYIN c1.x"));
 	EXPECT_EQ(ask(a, kFlush + message('c') + query("DEALLOCATE ALL") + parse("SELECT c1.z", "t") + kSync),
 	          "C:COPY 0 Z:I C:DEALLOCATE ALL Z:I 1 Z:I");
+	EXPECT_EQ(ask(a, query("COPYIN c1.y") + kFlush + message('c') + query("DEALLOCATE ALL") +
+	                     parse("SELECT c1.z", "t") + kSync),
+	          "G C:COPY 0 Z:I C:DEALLOCATE ALL Z:I 1 Z:I")
+	    << "before it is known to be one";
+	EXPECT_EQ(ask(a, bind_to("missing") + query("DEALLOCATE ALL") + parse("SELECT c1.x", "t") + kSync), "E:26000 Z:I");
+	EXPECT_EQ(ask(a, parse("SELECT c1.z", "t") + kSync), "E:42P05 Z:I") << "it was skipped";
 }
 
 TEST_F(Statements, AClientThatLeavesWithADeallocateOnItsWayLeavesTheAccountExact)
