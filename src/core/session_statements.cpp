@@ -456,17 +456,16 @@ Session::Rewrite Session::use_statement(char type, std::string_view name, Statem
 	// In a failed transaction it is refused for another reason.
 	const uint64_t expected = replies.status() == 'E' ? 0 : statements_.columns(name);
 	const uint64_t now = columns_now(s, has == Has::Yes);
-	if (has == Has::Yes) {
+	const bool ask = expected != 0 && now == 0;
+	if (has == Has::Yes && !ask) {
 		bump(pool_->counters().statement_hits);
 		s->hits++;
 	} else {
-		send_parse(s, has == Has::Outdated, Owner::Skip, out);
+		send_parse(s, has != Has::No, Owner::Skip, out);
 		server_->notes().add(OnServer::Parse, s);
 		ask_columns(s, expected == 0 ? &name : nullptr, out);
 	}
-	if (expected != 0 && now == 0) {
-		if (has == Has::Yes)
-			ask_columns(s, nullptr, out);
+	if (ask) {
 		await_columns(out);
 		return Rewrite::Settle;
 	}

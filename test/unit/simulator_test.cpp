@@ -166,9 +166,9 @@ private:
 		const std::string bytes = chunks.front();
 		chunks.pop_front();
 		note("client " + std::to_string(c.id) + " sends " + printable(bytes));
-		// Known: behind a name that was taken, pgpool itself may still have something to do.
+		// Known: behind an error pgpool itself may still have something to do, if a name was taken.
 		const bool at_once = c.greeted && c.settled() && c.stream->from_peer.empty() &&
-		                     (c.got.size() < 2 || c.got[c.got.size() - 2].substr(0, 12) != "EERROR 42P05");
+		                     (c.got.size() < 2 || c.got[c.got.size() - 2][0] != 'E');
 		c.stream->from_peer += bytes;
 		if (bytes.size() > 8 && bytes[0] == 0 && !c.greeted)
 			return; // the startup packet
