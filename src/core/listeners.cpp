@@ -107,8 +107,6 @@ void Listener::forget(Subscription *s)
 
 bool Listener::open(Pool &pool)
 {
-	sent_ = done_ = 0;
-	ready_ = false;
 	server_ = pool.open_listener(this);
 	return server_ != nullptr;
 }
@@ -193,6 +191,7 @@ void Listener::on_lost(const proto::Error &why)
 	flush();
 	server_ = nullptr;
 	ready_ = false;
+	sent_ = done_ = 0; // the next one counts anew, from the channels on that are asked for before it is there
 	channels_.clear();
 	expected_.clear();
 	for (const auto &s : std::exchange(subscriptions_, {}))

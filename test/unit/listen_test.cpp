@@ -231,6 +231,21 @@ TEST_F(Listen, ALostListenerTakesItsClientsAlong)
 	EXPECT_EQ(row().state, ClientState::Listening) << "by a new listener";
 }
 
+TEST_F(Listen, AnotherListenerTakesTheNextClients)
+{
+	parked("news");
+	parked("other");
+	Stream *c = listening("more");
+	world.pass(900);
+	listener()->die();
+	world.settle();
+	world.pass(1200);
+	EXPECT_EQ(busy(), 0) << "in whatever round the old one was";
+	notify("more", "one");
+	world.settle();
+	EXPECT_EQ(got(c), "A:more=one");
+}
+
 TEST_F(Listen, AClientIsToldWhenItsOwnServerIsLostWithItsSubscriptions)
 {
 	Stream *a = listening();
