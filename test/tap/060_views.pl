@@ -64,8 +64,11 @@ for my $load (@loads)
 	is(sql('SELECT sum(transactions) FROM pgpool.pg_stat_tenants'), $t, "$name: pg_stat_tenants has the same sum");
 }
 {
-	my $s = sql('SELECT servers || \' \' || servers_idle || \' \' || clients FROM pgpool.pg_stat_pools WHERE role = \'bench\'');
-	my ($servers) = $s =~ /^([123]) \1 0$/;
+	my ($s, $servers);
+	poll_until(sub {
+		$s = sql('SELECT servers || \' \' || servers_idle || \' \' || clients FROM pgpool.pg_stat_pools WHERE role = \'bench\'');
+		($servers) = $s =~ /^([123]) \1 0$/;
+	});
 	ok($servers, "8 clients of pgbench shared at most 3 servers, which are idle now ($s)");
 	is(sql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'bench'"), $servers, '... and pg_stat_activity has these');
 	my ($waits, $time) = split /\|/, sql("SELECT waits, round(wait_time) FROM pgpool.pg_stat_pools WHERE role = 'bench'");
