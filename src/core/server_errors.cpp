@@ -28,12 +28,15 @@ bool is_stale_plan(std::string_view error)
 	return proto::error_field(error, 'C') == "0A000" && proto::error_field(error, 'R') == "RevalidateCachedQuery";
 }
 
-// As PostgreSQL says it.
+// As PostgreSQL says it: drivers go by the routine (JDBC and postgres.js prepare anew and try again).
 const std::string &stale_plan_error()
 {
 	static const std::string *const error = [] {
 		auto *e = new std::string; // for good: nothing is to be destroyed at exit
-		proto::append_error(*e, proto::Severity::Error, {"0A000", "cached plan must not change result type", "", ""});
+		proto::Writer w(*e);
+		w.begin('E').string("SERROR").string("VERROR").string("C0A000").string(
+		    "Mcached plan must not change result type");
+		w.string("Fplancache.c").string("RRevalidateCachedQuery").u8(0).end();
 		return e;
 	}();
 	return *error;

@@ -101,6 +101,8 @@ for my $block ('', 'in one segment')
 # ---- taken away where pgpool cannot see it
 my $busy = hold();
 is(ask($c, run_of('s')), '0A000 cached plan must not change result type I', 'the server has it as others prepared it since: the client does not');
+$c->send(run_of('s'));
+is($c->answer->{error}{R}, 'RevalidateCachedQuery', '... and the error has the routine by which drivers know it');
 is(ask($c, close_of('s'), parse('s', $text), run_of('s')), '(1,2,3,4) SELECT 1 I', 'prepared anew');
 $other->query("DO \$\$ BEGIN EXECUTE 'DEALLOCATE ALL'; END \$\$");
 is(ask($c, run_of('s')), '(1,2,3,4) SELECT 1 I', 'deallocated in a function by somebody else, and still there');
