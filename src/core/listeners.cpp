@@ -35,6 +35,14 @@ Notification::Notification(std::string_view body)
 	payload = r.string();
 }
 
+void append_command(std::string &sql, const char *command, std::string_view channel)
+{
+	if (!sql.empty())
+		sql += "; ";
+	sql += command;
+	proto::append_identifier(sql, channel);
+}
+
 // ---- who is parked
 
 bool Listener::unavailable() const
@@ -54,10 +62,8 @@ void Listener::subscribe(Subscription *s)
 	for (const std::string &c : s->channels()) {
 		const auto [it, is_new] = channels_.try_emplace(c, Channel{sent_ + 1, {}});
 		it->second.subscribers[s->id()] = s;
-		if (is_new) {
-			listen += listen.empty() ? "LISTEN " : "; LISTEN ";
-			proto::append_identifier(listen, c);
-		}
+		if (is_new)
+			append_command(listen, "LISTEN ", c);
 		s->round = std::max(s->round, it->second.round);
 	}
 	if (!server_ && !open(*s->session().pool())) {
@@ -84,8 +90,7 @@ void Listener::detach(Subscription *s)
 		if (it == channels_.end() || it->second.subscribers.erase(s->id()) == 0 || !it->second.subscribers.empty())
 			continue;
 		channels_.erase(it);
-		unlisten += unlisten.empty() ? "UNLISTEN " : "; UNLISTEN ";
-		proto::append_identifier(unlisten, c);
+		append_command(unlisten, "UNLISTEN ", c);
 	}
 	if (ready_ && !unlisten.empty())
 		run(unlisten);
@@ -120,11 +125,10 @@ void Listener::run(const std::string &sql)
 void Listener::on_ready()
 {
 	ready_ = true;
-	std::string listen = "LISTEN " + engine_.listeners().marker_channel();
-	for (const auto &c : channels_) {
-		listen += "; LISTEN ";
-		proto::append_identifier(listen, c.first);
-	}
+	std::string listen;
+	append_command(listen, "LISTEN ", engine_.listeners().marker_channel());
+	for (const auto &c : channels_)
+		append_command(listen, "LISTEN ", c.first);
 	run(listen);
 }
 

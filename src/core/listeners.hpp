@@ -37,6 +37,9 @@ struct Notification {
 	explicit Notification(std::string_view body);
 };
 
+// One more LISTEN or UNLISTEN (with a blank behind it) to be run with those that `sql` has.
+void append_command(std::string &sql, const char *command, std::string_view channel);
+
 class Listener
 {
 public:

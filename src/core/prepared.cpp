@@ -5,8 +5,6 @@
 #include <functional>
 #include <iterator>
 
-#include "proto/wire.hpp"
-
 #include "proto/no_postgres.hpp"
 
 namespace pgpool::core

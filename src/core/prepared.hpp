@@ -19,17 +19,18 @@
 #include <utility>
 #include <vector>
 
+#include "proto/wire.hpp"
+
 namespace pgpool::core
 {
 
 // Prefix of the names on the backends. A client's own name of that form is never sent as it is, but disguised.
 inline constexpr std::string_view kStatementPrefix = "_pgpool_", kDisguisedPrefix = "?pgpool_";
 
-// By what a client's name is known: PostgreSQL cuts it where an identifier ends (NAMEDATALEN less one).
-inline constexpr size_t kMostName = 63;
+// By what a client's name is known: PostgreSQL cuts it where an identifier ends.
 inline std::string_view known_part(std::string_view name)
 {
-	return name.substr(0, kMostName);
+	return name.substr(0, proto::kMostName);
 }
 
 struct Statement {

@@ -164,9 +164,15 @@ void ServerConn::applied()
 
 void ServerConn::run(const std::string &sql)
 {
+	replies_.sent('Q', Owner::Skip);
+	put_query(sql);
+}
+
+// The caller has written it into the account.
+void ServerConn::put_query(const std::string &sql)
+{
 	std::string out;
 	proto::append_query(out, sql);
-	replies_.sent('Q', Owner::Skip);
 	stream_->queue(out.data(), out.size());
 	stream_->flush();
 }

@@ -141,6 +141,7 @@ private:
 	void announce_apply();
 	void show_idle();
 	void send_sync();
+	void put_query(const std::string &sql);
 	void set_defaults(const Params &defaults);
 	uint64_t commit_lsn();
 	void note_commit();
@@ -174,15 +175,15 @@ private:
 	Replay replay_;
 	uint64_t serial_ = 0; // of the assignment
 	Params params_;
-	Params native_;                                // what the server reports by itself
-	Params defaults_;                              // what RESET goes back to, other than the server's own defaults
-	std::string pins_;                             // why the session must stay, as the agent says; "" = nothing
-	Params target_;                                // settings that are being applied
-	proto::Error our_error_;                       // of a message of ours
-	std::string stash_out_;                        // what applies the settings, until it is flushed
-	std::string refusal_;                          // ErrorResponse in place of that to Replies::kRefused
-	std::string replacement_;                      // ErrorResponse with the client's own name
-	const std::string *replacement_due_ = nullptr; // one of them, in place of the backend's
+	Params native_;           // what the server reports by itself
+	Params defaults_;         // what RESET goes back to, other than the server's own defaults
+	std::string pins_;        // why the session must stay, as the agent says; "" = nothing
+	Params target_;           // settings that are being applied
+	proto::Error our_error_;  // of a message of ours
+	std::string stash_out_;   // what applies the settings, until it is flushed
+	std::string refusal_;     // ErrorResponse in place of that to Replies::kRefused
+	std::string replacement_; // with what is the client's own: a name in an error, the pid of a notification
+	const std::string *replacement_due_ = nullptr; // goes to the client in place of the backend's message
 	std::string withheld_;                         // ParameterDescription that waits for what comes behind it
 	std::string stash_;                            // the start of a message that is needed whole
 	std::unique_ptr<proto::ScramClient> scram_;

@@ -73,10 +73,7 @@ void ServerConn::probe()
 {
 	replies_.probe();
 	session_->hold();
-	std::string out;
-	proto::append_query(out, "");
-	stream_->queue(out.data(), out.size());
-	stream_->flush();
+	put_query("");
 }
 
 size_t ServerConn::most_statements() const

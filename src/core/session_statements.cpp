@@ -50,6 +50,12 @@ void put_parse(std::string &out, std::string_view name, std::string_view body)
 	proto::Writer(out).begin('P').string(name).bytes(body).end();
 }
 
+// A Parse that the backend refuses in any state of the transaction: `words` are no SQL.
+void put_unparsable(std::string &out, std::string_view words)
+{
+	proto::Writer(out).begin('P').string(kScratch).string(words).u16(0).end();
+}
+
 void put_close(std::string &out, std::string_view name)
 {
 	proto::Writer(out).begin('C').u8('S').string(name).end();
@@ -330,7 +336,7 @@ Session::Rewrite Session::refuse_another(std::string &out)
 		why.hint += "pgpool.max_client_statements, now " + std::to_string(settings.max_client_statements) + ".";
 	else
 		why.hint += "pgpool.client_statement_memory, now " + std::to_string(settings.client_statement_memory) + " kB.";
-	put_parse(out, kScratch, std::string_view("too many prepared statements\0\0\0", 31));
+	put_unparsable(out, why.message);
 	server_->set_refusal(why);
 	server_->replies().sent(Replies::kRefused);
 	return Rewrite::Done;
@@ -417,7 +423,7 @@ void Session::refuse_columns(char type, Statement *s, std::string_view name, std
 		proto::Writer(out).begin('D').u8('S').string(s->name).end();
 		replies.sent(Replies::kParameters);
 	}
-	put_parse(out, kScratch, std::string_view("cached plan must not change result type\0\0\0", 42));
+	put_unparsable(out, "cached plan must not change result type");
 	replies.sent(Replies::kStale);
 }
 

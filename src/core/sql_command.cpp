@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "proto/wire.hpp"
+
 #include "proto/no_postgres.hpp"
 
 namespace pgpool::core
@@ -10,8 +12,6 @@ namespace pgpool::core
 
 namespace
 {
-
-constexpr size_t kMostIdentifier = 63; // NAMEDATALEN less one: PostgreSQL cuts a longer one
 
 bool is_space(char c)
 {
@@ -145,7 +145,7 @@ SqlCommand read_sql_command(std::string_view text)
 		}
 		if (named)
 			command.kind = !quoted && command.name == "all" ? SqlCommand::DeallocateAll : SqlCommand::Deallocate;
-		if (command.name.size() > kMostIdentifier)
+		if (command.name.size() > proto::kMostName)
 			command.kind = SqlCommand::Other; // cut at a character, which depends on the encoding
 	}
 	command.alone = command.kind != SqlCommand::Other && lexer.at_end();

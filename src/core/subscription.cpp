@@ -90,13 +90,11 @@ void Subscription::mark()
 	listener_->expect(this);
 	std::string listen;
 	if (step_ == Step::Returning) {
-		for (const std::string &c : channels_) {
-			listen += "LISTEN ";
-			proto::append_identifier(listen, c);
-			listen += "; ";
-		}
+		for (const std::string &c : channels_)
+			append_command(listen, "LISTEN ", c);
 	}
-	run(listen + "LISTEN " + channel);
+	append_command(listen, "LISTEN ", channel);
+	run(listen);
 	run("SET LOCAL synchronous_commit = off; NOTIFY " + channel + ", '" + marker_ + "'");
 	if (step_ == Step::Returning)
 		run("UNLISTEN " + channel);

@@ -139,7 +139,7 @@ bool equal_names(std::string_view a, std::string_view b)
 
 std::string clean_application_name(std::string_view name)
 {
-	std::string clean(name.substr(0, 63));
+	std::string clean(name.substr(0, kMostName));
 	for (char &c : clean) {
 		const auto byte = static_cast<unsigned char>(c);
 		if (byte < 0x20 || byte > 0x7e)

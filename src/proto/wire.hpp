@@ -46,6 +46,7 @@ inline bool same_secret(std::string_view a, std::string_view b)
 constexpr uint32_t kHeaderSize = 5;          // type byte and length
 constexpr uint32_t kMaxMessage = 0x3fffffff; // 1 GiB - 1, as PQ_LARGE_MESSAGE_LIMIT
 constexpr uint32_t kMaxSmallMessage = 10000; // as PQ_SMALL_MESSAGE_LIMIT
+constexpr size_t kMostName = 63;             // NAMEDATALEN less one: PostgreSQL cuts a longer name
 constexpr uint32_t kMaxStartup = 10000;      // as MAX_STARTUP_PACKET_LENGTH
 constexpr uint32_t kMaxAuthMessage = 65535;  // as PG_MAX_AUTH_TOKEN_LENGTH
 

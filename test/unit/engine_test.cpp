@@ -28,6 +28,14 @@ protected:
 		ADD_FAILURE() << text << " is not shown";
 		return {};
 	}
+	// Each of two clients had a server of its own, and has given it back.
+	void open_two_servers(Stream *a, Stream *b)
+	{
+		ask(a, query("BEGIN c1.x"));
+		ask(b, query("BEGIN c2.x"));
+		ask(a, query("COMMIT"));
+		ask(b, query("COMMIT"));
+	}
 	void set_limit(int32_t region::Settings::*member, int32_t value)
 	{
 		world.view.header()->settings.*member = value;
@@ -179,10 +187,7 @@ TEST_F(Engine, BeforeADatabaseIsDroppedItsServersGoAndNoneComes)
 TEST_F(Engine, ALowerLimitOfServersClosesIdleOnes)
 {
 	Stream *a = login(), *b = login();
-	ask(a, query("BEGIN c1.x"));
-	ask(b, query("BEGIN c2.x"));
-	ask(a, query("COMMIT"));
-	ask(b, query("COMMIT"));
+	open_two_servers(a, b);
 	EXPECT_EQ(world.live_backends(), 2u);
 	set_limit(&region::Settings::max_server_connections, 1);
 	world.pass(1100);
@@ -243,11 +248,7 @@ TEST_F(Engine, AWaitThatIsTooLongTellsWhyNoServerCameUp)
 
 TEST_F(Engine, ASmallerPoolClosesWhatIsTooMuch)
 {
-	Stream *a = login(), *b = login();
-	ask(a, query("BEGIN c1.x"));
-	ask(b, query("BEGIN c2.x"));
-	ask(a, query("COMMIT"));
-	ask(b, query("COMMIT"));
+	open_two_servers(login(), login());
 	world.settings().pool_size.store(1);
 	poke();
 	EXPECT_EQ(world.live_backends(), 1u);

@@ -22,6 +22,11 @@
 namespace fake
 {
 
+// of the password "pencil"
+inline constexpr char kVerifier[] = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"
+                                    "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:"
+                                    "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
 namespace core = pgpool::core;
 namespace control = pgpool::control;
 namespace region = pgpool::region;

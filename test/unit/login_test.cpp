@@ -10,10 +10,6 @@ namespace
 using namespace fake;
 namespace proto = pgpool::proto;
 
-constexpr char kVerifier[] = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"
-                             "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:"
-                             "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
-
 class LoginTest : public ::testing::Test
 {
 protected:

@@ -12,11 +12,6 @@ using namespace fake;
 namespace proto = pgpool::proto;
 using control::AuthMethod;
 
-// of the password "pencil"
-constexpr char kVerifier[] = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"
-                             "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:"
-                             "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
-
 class Proof : public ::testing::Test
 {
 protected:
