@@ -20,11 +20,16 @@ Loop::Loop(const region::Settings &settings)
 		throw std::runtime_error("could not create the event loop");
 }
 
-int64_t Loop::now_us() const
+int64_t Loop::now_us()
 {
+	if (event_time_ > kNotRead)
+		return event_time_;
 	timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return int64_t{t.tv_sec} * 1000000 + t.tv_nsec / 1000;
+	const int64_t now = int64_t{t.tv_sec} * 1000000 + t.tv_nsec / 1000;
+	if (event_time_ == kNotRead)
+		event_time_ = now;
+	return now;
 }
 
 void Loop::after_event()

@@ -30,7 +30,7 @@ public:
 	uv_loop_t *uv() { return &uv_; }
 	char *buffer() { return buffer_.get(); }
 	char *scratch() { return scratch_.get(); } // for bytes that nobody reads
-	int64_t now_us() const;                    // CLOCK_MONOTONIC
+	int64_t now_us();                          // CLOCK_MONOTONIC; within an event always the same, when first asked
 	TlsContext &tls() { return tls_; }
 	region::Settings &settings() { return settings_; }
 	core::List<SocketStream, &SocketStream::linger_hook> &lingering() { return lingering_; }
@@ -42,6 +42,7 @@ public:
 	// Runs one event's work and what follows from it.
 	template <class F> void guarded(F f)
 	{
+		event_time_ = kNotRead;
 		try {
 			f();
 			after_event();
@@ -50,6 +51,7 @@ public:
 		} catch (...) {
 			on_exception_("unknown exception");
 		}
+		event_time_ = kNoEvent;
 	}
 	void set_hooks(std::function<void()> after, std::function<void(const char *)> on_exception)
 	{
@@ -58,12 +60,15 @@ public:
 	}
 
 private:
+	static constexpr int64_t kNoEvent = -1, kNotRead = 0;
+
 	void after_event();
 
 	uv_loop_t uv_;
 	std::unique_ptr<char[]> buffer_, scratch_;
 	region::Settings settings_;
 	TlsContext tls_;
+	int64_t event_time_ = kNoEvent;
 	core::List<SocketStream, &SocketStream::linger_hook> lingering_;
 	std::vector<SocketStream *> deferred_;
 	std::function<void()> after_;
