@@ -17,13 +17,11 @@
 
 extern "C" {
 #include "access/xact.h"
-#include "commands/prepare.h"
 #include "commands/sequence.h"
 #include "libpq/auth.h"
 #include "libpq/libpq.h"
 #include "replication/walsender.h"
 #include "utils/memutils.h"
-#include "utils/plancache.h"
 #include "utils/timeout.h"
 }
 
@@ -44,7 +42,7 @@ const PQcommMethods *plain;
 PQcommMethods wrapped;
 bool inside; // what is sent now comes from the agent itself
 
-// ---- commits and plans
+// ---- commits
 
 // A backend that was given up in the middle of a statement may end after its slot went to another.
 void publish_commit()
@@ -55,47 +53,6 @@ void publish_commit()
 		return;
 	published = XactLastCommitEnd;
 	slot->commit_lsn.store(published, std::memory_order_release);
-}
-
-uint64_t plans_read;
-uint64_t plans_waiting[region::kCustomPlans]; // announced, but their Parse has not come
-int plans_waiting_count;
-
-bool make_custom(uint64_t number)
-{
-	char name[40];
-
-	snprintf(name, sizeof name, "_pgpool_" UINT64_FORMAT, number);
-	PreparedStatement *statement = FetchPreparedStatement(name, false);
-	if (!statement)
-		return false;
-	statement->plansource->cursor_options |= CURSOR_OPT_CUSTOM_PLAN;
-	return true;
-}
-
-void look_for_plans(bool ready)
-{
-	static int patience;
-	uint64_t written = slot->custom_written.load(std::memory_order_acquire);
-
-	if (written == plans_read && plans_waiting_count == 0)
-		return;
-	if (written != plans_read)
-		patience = 100;
-	else if (ready && --patience <= 0)
-		plans_waiting_count = 0; // their Parse failed: an error, or it was never sent
-	if (written - plans_read > region::kCustomPlans)
-		plans_read = written - region::kCustomPlans;
-	int kept = 0;
-	for (int i = 0; i < plans_waiting_count; i++)
-		if (!make_custom(plans_waiting[i]))
-			plans_waiting[kept++] = plans_waiting[i];
-	for (; plans_read != written; plans_read++) {
-		uint64_t number = slot->custom[plans_read % region::kCustomPlans].load(std::memory_order_relaxed);
-		if (!make_custom(number) && kept < static_cast<int>(region::kCustomPlans))
-			plans_waiting[kept++] = number;
-	}
-	plans_waiting_count = kept;
 }
 
 // ---- settings that could not be applied
@@ -313,13 +270,13 @@ void start(region::AgentSlot &mine)
 	slot = &mine;
 	slot->commit_lsn.store(0);
 	slot->backend_pid.store(MyProcPid);
-	plans_read = slot->custom_written.load();
 	applies_done = slot->applies.load();
 	sequences_of = slot->client.load();
 	keep_own_identity();
 	install_placeholders();
 	install_pins();
 	install_defaults();
+	install_plans();
 	plain = PqCommMethods;
 	wrapped = *plain;
 	wrapped.putmessage = putmessage;

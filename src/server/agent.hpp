@@ -39,6 +39,10 @@ void read_catalog_for_pins();
 void pins_unknown();
 void report_pins();
 
+// agent_plans.cpp
+void install_plans();
+void look_for_plans(bool ready); // a Parse is complete, or all
+
 // agent_identity.cpp
 extern uint32_t identity_seen;
 void keep_own_identity();

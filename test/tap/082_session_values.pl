@@ -1,5 +1,4 @@
-# Values of text settings that are hard to quote come back as they were, however often the session changes servers; and
-# how a shared unnamed statement is planned: cache_unnamed = custom never goes over to a generic plan, generic does.
+# Values of text settings that are hard to quote come back as they were, however often the session changes servers.
 use strict;
 use warnings FATAL => 'all';
 
@@ -13,8 +12,7 @@ my $seed = $ENV{PGPOOL_SEED} // int(time) % 1_000_000_000;
 note("seed $seed");
 srand $seed;
 my $node = pool_node('values', conf => "ssl = off\npgpool.default_pool_size = 2\npgpool.workers = 1\nlog_statement = none");
-$node->safe_psql('postgres', "CREATE ROLE app LOGIN PASSWORD 'secret'; CREATE TABLE skewed AS SELECT (n > 990)::int AS a FROM generate_series(1, 1000) n;
-	CREATE INDEX ON skewed (a); ANALYZE skewed; GRANT SELECT ON skewed TO app");
+$node->safe_psql('postgres', "CREATE ROLE app LOGIN PASSWORD 'secret'");
 my @app = (user => 'app', password => 'secret');
 
 sub literal { my $v = shift; $v =~ s/'/''/g; return "'$v'" }
@@ -94,32 +92,6 @@ cmp_ok($hops, '>=', 100, '... and enough to the other backend');
 	$_->send(PgPoolWire::message('X', '')) for @used, $c;
 }
 $_->send(PgPoolWire::message('X', '')) for @others;
-
-# ---- plans
-sub unnamed
-{
-	my ($c, $sql, $v) = @_;
-	$c->send(PgPoolWire::message('P', "\0$sql\0" . pack 'n', 0) . PgPoolWire::message('B', "\0\0" . pack('nn', 0, 1) . pack('N', length $v) . $v . pack('n', 0))
-		. PgPoolWire::message('E', "\0" . pack 'N', 0) . PgPoolWire::message('S', ''));
-	my $r = $c->answer;
-	return $r->{error} ? $r->{error}{M} : $r->{rows}[0][0];
-}
-for my $kind ('generic', 'custom')
-{
-	$node->safe_psql('postgres', "SELECT pgpool.create_tenant('$kind', cache_unnamed => '$kind', pool_size => 1)");
-	my $c = connect_as($node, user => "app.$kind", password => 'secret');
-	# Made anew for each value it costs the same here as a plan for all, so the server would change over after five.
-	my $sql = "SELECT count(*) /* $kind */ FROM skewed WHERE a >= \$1";
-	my @rows = map { unnamed($c, $sql, $_ % 2) } 1 .. 22;
-	is("@rows", join(' ', map { $_ % 2 ? 10 : 1000 } 1 .. 22), "$kind: the rows");
-	my $plans = $c->query("SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '%$kind%skewed%' AND NOT from_sql")->{rows};
-	is(scalar @$plans, 1, '... one statement');
-	my ($generic, $custom) = $plans->[0] ? @{ $plans->[0] } : (-1, -1);
-	if ($kind eq 'custom') { is($generic, 0, '... never with a generic plan'); cmp_ok($custom, '>=', 20, '... but with one for each execution') }
-	else { cmp_ok($generic, '>=', 10, '... with a generic plan after some'); cmp_ok($custom, '<=', 6, '... and few others') }
-	is($node->safe_psql('postgres', "SELECT sum(parses) FROM pgpool.pg_stat_prepared WHERE text LIKE '%$kind%skewed%'"), 1, '... parsed once');
-	$c->send(PgPoolWire::message('X', ''));
-}
 
 $node->stop;
 done_testing();
