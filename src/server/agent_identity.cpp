@@ -5,6 +5,7 @@
 // a message is sent: one load of a number each time. Display only, and never a host name: that would be a question to
 // a name server. A backend that serves nobody for a second shows no address, and says so in place of application_name.
 // Must not know which client it is.
+#include <charconv>
 #include <cstring>
 
 #include <arpa/inet.h>
@@ -39,6 +40,19 @@ struct Identity {
 	char *host, *port;
 };
 
+// One client follows the other, often from the same host; inet_ntop() would be the larger part of what that costs.
+void show_host(sa_family_t family, const void *address, size_t size)
+{
+	static uint8_t shown[sizeof(in6_addr)];
+	static sa_family_t shown_family = AF_UNSPEC;
+
+	if (family == shown_family && memcmp(shown, address, size) == 0)
+		return;
+	inet_ntop(family, address, client_host, sizeof client_host);
+	memcpy(shown, address, size);
+	shown_family = family;
+}
+
 // The bytes come from the region: nothing but a whole IPv4 or IPv6 address is taken.
 bool internet_address(const uint8_t *bytes, uint32_t length, Identity &to)
 {
@@ -54,17 +68,17 @@ bool internet_address(const uint8_t *bytes, uint32_t length, Identity &to)
 		memcpy(&v4, bytes, sizeof v4);
 		memcpy(&to.address.addr, &v4, sizeof v4);
 		to.address.salen = sizeof v4;
-		inet_ntop(AF_INET, &v4.sin_addr, client_host, sizeof client_host);
+		show_host(AF_INET, &v4.sin_addr, sizeof v4.sin_addr);
 		port = ntohs(v4.sin_port);
 	} else if (family == AF_INET6 && length >= sizeof v6) {
 		memcpy(&v6, bytes, sizeof v6);
 		memcpy(&to.address.addr, &v6, sizeof v6);
 		to.address.salen = sizeof v6;
-		inet_ntop(AF_INET6, &v6.sin6_addr, client_host, sizeof client_host);
+		show_host(AF_INET6, &v6.sin6_addr, sizeof v6.sin6_addr);
 		port = ntohs(v6.sin6_port);
 	} else
 		return false;
-	snprintf(client_port, sizeof client_port, "%u", port);
+	*std::to_chars(client_port, client_port + sizeof client_port - 1, port).ptr = '\0';
 	to.host = client_host;
 	to.port = client_port;
 	return true;
