@@ -1,6 +1,7 @@
 // See listener.hpp.
 #include "net/listener.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -21,6 +22,7 @@ namespace
 
 constexpr int kAcceptsPerEvent = 16;
 
+// -1: `why`, and errno.
 int bound_socket(const addrinfo *a, int backlog, std::string &why)
 {
 	const int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -34,10 +36,12 @@ int bound_socket(const addrinfo *a, int backlog, std::string &why)
 	if (a->ai_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
 	if (bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, backlog) != 0) {
+		const int error = errno;
 		char host[NI_MAXHOST] = "?";
 		getnameinfo(a->ai_addr, a->ai_addrlen, host, sizeof(host), nullptr, 0, NI_NUMERICHOST);
-		why = std::string("could not listen on address \"") + host + "\": " + strerror(errno);
+		why = std::string("could not listen on address \"") + host + "\": " + strerror(error);
 		::close(fd);
+		errno = error;
 		return -1;
 	}
 	return fd;
@@ -94,22 +98,32 @@ bool Listener::bind_tcp(Loop &loop, const std::string &addresses, int port, int 
 		const int rc = getaddrinfo(name == "*" ? nullptr : name.c_str(), std::to_string(port).c_str(), &hints, &found);
 		if (rc != 0) {
 			why = "could not translate \"" + name + "\" of pgpool.listen_addresses: " + gai_strerror(rc);
-			all = false;
 			continue;
 		}
 		size_t bound = 0;
-		std::string problem;
+		std::string absent, taken;
 		for (const addrinfo *a = found; a; a = a->ai_next) {
+			const std::string address(reinterpret_cast<const char *>(a->ai_addr), a->ai_addrlen);
+			const auto is_it = [&](const Listener *l) { return l->address_ == address; };
+			if (std::any_of(out.begin(), out.end(), is_it)) {
+				bound++;
+				continue;
+			}
+			std::string problem;
 			const int fd = bound_socket(a, backlog, problem);
+			if (fd < 0)
+				(errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL ? absent : taken) = problem;
 			Listener *l = fd < 0 ? nullptr : watch(loop, fd, session_port, accept);
 			if (l) {
+				l->address_ = address;
 				out.push_back(l);
 				bound++;
 			}
 		}
 		freeaddrinfo(found);
-		// As for PostgreSQL, one address of a name is enough: a machine without IPv6 has only the other.
-		if (bound == 0) {
+		// One address of a name may be missing: a machine without IPv6 has only the other.
+		const std::string &problem = !taken.empty() || bound > 0 ? taken : absent;
+		if (!problem.empty()) {
 			why = problem + " (port " + std::to_string(port) + ")";
 			all = false;
 		}

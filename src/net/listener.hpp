@@ -26,7 +26,8 @@ public:
 
 	// Takes the descriptor.
 	static Listener *watch(Loop &loop, int fd, bool session_port, Accept accept);
-	// Every address that `addresses` (as listen_addresses) names. False: `why` names what could not be bound.
+	// Every address that `addresses` (as listen_addresses) names and `out` does not have. `why` says what could not be
+	// done; false: later it may be possible.
 	[[nodiscard]] static bool bind_tcp(Loop &loop, const std::string &addresses, int port, int backlog,
 	                                   bool session_port, const Accept &accept, std::vector<Listener *> &out,
 	                                   std::string &why);
@@ -41,6 +42,7 @@ private:
 	Loop &loop_;
 	uv_poll_t poll_;
 	int fd_;
+	std::string address_; // as bound by bind_tcp()
 	bool session_port_;
 	bool resting_ = false;
 	Accept accept_;

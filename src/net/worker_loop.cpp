@@ -210,12 +210,13 @@ void WorkerLoop::listen()
 	}
 	auto on_accept = [this](SocketStream *stream, bool session_port, int fd) { accept(stream, session_port, fd); };
 	std::string why;
-	if (tcp_.empty())
-		(void)Listener::bind_tcp(loop_, s.listen_addresses, s.port, s.listen_backlog, false, on_accept, tcp_, why);
-	if (session_tcp_.empty() && s.session_port != 0)
-		(void)Listener::bind_tcp(loop_, s.listen_addresses, s.session_port, s.listen_backlog, true, on_accept,
-		                         session_tcp_, why);
-	const bool complete = !tcp_.empty() && (s.session_port == 0 || !session_tcp_.empty());
+	bool complete =
+	    Listener::bind_tcp(loop_, s.listen_addresses, s.port, s.listen_backlog, false, on_accept, tcp_, why);
+	if (s.session_port != 0)
+		complete &= Listener::bind_tcp(loop_, s.listen_addresses, s.session_port, s.listen_backlog, true, on_accept,
+		                               session_tcp_, why);
+	// A name that cannot be translated is asked for again only if there is nothing else: that may take seconds.
+	complete &= !tcp_.empty() && (s.session_port == 0 || !session_tcp_.empty());
 	if (!why.empty() && listen_again_at_ == 0)
 		problem(why + (complete ? "" : "; trying again every second"));
 	else if (complete && listen_again_at_ != 0)

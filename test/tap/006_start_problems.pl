@@ -77,6 +77,19 @@ close $foreign;
 ok(defined wait_until(5, sub { eval { $pool->raw(timeout => 2)->close; 1 } }), '... when the port is free, it is taken');
 ok(defined wait_until(5, sub { check('worker 0') =~ /^ok/ && check('worker 1') =~ /^ok/ }), '... and check() is content') or diag check('worker 0');
 
+# ---- one of several addresses
+$pool->forget_sql;
+$node->stop('fast');
+$foreign = IO::Socket::INET->new(LocalAddr => '127.0.0.2', LocalPort => $pool->port, Listen => 1, Proto => 'tcp', ReuseAddr => 1)
+  or die "cannot take the port: $!";
+$log = start_with("pgpool.listen_addresses = '127.0.0.1, 127.0.0.2'\n");
+$line = qr/could not listen on address "127.0.0.2".*$pool->{port}.*trying again/;
+ok(defined wait_until(5, sub { $pool->log_text($log) =~ $line }), 'port of one address taken: the log names it');
+is($pool->run_psql('SELECT 1'), 1, '... the other one serves');
+close $foreign;
+ok(defined wait_until(5, sub { eval { $pool->raw(timeout => 2, host => '127.0.0.2')->close; 1 } }), '... when it is free, it is taken');
+is($pool->run_psql('SELECT 1'), 1, '... and the other one is not disturbed');
+
 # ---- a second cluster with the same port
 start_with('');
 $pool->ready(10);
@@ -118,7 +131,7 @@ for (1 .. 420)
 	my $c = eval { $pool->raw(timeout => 10) };
 	$c ? push @in, $c : $out{ $@ =~ /^(\w{5}) / ? $1 : 'closed' }++;
 }
-cmp_ok(scalar @in, '>', 100, 'of 420 clients ' . @in . ' were let in');
+cmp_ok(scalar @in, '>=', 80, 'of 420 clients ' . @in . ' were let in');
 my $others = join(', ', map { "$_: $out{$_}" } sort keys %out);
 is(join(',', grep { $_ ne '53300' } keys %out), '', "... the others were told 53300 ($others)");
 is(scalar(grep { ($_->ask('SELECT 1')->{rows}[0][0] // '') eq '1' } @in), scalar @in, '... those that are in are served');
