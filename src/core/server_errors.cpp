@@ -107,7 +107,8 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 		replacement_due_ = &refusal_;
 	}
 	replay_.stop();
-	if ((v.answered == 'B' || v.answered == 'D') && rename(body)) {
+	const bool taken = v.answered == 'P' && proto::error_field(body, 'C') == "42P05";
+	if ((taken || v.answered == 'B' || v.answered == 'D') && rename(body)) {
 		forward = false;
 		replacement_due_ = &replacement_;
 	}

@@ -316,6 +316,10 @@ void Session::forward(const char *p, const char *end)
 				run = p; // something went before it
 			if (verdict != Rewrite::Verbatim)
 				break;
+			if (const size_t at = name_to_disguise(p, have, total)) {
+				out.append(run, static_cast<size_t>(p + at - run)).append(kDisguisedPrefix.substr(0, 1));
+				run = p + at + 1;
+			}
 		}
 		if (type == 'E' && have == proto::kHeaderSize && total > have)
 			break; // which portal?

@@ -135,6 +135,7 @@ private:
 
 	// ---- statements, in session_statements.cpp
 	enum class Rewrite { Verbatim, More, Settle, Done };
+	static size_t name_to_disguise(const char *message, size_t have, size_t total);
 	Rewrite rewrite(const char *message, size_t have, size_t total, std::string &out, size_t &used);
 	Rewrite rewrite_query(const char *message, size_t have, size_t total, std::string &out, size_t &used);
 	Rewrite rewrite_parse(const char *message, size_t have, size_t total, std::string &out, size_t &used);

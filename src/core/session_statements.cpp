@@ -61,6 +61,20 @@ void put_close(std::string &out, std::string_view name)
 	proto::Writer(out).begin('C').u8('S').string(name).end();
 }
 
+bool is_like_ours(std::string_view name)
+{
+	return name.substr(0, kStatementPrefix.size()) == kStatementPrefix;
+}
+
+// A client's own name, as the backend may hear it.
+std::string sent_name(std::string_view name)
+{
+	std::string sent(name);
+	if (is_like_ours(name))
+		sent.replace(0, kDisguisedPrefix.size(), kDisguisedPrefix);
+	return sent;
+}
+
 // One NUL-terminated string of `body`, which it is cut off. False: its end is not there.
 bool take_string(std::string_view &body, std::string_view &s)
 {
@@ -100,6 +114,21 @@ Session::Rewrite Session::rewrite(const char *message, size_t have, size_t total
 	default:
 		return rewrite_describe_or_close(message, have, total, out, used);
 	}
+}
+
+// In a message that goes as it is. 0: it has none that must be disguised.
+size_t Session::name_to_disguise(const char *message, size_t have, size_t total)
+{
+	static_assert(kStatementPrefix.substr(1) == kDisguisedPrefix.substr(1));
+	std::string_view body(message, std::min(have, total));
+	size_t at = proto::kHeaderSize;
+	if (*message == 'B')
+		at = body.find('\0', at) + 1; // behind the portal's name
+	else if (*message == 'D' || *message == 'C')
+		at += body.substr(at, 1) == "S" ? 1 : body.size();
+	else if (*message != 'P')
+		return 0;
+	return at > 0 && at < body.size() && is_like_ours(body.substr(at)) ? at : 0;
 }
 
 std::string Session::name_of(std::string_view server_name) const
@@ -281,7 +310,7 @@ Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t
 		used = total;
 		return rewrite_unnamed_parse(body.substr(1), have >= total, out);
 	}
-	if (have < total && total <= kMostStatement)
+	if (have < total && (total <= kMostStatement || have < proto::kHeaderSize + kStatementPrefix.size()))
 		return Rewrite::More;
 	Replies &replies = server_->replies();
 	const bool has_name = take_string(body, name);
@@ -289,10 +318,11 @@ Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t
 		return Rewrite::Settle;
 	if (has_name && statements_.find(name)) {
 		// The backend shall say that the name is taken: give it one of that name.
-		put_parse(out, name, std::string_view("\0\0\0", 3));
+		const std::string its_name = sent_name(name);
+		put_parse(out, its_name, std::string_view("\0\0\0", 3));
 		replies.sent('P', Owner::Skip);
 		if (cleanup_.empty()) // behind the first one the backend skips
-			cleanup_ = name;
+			cleanup_ = its_name;
 		return Rewrite::Verbatim;
 	}
 	// From the first one on that goes under the client's own name all do, or none would know of the other.
@@ -444,9 +474,7 @@ Session::Rewrite Session::resolve(char type, std::string_view name, std::string 
 		server_name = s->name;
 		return use_statement(type, name, s, out);
 	}
-	server_name = name;
-	if (name.substr(0, kStatementPrefix.size()) == kStatementPrefix)
-		server_name.replace(0, kDisguisedPrefix.size(), kDisguisedPrefix);
+	server_name = sent_name(name);
 	return Rewrite::Done;
 }
 

@@ -20,7 +20,7 @@ for my $cache (1 .. 3)
 	$pool->sql("ALTER SYSTEM SET pgpool.max_prepared_statements = $cache");
 	$pool->sql('SELECT pg_reload_conf()');
 	my $differ = $pool->start([
-		"$dir/differ", "--sequences=$sequences", "--seconds=$seconds", @seed, qw(--any-names --ddl --deallocate --fetch --long-texts),
+		"$dir/differ", "--sequences=$sequences", "--seconds=$seconds", @seed, qw(--any-names --ddl --deallocate --fetch --long-texts --odd-names),
 		"--direct=$who dbname=direct port=" . $pool->server_port, "--pool=$who dbname=app port=" . $pool->port ]);
 	is($differ->finish($seconds + 150), 0, "the same replies with a cache of $cache") or diag $differ->output;
 	note $differ->output;

@@ -267,6 +267,23 @@ TEST_F(Statements, InABlockTheClientIsToldOfItByItsOwnName)
 	EXPECT_EQ(ask(a, use("mine")), "2 D:c1.x C:SELECT 1 Z:I");
 }
 
+TEST_F(Statements, NamesLikePgpoolsOwnAreTheClientsAlone)
+{
+	Stream *a = login(), *b = login();
+	EXPECT_EQ(ask(a, parse("SELECT c1.a", "s") + kSync), "1 Z:I");
+	EXPECT_EQ(ask(a, use("s")), "2 D:c1.a C:SELECT 1 Z:I");
+	for (const std::string name : {"_pgpool_0", "_pgpool_1", "_pgpool_2", "_pgpool_scratch", "_pgpool_nowhere"}) {
+		EXPECT_EQ(ask(b, bind_to(name) + kSync), "E:26000 Z:I") << name;
+		EXPECT_EQ(ask(b, parse("SELECT c2.a", name) + kSync), "1 Z:I") << name;
+		EXPECT_EQ(error_text(b, parse("SELECT c2.b", name) + kSync),
+		          "prepared statement \"" + name + "\" already exists");
+		EXPECT_EQ(ask(b, use(name)), "2 D:c2.a C:SELECT 1 Z:I") << name;
+		heard();
+		EXPECT_EQ(ask(a, use("s")), "2 D:c1.a C:SELECT 1 Z:I") << name;
+		EXPECT_EQ(heard(), "BES") << "it is still there beside " << name;
+	}
+}
+
 // A reply of ours that is due at once waits for the end of a message that is here in part.
 TEST_F(Statements, ACloseIsNotAnsweredInTheMiddleOfAReply)
 {
