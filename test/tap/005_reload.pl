@@ -26,7 +26,7 @@ sub subject
 			'<', \'', '>', \$out, '2>', \$err, IPC::Run::timeout(10));
 		1;
 	};
-	return $done && $out =~ /^subject=(?:CN = |\/CN=)(\S+)/m ? $1 : 'none';
+	return $done && $out =~ /^subject=\/?CN ?= ?(\S+)/m ? $1 : 'none';
 }
 
 my @idle = map { $pool->raw } 1 .. 10;
