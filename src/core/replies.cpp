@@ -28,6 +28,11 @@ bool ends_in_ready(char type)
 	return type == 'Q' || type == 'F' || type == 'S' || type == Replies::kDeallocate;
 }
 
+bool is_unnamed(char type)
+{
+	return type == Replies::kUnnamedParse || type == Replies::kUnnamedClose;
+}
+
 bool executes(char type)
 {
 	return type == 'Q' || type == 'F' || type == 'E';
@@ -43,7 +48,7 @@ void Replies::push(char type, Owner owner)
 	}
 	rounds_ += ends_in_ready(type);
 	fakes_ += is_fake(type);
-	unnamed_ += type == kUnnamedParse;
+	unnamed_ += is_unnamed(type);
 	pushed_++;
 	executing_ += executes(type);
 	if (owner == Owner::Forward && !is_fake(type))
@@ -55,7 +60,7 @@ void Replies::pop()
 {
 	rounds_ -= ends_in_ready(front());
 	fakes_ -= is_fake(front());
-	unnamed_ -= front() == kUnnamedParse;
+	unnamed_ -= is_unnamed(front());
 	executing_ -= executes(kind(entries_[head_]));
 	if (++head_ == entries_.size()) {
 		entries_.clear();
@@ -92,6 +97,7 @@ bool Replies::sent(char type, Owner owner)
 	case kRefused:
 	case kStale:
 	case kUnnamedParse:
+	case kUnnamedClose:
 	case 'B':
 	case 'D':
 	case 'E':
@@ -165,7 +171,7 @@ Replies::Verdict Replies::error()
 	v.answered = front();
 	while (!empty() && front() != 'S') {
 		v.voided += is_noted(kind(entries_[head_])) || is_fake(front());
-		v.unnamed_void |= front() == kUnnamedParse;
+		v.unnamed_void |= is_unnamed(front());
 		pop();
 	}
 	v.unnamed_void &= unnamed_ == 0; // unless there is another one behind
@@ -223,7 +229,7 @@ Replies::Verdict Replies::received(char type, char status)
 	case '2':
 		return answer('B');
 	case '3':
-		return answer('C', kNotedClose);
+		return front() == kUnnamedClose ? answer(kUnnamedClose) : answer('C', kNotedClose);
 	case 'n':
 		return answer('D', kColumns);
 	case 'T':

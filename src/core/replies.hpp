@@ -45,6 +45,7 @@ public:
 	static constexpr char kRefused = 'r';
 	static constexpr char kStale = 'v'; // as one whose columns are no longer those that the client knows
 	static constexpr char kUnnamedParse = 'u';
+	static constexpr char kUnnamedClose = 'o'; // ours, so that the client does not use what somebody left there
 	// An Execute that changes nothing that a Parse behind it looks at: BEGIN; DEALLOCATE, which has a note.
 	static constexpr char kBegin = 'e';
 	static constexpr char kDeallocateExecute = 'w';
@@ -70,7 +71,7 @@ public:
 	// Places in the stream of messages: all up to the one that was sent when sent_so_far() was `place` are done.
 	uint64_t sent_so_far() const { return pushed_; }
 	bool done_up_to(uint64_t place) const { return pushed_ - size() >= place; }
-	// A Parse of the unnamed statement is not answered yet.
+	// A Parse or Close of the unnamed statement is not answered yet.
 	bool unnamed_outstanding() const { return unnamed_ > 0; }
 	// Messages of one batch fail together.
 	uint64_t batch() const { return batch_; }
@@ -81,7 +82,7 @@ public:
 		bool statement = false;    // a statement of the client came to its end
 		char answered = 0;         // type of the message that this reply completes, 0 = none
 		uint32_t voided = 0;       // entries with a note that an error made void
-		bool unnamed_void = false; // so was a Parse of the unnamed statement
+		bool unnamed_void = false; // so was what was to become of the unnamed statement
 		bool violation = false;    // no message can have this reply: the stream is out of step
 	};
 	// A message of this type came from the server. `status` is ReadyForQuery's byte.

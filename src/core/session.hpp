@@ -185,7 +185,7 @@ private:
 	std::string deallocating_;     // name that the unnamed statement takes away
 	std::string bound_deallocate_; // the same of the unnamed portal
 	uint64_t names_in_doubt_ = 0;  // place in Replies up to which all names may yet go
-	uint64_t unnamed_batch_ = 0;   // of the last Parse of the unnamed statement
+	uint64_t unnamed_batch_ = 0;   // of the last Parse or Close of the unnamed statement
 	uint64_t id_;
 	int64_t connected_at_; // wall clock
 	int64_t since_;        // monotonic: of the present state

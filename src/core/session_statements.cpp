@@ -225,8 +225,10 @@ Statement *Session::use_unnamed(std::string &out)
 		return unnamed_;
 	// Another client's may stand there: it must not be taken for ours.
 	put_close(out, "");
-	server_->replies().sent('C', Owner::Skip);
-	unnamed_at_ = server_->serial();
+	if (server_->replies().sent(Replies::kUnnamedClose, Owner::Skip)) {
+		unnamed_at_ = server_->serial();
+		unnamed_batch_ = server_->replies().batch();
+	}
 	return nullptr;
 }
 

@@ -284,6 +284,23 @@ TEST_F(Statements, NamesLikePgpoolsOwnAreTheClientsAlone)
 	}
 }
 
+// What pgpool does about the unnamed statement that another client left there was skipped itself.
+TEST_F(Statements, TheUnnamedStatementOfAnotherIsNotUsedBehindABatchThatWasSkipped)
+{
+	for (const bool at_once : {false, true}) {
+		Stream *a = login(), *b = login();
+		ask(a, parse("SELECT c1.a") + kSync);
+		if (at_once) {
+			EXPECT_EQ(ask(b, bind_to("nope") + describe('S', "") + kSync + use("")), "E:26000 Z:I E:26000 Z:I");
+			continue;
+		}
+		EXPECT_EQ(ask(b, bind_to("nope") + kFlush), "E:26000");
+		EXPECT_EQ(ask(b, describe('S', "") + kSync), "Z:I");
+		EXPECT_EQ(ask(b, use("")), "E:26000 Z:I");
+	}
+	EXPECT_EQ(world.backends.size(), 1u);
+}
+
 // A reply of ours that is due at once waits for the end of a message that is here in part.
 TEST_F(Statements, ACloseIsNotAnsweredInTheMiddleOfAReply)
 {
