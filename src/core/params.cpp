@@ -191,9 +191,9 @@ std::string sql_between(const ParamSet &have, const ParamSet &want, bool &only_r
 
 bool is_fixed_parameter(std::string_view name)
 {
-	static constexpr std::string_view fixed[] = {"server_version", "server_encoding",       "integer_datetimes",
-	                                             "is_superuser",   "session_authorization", "in_hot_standby"};
-	for (std::string_view f : fixed) {
+	static constexpr std::string_view kFixed[] = {"server_version", "server_encoding",       "integer_datetimes",
+	                                              "is_superuser",   "session_authorization", "in_hot_standby"};
+	for (std::string_view f : kFixed) {
 		if (f == name)
 			return true;
 	}

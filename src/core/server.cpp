@@ -179,8 +179,8 @@ void ServerConn::put_query(const std::string &sql)
 
 bool ServerConn::emit_fakes()
 {
-	static constexpr char parse_complete[] = {'1', 0, 0, 0, 4};
-	static constexpr char close_complete[] = {'3', 0, 0, 0, 4};
+	static constexpr char kParseComplete[] = {'1', 0, 0, 0, 4};
+	static constexpr char kCloseComplete[] = {'3', 0, 0, 0, 4};
 	bool any = false;
 	if (body_left_ > 0) // in the middle of a message
 		return false;
@@ -188,7 +188,7 @@ bool ServerConn::emit_fakes()
 		notes_.confirm(client_statements());
 		any = true;
 		if (session_)
-			session_->stream()->queue(type == '1' ? parse_complete : close_complete, sizeof(parse_complete));
+			session_->stream()->queue(type == '1' ? kParseComplete : kCloseComplete, sizeof(kParseComplete));
 	}
 	return any;
 }
@@ -326,6 +326,12 @@ void ServerConn::service_data(const char *data, size_t size)
 	if (p < end)
 		stash_.assign(p, static_cast<size_t>(end - p));
 	bump(pool_.counters().bytes_sent, forwarded);
+	after_service();
+}
+
+// All that came has been taken.
+void ServerConn::after_service()
+{
 	emit_fakes();
 	if (session_) {
 		session_->stream()->flush();
@@ -344,7 +350,7 @@ void ServerConn::service_data(const char *data, size_t size)
 bool ServerConn::message(char type, std::string_view body, bool &forward)
 {
 	const bool idle_before = replies_.at_rest();
-	const Replies::Verdict v = replies_.received(type, type == 'Z' && !body.empty() ? body[0] : 0);
+	const Replies::Verdict v = replies_.received(type, type == 'Z' && !body.empty() ? body[0] : '\0');
 	forward = v.forward && session_ != nullptr;
 	if (v.violation || type == 'K' || type == 'R') {
 		out_of_step("a message that answers nothing");
@@ -449,9 +455,9 @@ bool ServerConn::notification(std::string_view body)
 
 void ServerConn::send_sync()
 {
-	static constexpr char sync[] = {'S', 0, 0, 0, 4};
+	static constexpr char kSync[] = {'S', 0, 0, 0, 4};
 	replies_.sent('S', Owner::Skip);
-	stream_->queue(sync, sizeof(sync));
+	stream_->queue(kSync, sizeof(kSync));
 	stream_->flush();
 }
 

@@ -121,6 +121,7 @@ private:
 	enum class Header { More, Whole, Broken };
 	Header read_header(const char *p, size_t have, size_t &total) const;
 	void service_data(const char *data, size_t size);
+	void after_service();
 	bool message(char type, std::string_view body, bool &forward);
 	void error(const Replies::Verdict &v, std::string_view body, bool &forward);
 	bool start_over(const Replies::Verdict &v, std::string_view error);

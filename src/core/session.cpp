@@ -324,12 +324,6 @@ void Session::forward(const char *p, const char *end)
 		if (type == 'E' && have == proto::kHeaderSize && total > have)
 			break; // which portal?
 		account(p, have);
-		if (type == 'S' || type == 'Q')
-			prepared_ = nullptr;
-		if (type == 'Q' || type == 'E' || type == 'F')
-			queries_++;
-		if (type == 'Q')
-			forget_unnamed(); // as the server does
 		const size_t n = std::min(total, have);
 		p += n;
 		body_left_ = static_cast<uint32_t>(total - n);
@@ -394,7 +388,14 @@ char Session::kind_of(const char *message, size_t have) const
 void Session::account(const char *message, size_t have)
 {
 	const char kind = kind_of(message, have);
-	if (!server_->replies().sent(kind) || kind != Replies::kDeallocateExecute)
+	const bool noted = server_->replies().sent(kind) && kind == Replies::kDeallocateExecute;
+	if (*message == 'S' || *message == 'Q')
+		prepared_ = nullptr;
+	if (*message == 'Q' || *message == 'E' || *message == 'F')
+		queries_++;
+	if (*message == 'Q')
+		forget_unnamed(); // as the server does
+	if (!noted)
 		return;
 	StatementNotes &notes = server_->notes();
 	notes.note_batch(server_->replies().batch());

@@ -70,7 +70,8 @@ void Session::come_back()
 	subscription_->come_back();
 }
 
-void Session::on_came_back(std::string notifications)
+// By value: who has them ends here.
+void Session::on_came_back(std::string notifications) // NOLINT(performance-unnecessary-value-param)
 {
 	subscription_.reset();
 	server_->own_commit_seen();

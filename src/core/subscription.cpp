@@ -18,8 +18,8 @@ namespace
 constexpr uint32_t kMostReturns = 3; // on as many servers, then the client is told why not
 
 // Each query is a transaction of its own, under the client's settings: none of them may make it wait or end it.
-const std::string kCalm = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; "
-                          "SET LOCAL lock_timeout = 0; ";
+constexpr char kCalm[] = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; "
+                         "SET LOCAL lock_timeout = 0; ";
 
 proto::Error lost_error()
 {

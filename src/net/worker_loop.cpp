@@ -403,9 +403,9 @@ void WorkerLoop::replace_unix_listeners(const control::UnixListeners &m, const s
 template <class Row>
 void WorkerLoop::send_rows(PacketSocket &to, control::Type type, uint64_t id, const std::vector<Row> &rows)
 {
-	constexpr size_t most = (control::kMaxPacket - sizeof(control::Rows)) / sizeof(Row);
-	for (size_t at = 0; at < rows.size(); at += most) {
-		const size_t n = std::min(most, rows.size() - at);
+	constexpr size_t kMost = (control::kMaxPacket - sizeof(control::Rows)) / sizeof(Row);
+	for (size_t at = 0; at < rows.size(); at += kMost) {
+		const size_t n = std::min(kMost, rows.size() - at);
 		auto head = control::make<control::Rows>(type, id);
 		head.count = static_cast<uint32_t>(n);
 		head.head.size = static_cast<uint32_t>(sizeof(head) + n * sizeof(Row));

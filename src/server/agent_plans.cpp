@@ -165,7 +165,9 @@ bool same_for_all_values(const Query *query, Oid &relation)
 		return !query->jointree->quals;
 	}
 	const RangeTblEntry *table = only_table(query);
-	const AttrNumber column = table ? looked_up(query->jointree->quals) : 0;
+	if (!table)
+		return false;
+	const AttrNumber column = looked_up(query->jointree->quals);
 	if (column == 0)
 		return false;
 	relation = table->relid;

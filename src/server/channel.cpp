@@ -28,11 +28,12 @@ bool address_of(const char *path, sockaddr_un &to)
 {
 	memset(&to, 0, sizeof to);
 	to.sun_family = AF_UNIX;
-	if (strlen(path) >= sizeof to.sun_path) {
+	const size_t size = strlen(path) + 1;
+	if (size > sizeof to.sun_path) {
 		errno = ENAMETOOLONG;
 		return false;
 	}
-	strcpy(to.sun_path, path);
+	memcpy(to.sun_path, path, size);
 	return true;
 }
 

@@ -191,7 +191,7 @@ inline bool is_advisory(const PROCLOCK *held)
 // for walking, as others may move what is in a list that has something.
 inline bool holds_advisory_lock()
 {
-	constexpr size_t link = offsetof(PROCLOCK, procLink);
+	constexpr size_t kLink = offsetof(PROCLOCK, procLink);
 	bool found = false;
 
 	for (int i = 0; i < NUM_LOCK_PARTITIONS && !found; i++) {
@@ -201,15 +201,15 @@ inline bool holds_advisory_lock()
 			continue;
 		LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
 		for (dlist_node *at = mine->head.next; at != &mine->head; at = at->next)
-			found |= is_advisory(reinterpret_cast<PROCLOCK *>(reinterpret_cast<char *>(at) - link));
+			found |= is_advisory(reinterpret_cast<PROCLOCK *>(reinterpret_cast<char *>(at) - kLink));
 #else
 		if (SHMQueueEmpty(mine))
 			continue;
 		LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
-		for (Pointer at = SHMQueueNext(mine, mine, link); at;) {
+		for (Pointer at = SHMQueueNext(mine, mine, kLink); at;) {
 			auto *held = reinterpret_cast<PROCLOCK *>(at);
 			found |= is_advisory(held);
-			at = SHMQueueNext(mine, &held->procLink, link);
+			at = SHMQueueNext(mine, &held->procLink, kLink);
 		}
 #endif
 		LWLockRelease(LockHashPartitionLockByIndex(i));

@@ -117,7 +117,8 @@ void numeric_address(const control::AuthLookup &client, char *to, size_t room)
 	memcpy(&address, client.address, length);
 	if (address.ss_family == AF_UNIX)
 		return;
-	if (pg_getnameinfo_all(&address, length, to, room, nullptr, 0, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+	if (pg_getnameinfo_all(&address, static_cast<int>(length), to, static_cast<int>(room), nullptr, 0,
+	                       NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		elog(ERROR, "could not print the address of a client");
 	// the zone of a link-local address is no part of type inet
 	if (char *zone = strchr(to, '%'))

@@ -29,7 +29,7 @@ namespace
 
 constexpr int kMaxLinks = 256;
 constexpr int kBatch = 64;
-constexpr size_t kMaxQueued = 16 * 1024 * 1024;
+constexpr size_t kMaxQueued = size_t{16} * 1024 * 1024;
 
 struct Outgoing {
 	Outgoing *next;

@@ -340,8 +340,8 @@ bool refresh_pool(uint32 i, const Tenant *tenant)
 		return changed;
 	}
 	strlcpy(names.tenant, tenant->name, sizeof names.tenant);
-	if (strcmp(names.tenant, before.tenant) || strcmp(names.role, before.role) ||
-	    strcmp(names.database, before.database)) {
+	if (strcmp(names.tenant, before.tenant) != 0 || strcmp(names.role, before.role) != 0 ||
+	    strcmp(names.database, before.database) != 0) {
 		write_pool_names(p, names);
 		changed = true;
 	}
