@@ -201,9 +201,9 @@ claim 'errors outside and in a transaction; the connection is usable' => sub {
 
 claim 'asynchronous statements: result, and cancel' => sub {
 	my $c = connected();
-	my $s = $c->prepare('SELECT ?::int + 1', { pg_async => PG_ASYNC() });
 	for my $i (1 .. 10)
 	{
+		my $s = $c->prepare('SELECT ?::int + 1', { pg_async => PG_ASYNC() });
 		$s->execute($i);
 		$c->pg_result;
 		same([ $s->fetchrow_array ], [ $i + 1 ]);

@@ -83,7 +83,7 @@ $pool->sql('SELECT pg_reload_conf()');
 ok(defined wait_until(5, sub { $pool->log_text($log) =~ /invalid value for parameter "pgpool.default_pool_size": "many"/ }),
 	'a bad value is named in the log');
 is($pool->sql('SHOW pgpool.default_pool_size'), 6, '... and changes nothing');
-is($pool->sql('SHOW pgpool.query_wait_timeout'), '7s', '... a good value beside it is taken, as in PostgreSQL');
+within(5, sub { $pool->sql('SHOW pgpool.query_wait_timeout') eq '7s' }, '... a good value beside it is taken, as in PostgreSQL');
 is($pool->run_psql('SELECT 1'), 1, 'the port serves');
 open(my $file, '>', $conf) or die "$conf: $!";
 print $file $good;
