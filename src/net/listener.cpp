@@ -118,6 +118,8 @@ bool Listener::bind_tcp(Loop &loop, const std::string &addresses, int port, int 
 				l->address_ = address;
 				out.push_back(l);
 				bound++;
+			} else if (fd >= 0) {
+				taken = "could not watch a socket";
 			}
 		}
 		freeaddrinfo(found);

@@ -26,9 +26,11 @@ constexpr int64_t kLingerTime = 1000000; // for the peer to read our last words,
 size_t join(const iovec *pieces, int count, char *joined)
 {
 	size_t size = 0;
+	if (count == 1)
+		return 0;
 	for (int i = 0; i < count; i++)
 		size += pieces[i].iov_len;
-	if (count == 1 || size > kJoin)
+	if (size > kJoin)
 		return 0;
 	for (int i = 0; i < count; i++) {
 		memcpy(joined, pieces[i].iov_base, pieces[i].iov_len);

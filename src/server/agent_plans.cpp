@@ -5,6 +5,7 @@
 // (the row of a unique key; an INSERT of one row), planning again only costs: such a statement is left to the plan
 // cache's own choice, which is the generic plan from the sixth time on. That is found out when it is first planned,
 // and again after its table changed. Must not know clients, nor texts.
+#include <algorithm>
 #include <cstdio>
 #include <utility>
 
@@ -176,23 +177,29 @@ bool same_for_all_values(const Query *query, Oid &relation)
 
 // ---- which statements
 
-// The text's address may by now be another's.
-bool is_of(const Lookup &lookup, const char *text, const CachedPlanSource *source)
+// NULL: the statement is gone, and the text's address may by now be another's.
+CachedPlanSource *source_of(const Lookup &lookup)
 {
-	return lookup.text == text && source && source->query_string == text;
+	CachedPlanSource *source = source_of(lookup.number);
+
+	return source && source->query_string == lookup.text ? source : nullptr;
 }
 
-void decide(const Query *query, const char *text)
+bool is_undecided(const Lookup &lookup, const char *text)
+{
+	return !OidIsValid(lookup.relation) && lookup.text == text;
+}
+
+// Looks into no catalog: an invalidation that came meanwhile would move what is in the list.
+void decide(const char *text, bool same, Oid relation)
 {
 	for (int i = 0; i < lookup_count; i++) {
 		Lookup &lookup = lookups[i];
-		if (OidIsValid(lookup.relation) || lookup.text != text)
+		if (!is_undecided(lookup, text))
 			continue;
-		CachedPlanSource *source = source_of(lookup.number);
-		Oid relation;
+		CachedPlanSource *source = source_of(lookup);
 		undecided_count--;
-		if (is_of(lookup, text, source) && list_length(source->query_list) == 1 &&
-		    same_for_all_values(query, relation)) {
+		if (source && same && list_length(source->query_list) == 1) {
 			source->cursor_options &= ~CURSOR_OPT_CUSTOM_PLAN;
 			lookup.relation = relation;
 		}
@@ -201,10 +208,19 @@ void decide(const Query *query, const char *text)
 	}
 }
 
+bool awaits_decision(const char *text)
+{
+	return undecided_count > 0 && std::any_of(lookups, lookups + lookup_count,
+	                                          [=](const Lookup &lookup) { return is_undecided(lookup, text); });
+}
+
 PlannedStmt *plan(Query *query, const char *text, int options, ParamListInfo parameters)
 {
-	if (undecided_count > 0 && (options & CURSOR_OPT_CUSTOM_PLAN) != 0)
-		decide(query, text);
+	if ((options & CURSOR_OPT_CUSTOM_PLAN) != 0 && awaits_decision(text)) {
+		Oid relation;
+		const bool same = same_for_all_values(query, relation);
+		decide(text, same, relation);
+	}
 	return previous_planner ? previous_planner(query, text, options, parameters)
 	                        : standard_planner(query, text, options, parameters);
 }
@@ -216,8 +232,7 @@ void relation_changed(Datum, Oid relation)
 		Lookup &lookup = lookups[i];
 		if (!OidIsValid(lookup.relation) || (OidIsValid(relation) && lookup.relation != relation))
 			continue;
-		CachedPlanSource *source = source_of(lookup.number);
-		if (is_of(lookup, lookup.text, source)) {
+		if (CachedPlanSource *source = source_of(lookup)) {
 			source->cursor_options |= CURSOR_OPT_CUSTOM_PLAN;
 			lookup.relation = InvalidOid;
 			undecided_count++;
@@ -232,7 +247,7 @@ void forget_gone_lookups()
 	undecided_count = 0;
 	int kept = 0;
 	for (int i = 0; i < lookup_count; i++) {
-		if (!is_of(lookups[i], lookups[i].text, source_of(lookups[i].number)))
+		if (!source_of(lookups[i]))
 			continue;
 		undecided_count += OidIsValid(lookups[i].relation) ? 0 : 1;
 		lookups[kept++] = lookups[i];
