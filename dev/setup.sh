@@ -49,8 +49,8 @@ find_missing() {
     version=$(server_version)
     local config
     config=$(choose_pg_config)
-    # -I: the pg_config of libpq-dev alone names a PGXS that is not there
-    need "postgresql-server-dev-$version" test -f "$("$config" --pgxs 2>/dev/null || true)"
+    # what is used, not what comes with it: libpq-dev alone brings a pg_config, and a client package of Debian 12 a pgxs.mk
+    need "postgresql-server-dev-$version" test -f "$("$config" --includedir-server 2>/dev/null || true)/postgres.h" -a -f "$("$config" --pgxs 2>/dev/null || true)"
     [ "$what" != build ] || return 0
     need "postgresql-$version" test -x "$("$config" --bindir 2>/dev/null || true)/postgres"
     need openssl has openssl
