@@ -211,7 +211,12 @@ $(BUILD)/toolobj/%.o: %.cpp $(BUILD)/flags
 	$(call compile,$(COMMON) $(PQ_CFLAGS) -Itest/tools)
 $(BUILD)/tools/%: $(BUILD)/toolobj/test/tools/%.o $(TOOL_OBJS)
 	@mkdir -p $(@D); echo '  LINK  $@'; $(CXX) -Wl,--as-needed -o $@ $^ $(PQ_LIBS) -lssl -lcrypto -lpthread
-tools: $(TOOLS)
+# what a test cluster is started with, to make its workers' sockets slow
+$(BUILD)/tools/slowsock.so: $(BUILD)/fast/test/shim/slowsock.o
+	@mkdir -p $(@D); echo '  LINK  $@'; $(CXX) -shared -o $@ $^ -ldl
+$(BUILD)/fast/test/shim/%.o: test/shim/%.cpp $(BUILD)/flags
+	$(call compile,$(COMMON) -fPIC)
+tools: $(TOOLS) $(BUILD)/tools/slowsock.so
 
 # PostgreSQL's own test programs, from its source (dev/pgsource.sh fetches it).  The traces to compare with are those of
 # a libpq of the same version.

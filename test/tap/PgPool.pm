@@ -25,7 +25,8 @@ C<< PgPool->new(name, %options) >> makes and starts a cluster. Options:
     workers     => 2        pgpool.workers
     pool_size   => 5        pgpool.default_pool_size
     session     => 1        gives it a session port, too
-    tls         => 1        makes a certificate and sets ssl = on
+    tls         => 0        ssl stays off; else there is a certificate, and psql, pgbench and drivers come by TLS
+    sockets     => "..."    what test/shim/slowsock.cpp does to the workers' sockets, as "short=1,again=2"
     conf        => "..."    lines for postgresql.conf, after all others
     streaming   => 1        can have standbys; room for connections all the same
     preload     => 0        pgpool is not preloaded
@@ -59,6 +60,10 @@ a PgPool::Raw through the pool, or on the server's own port. Options: those of P
 =item $pool->ready(seconds)
 
 waits until all workers listen and the pool answers a login; dies otherwise.
+
+=item $pool->sockets(faults)
+
+stops the cluster and starts it with other faults.
 
 =item $pool->workers, $pool->worker_pid(number), $pool->manager_pid
 
@@ -114,6 +119,7 @@ package PgPool;
 use strict;
 use warnings;
 use Exporter 'import';
+use File::Spec;
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils ();
@@ -194,7 +200,7 @@ sub new
 	$node->init(
 		allows_streaming => $o{streaming} // 0,
 		extra            => [ '--encoding=UTF8', '--locale=C', '--no-sync' ]);
-	$self->certificate if $o{tls};
+	$self->certificate if $o{tls} // 1;
 	$self->write_hba;
 	my $conf = <<CONF;
 listen_addresses = '127.0.0.1'
@@ -204,7 +210,7 @@ password_encryption = 'scram-sha-256'
 max_connections = 60
 shared_buffers = 16MB
 CONF
-	$conf .= "ssl = on\n" if $o{tls};
+	$conf .= "ssl = on\n" if $o{tls} // 1;
 	if ($self->{preload})
 	{
 		$conf .= "shared_preload_libraries = 'pgpool'\npgpool.port = $self->{port}\npgpool.database = 'postgres'\n";
@@ -215,11 +221,30 @@ CONF
 	$node->append_conf('postgresql.conf', $conf . ($o{conf} // ''));
 	if ($o{start} // 1)
 	{
-		$node->start;
+		$self->start_node($o{sockets});
 		$self->prepare($o{extension} // 1);
 		$self->ready if $self->{preload};
 	}
 	return $self;
+}
+
+# The postmaster's children have its environment; the clients of the test do not.
+sub start_node
+{
+	my ($self, $faults) = @_;
+	my $shim = File::Spec->rel2abs(($ENV{PGPOOL_TOOLS} // 'build/tools') . '/slowsock.so');
+	die "there is no $shim: run make tools\n" if $faults && !-e $shim;
+	local %ENV = (%ENV, $faults ? (LD_PRELOAD => $shim, PGPOOL_SOCKETS => $faults) : ());
+	$self->node->start;
+}
+
+sub sockets
+{
+	my ($self, $faults) = @_;
+	$self->forget_sql;
+	$self->node->stop('fast');
+	$self->start_node($faults);
+	$self->ready(60);
 }
 
 # Another cluster that exists already (a standby), to be used like one of ours.
