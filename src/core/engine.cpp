@@ -20,6 +20,7 @@ namespace
 
 constexpr uint32_t kTicksPerSecond = 10;
 constexpr int64_t kAskAgain = 50000;        // between two requests for a place of another worker, microseconds
+constexpr int64_t kStrangerLog = 1000000;   // between two lines about strangers
 constexpr int64_t kDrainDatabase = 6000000; // DROP DATABASE waits 5 seconds for others to leave
 
 proto::Error shutdown_error()
@@ -66,10 +67,46 @@ void Engine::on_settings(const region::Settings &settings)
 void Engine::accept(Stream *stream, bool session_port, bool fd_reserve_reached)
 {
 	bump(slot().accepted);
+	if (fd_reserve_reached) {
+		turn_away(stream);
+		return;
+	}
 	auto *session = new Session(*this, stream, next_session_++, session_port);
 	sessions_.push_back(session);
 	count_client(1);
-	session->start_login(fd_reserve_reached);
+	session->start_login();
+}
+
+// The descriptors that are left are for servers: whatever he wants to say, nobody waits for it.
+void Engine::turn_away(Stream *stream)
+{
+	const std::string limit = std::to_string(slot().file_limit.load());
+	bump(slot().refused);
+	bump(slot().login_failures);
+	log_stranger("sorry, too many clients already: this worker's limit of open files is " + limit + " (client " +
+	             stream->peer() + ")");
+	std::string out;
+	proto::append_error(out, proto::Severity::Fatal,
+	                    {sqlstate::kTooManyConnections, "sorry, too many clients already",
+	                     "This worker's limit of open files is " + limit + ".",
+	                     "Raise the limit of open files of the database server, or pgpool.workers."});
+	stream->queue(out.data(), out.size());
+	stream->flush();
+	stream->close(false);
+}
+
+void Engine::log_stranger(const std::string &line)
+{
+	const int64_t t = now();
+	if (stranger_logged_at_ != 0 && t < stranger_logged_at_ + kStrangerLog) {
+		strangers_unlogged_++;
+		return;
+	}
+	stranger_logged_at_ = t;
+	outside_.log(line + (strangers_unlogged_ > 0
+	                         ? "; " + std::to_string(strangers_unlogged_) + " such lines before it were left out"
+	                         : ""));
+	strangers_unlogged_ = 0;
 }
 
 void Engine::session_ended(Session *session)
@@ -204,6 +241,31 @@ void Engine::on_answer(const control::AuthAnswer &answer)
 	lookups_.erase(it);
 	if (session->login())
 		session->login()->on_answer(answer);
+}
+
+uint64_t Engine::derive(Session *session, std::string_view password, const proto::ScramVerifier &verifier)
+{
+	const uint64_t id = next_derivation_++;
+	derivations_[id] = session;
+	outside_.derive(id, password, verifier);
+	return id;
+}
+
+void Engine::forget_derivation(uint64_t id)
+{
+	if (derivations_.erase(id) > 0)
+		outside_.forget_derivation(id);
+}
+
+void Engine::on_derived(uint64_t id, bool right, const proto::ScramKey &key)
+{
+	auto it = derivations_.find(id);
+	if (it == derivations_.end())
+		return;
+	Session *session = it->second;
+	derivations_.erase(it);
+	if (session->login())
+		session->login()->on_derived(right, key);
 }
 
 void Engine::on_manager()
@@ -346,9 +408,7 @@ void Engine::tick_logins(int64_t now)
 	while (Session *s = logins_.front()) {
 		if (settings_.login_timeout <= 0 || now < s->login()->deadline())
 			break;
-		s->fatal({sqlstate::kQueryCanceled, "canceling authentication due to timeout",
-		          "The login was not complete after " + std::to_string(settings_.login_timeout) + " ms.",
-		          "The limit is pgpool.login_timeout."});
+		s->login()->on_timeout();
 	}
 }
 

@@ -42,6 +42,7 @@ public:
 	void on_yield(const control::YieldServer &yield);
 	void on_place_free(uint32_t pool_slot, uint32_t generation);
 	void on_proof(const control::Proof &proof);
+	void on_derived(uint64_t id, bool right, const proto::ScramKey &key);
 	void on_cancel_key(int32_t pid, std::string_view key);
 	void tick();
 	// Takes no more clients, ends idle ones, lets transactions finish.
@@ -80,6 +81,11 @@ public:
 	Pool *pool(uint32_t slot, uint32_t generation);
 	uint64_t lookup(Session *session, control::AuthLookup &question); // number of the question
 	void forget_lookup(uint64_t id) { lookups_.erase(id); }
+	// Session's login hears Login::on_derived(), unless it is forgotten before.
+	uint64_t derive(Session *session, std::string_view password, const proto::ScramVerifier &verifier);
+	void forget_derivation(uint64_t id);
+	// What somebody does who has proved nothing is worth one line a second, whatever he does.
+	void log_stranger(const std::string &line);
 	// Here, else at the other workers. The client that asked is let go when it was acted on: a client that
 	// has waited for that may send its next query, which must not be hit.
 	void cancel(Session *asking, int32_t pid, std::string_view key);
@@ -102,6 +108,7 @@ public:
 	uint64_t next_assignment() { return next_assignment_++; }
 
 private:
+	void turn_away(Stream *stream);
 	bool cancel_here(int32_t pid, std::string_view key);
 	Session *find(uint64_t id);
 	void evict_clients();
@@ -127,11 +134,13 @@ private:
 	List<Session, &Session::all_hook> sessions_;
 	List<Session, &Session::login_hook> logins_; // oldest first
 	std::unordered_map<uint32_t, std::unique_ptr<Pool>> pools_;
-	std::unordered_map<uint64_t, Session *> lookups_;
+	std::unordered_map<uint64_t, Session *> lookups_, derivations_;
 	std::unordered_map<int32_t, Session *> keys_;
 	std::vector<std::unique_ptr<StreamOwner>> graveyard_;
 	std::vector<std::unique_ptr<Login>> retired_;
-	uint64_t next_lookup_ = 1;
+	uint64_t next_lookup_ = 1, next_derivation_ = 1;
+	int64_t stranger_logged_at_ = 0;
+	uint64_t strangers_unlogged_ = 0;
 	uint64_t next_session_ = 1;
 	uint64_t next_assignment_ = 1;
 	uint32_t servers_ = 0;

@@ -35,9 +35,8 @@ proto::Error to_error(const control::ErrorText &e)
 
 } // namespace
 
-Login::Login(Session &session, bool refused_by_files)
-    : session_(session), deadline_(session.engine().now() + int64_t{session.engine().settings().login_timeout} * 1000),
-      refused_by_files_(refused_by_files)
+Login::Login(Session &session)
+    : session_(session), deadline_(session.engine().now() + int64_t{session.engine().settings().login_timeout} * 1000)
 {
 }
 
@@ -45,6 +44,9 @@ Login::~Login()
 {
 	if (asked_)
 		session_.engine().forget_lookup(question_);
+	if (derivation_ != 0)
+		session_.engine().forget_derivation(derivation_);
+	proto::wipe(in_.data(), in_.size());
 	proto::wipe(&client_key_, sizeof(client_key_));
 	proto::wipe(password_.data(), password_.size());
 	if (answer_)
@@ -66,6 +68,26 @@ void Login::on_failed(const proto::Error &why)
 		         .tenant_counters(answer_->tenant_slot, session_.engine().worker())
 		         .login_failures);
 	session_.fatal(why);
+}
+
+// Nothing can be told in clear to one who was promised TLS.
+void Login::on_handshake_failed(const char *why)
+{
+	stage_ = Stage::Over;
+	bump(session_.engine().slot().login_failures);
+	session_.engine().log_stranger("could not accept SSL connection: " + std::string(why) + " (client " +
+	                               session_.stream()->peer() + ")");
+	session_.close(false);
+}
+
+void Login::on_timeout()
+{
+	const std::string limit = std::to_string(session_.engine().settings().login_timeout) + " ms";
+	if (session_.stream()->handshaking())
+		on_handshake_failed(("the handshake was not complete after pgpool.login_timeout, " + limit).c_str());
+	else
+		fail(sqlstate::kQueryCanceled, "canceling authentication due to timeout",
+		     "The login was not complete after " + limit + ".", "The limit is pgpool.login_timeout.");
 }
 
 void Login::on_data(const char *data, size_t size)
@@ -91,9 +113,11 @@ void Login::on_data(const char *data, size_t size)
 			}
 			if (in_.size() <= length)
 				return;
-			const std::string body = in_.substr(proto::kHeaderSize, length - 4);
+			std::string body = in_.substr(proto::kHeaderSize, length - 4);
+			proto::wipe(in_.data(), size_t{length} + 1);
 			in_.erase(0, size_t{length} + 1);
 			exchange_message(body);
+			proto::wipe(body.data(), body.size());
 		} else {
 			// Nothing is due from the client; what a hasty one sends waits, within bounds.
 			if (in_.size() > kChunk)
@@ -197,14 +221,11 @@ void Login::begin(uint32_t size)
 		on_failed(why);
 		return;
 	}
-	if (refused_by_files_ || engine.too_many_clients()) {
+	if (engine.too_many_clients()) {
 		bump(engine.slot().refused);
 		fail(sqlstate::kTooManyConnections, "sorry, too many clients already",
-		     refused_by_files_
-		         ? "This worker's limit of open files is " + std::to_string(engine.slot().file_limit.load()) + "."
-		         : "pgpool.max_client_connections is " + std::to_string(engine.settings().max_client_connections) + ".",
-		     refused_by_files_ ? "Raise the limit of open files of the database server, or pgpool.workers."
-		                       : "Raise pgpool.max_client_connections and reload.");
+		     "pgpool.max_client_connections is " + std::to_string(engine.settings().max_client_connections) + ".",
+		     "Raise pgpool.max_client_connections and reload.");
 		return;
 	}
 	ask();
@@ -301,139 +322,6 @@ void Login::start_exchange()
 	session_.stream()->flush();
 }
 
-void Login::exchange_message(std::string_view body)
-{
-	std::string out;
-	switch (expect_) {
-	case Expect::Password:
-	case Expect::Md5: {
-		proto::Reader r(body);
-		const std::string_view text = r.string();
-		if (!r.ok() || r.left() != 0) {
-			fail(sqlstate::kProtocolViolation, "invalid password packet size");
-			return;
-		}
-		if (expect_ == Expect::Md5)
-			check_md5(text);
-		else
-			check_password(text);
-		return;
-	}
-	case Expect::SaslInitial:
-		sasl_initial(body);
-		return;
-	case Expect::SaslLateInitial: {
-		const proto::ScramStep step = scram_->first(late_mechanism_, body, out);
-		expect_ = Expect::SaslFinal;
-		sasl_step(step, out);
-		return;
-	}
-	case Expect::SaslFinal: {
-		const proto::ScramStep step = scram_->final(body, out, client_key_);
-		has_key_ = step == proto::ScramStep::Done;
-		sasl_step(step, out);
-		return;
-	}
-	}
-}
-
-void Login::sasl_initial(std::string_view body)
-{
-	proto::Reader r(body);
-	const std::string mechanism(r.string());
-	const uint32_t length = r.u32();
-	std::string out;
-	if (!r.ok()) {
-		fail(sqlstate::kProtocolViolation, "malformed SASLInitialResponse");
-		return;
-	}
-	if (length == UINT32_MAX) {
-		// No initial response: an empty challenge asks for it.
-		late_mechanism_ = mechanism;
-		expect_ = Expect::SaslLateInitial;
-		proto::append_authentication(out, proto::kAuthSaslContinue);
-		session_.stream()->queue(out.data(), out.size());
-		session_.stream()->flush();
-		return;
-	}
-	if (length != r.left()) {
-		fail(sqlstate::kProtocolViolation, "malformed SASLInitialResponse: its length is not that of its data");
-		return;
-	}
-	const proto::ScramStep step = scram_->first(mechanism, r.bytes(length), out);
-	expect_ = Expect::SaslFinal;
-	sasl_step(step, out);
-}
-
-void Login::sasl_step(proto::ScramStep step, const std::string &message)
-{
-	std::string out;
-	switch (step) {
-	case proto::ScramStep::Continue:
-		proto::append_authentication(out, proto::kAuthSaslContinue, message);
-		session_.stream()->queue(out.data(), out.size());
-		session_.stream()->flush();
-		return;
-	case proto::ScramStep::Done:
-		proto::append_authentication(out, proto::kAuthSaslFinal, message);
-		session_.stream()->queue(out.data(), out.size());
-		session_.stream()->flush();
-		authenticated();
-		return;
-	case proto::ScramStep::WrongProof:
-		wrong_password();
-		return;
-	case proto::ScramStep::Malformed: {
-		const proto::ScramProblem &p = scram_->problem();
-		fail(p.sqlstate, p.message, p.detail);
-		return;
-	}
-	}
-}
-
-void Login::check_password(std::string_view password)
-{
-	const std::string_view verifier(answer_->verifier);
-	bool right;
-	if (password.empty()) {
-		// Refused for every role alike, so nothing is told by it.
-		fail(sqlstate::kInvalidPassword, "empty password returned by client");
-		return;
-	}
-	if (proto::is_md5_verifier(verifier)) {
-		right = proto::md5_password_matches(verifier, answer_->role, password);
-	} else {
-		proto::ScramVerifier scram;
-		right = proto::ScramVerifier::parse(verifier, scram) &&
-		        proto::scram_keys_from_password(password, scram, client_key_);
-		has_key_ = right;
-	}
-	if (!right || answer_->doomed) {
-		wrong_password();
-		return;
-	}
-	password_ = password;
-	authenticated();
-}
-
-void Login::check_md5(std::string_view response)
-{
-	uint8_t salt[proto::kMd5SaltLength];
-	memcpy(salt, md5_salt_, sizeof(salt));
-	if (answer_->doomed || !proto::md5_response_matches(answer_->verifier, salt, response))
-		wrong_password();
-	else
-		authenticated();
-}
-
-void Login::wrong_password()
-{
-	const std::string user = answer_->role;
-	session_.engine().outside().log("password authentication failed for user \"" + user + "\"" +
-	                                (answer_->log_detail[0] ? std::string(": ") + answer_->log_detail : ""));
-	fail(sqlstate::kInvalidPassword, "password authentication failed for user \"" + user + "\"");
-}
-
 // ---- after the proof
 
 void Login::authenticated()
@@ -452,6 +340,29 @@ void Login::authenticated()
 	                                                       region::PoolMode::Session);
 	if (!within_limits())
 		return;
+	proto::ScramVerifier verifier;
+	if (lacks_server_key() && proto::ScramVerifier::parse(answer_->verifier, verifier))
+		derive(answer_->server_password, verifier);
+	else
+		admitted();
+}
+
+// The server's password is stored, and its key is not known: neither by the client's proof nor from a former login.
+bool Login::lacks_server_key()
+{
+	const Credential *have = session_.pool()->credential();
+	if (has_key_ || answer_->server_password[0] == '\0')
+		return false;
+	if (!have || !have->has_key || have->password != answer_->server_password ||
+	    have->verifier.text() != answer_->verifier)
+		return true;
+	has_key_ = true;
+	client_key_ = have->client_key;
+	return false;
+}
+
+void Login::admitted()
+{
 	learn_credential();
 	std::string out;
 	proto::append_authentication(out, proto::kAuthOk);
@@ -502,8 +413,6 @@ void Login::learn_credential()
 	else if (proto::ScramVerifier::parse(verifier, c->verifier) && has_key_) {
 		c->has_key = true;
 		c->client_key = client_key_;
-	} else if (!c->password.empty()) {
-		c->has_key = proto::scram_keys_from_password(c->password, c->verifier, c->client_key);
 	}
 	// One who proved nothing must not take away what another one proved; the way to the server is always
 	// the newest, as pg_hba.conf is now.

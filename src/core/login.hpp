@@ -26,18 +26,21 @@ struct Credential;
 class Login
 {
 public:
-	Login(Session &session, bool refused_by_files);
+	explicit Login(Session &session);
 	~Login();
 
 	void on_data(const char *data, size_t size);
 	void on_answer(const control::AuthAnswer &answer);
 	void on_manager(); // it is there again
+	void on_derived(bool right, const proto::ScramKey &key);
+	void on_handshake_failed(const char *why); // of TLS
+	void on_timeout();
 	// A server was found whose settings are now the client's.
 	void on_prepared();
 	// The pool has no server and will not have one.
 	void on_failed(const proto::Error &why);
-	// It waits for the manager or a server, not for the client.
-	bool busy() const { return stage_ == Stage::Asking || stage_ == Stage::Preparing; }
+	// It waits for the manager, a server or a thread, not for the client.
+	bool busy() const { return stage_ == Stage::Asking || stage_ == Stage::Deriving || stage_ == Stage::Preparing; }
 	// The settings that the client asked for, raw.
 	const Params &wanted();
 	std::string ground() const; // SQL for settings whose value changes a part of the present one
@@ -45,7 +48,7 @@ public:
 	int64_t deadline() const { return deadline_; }
 
 private:
-	enum class Stage { Startup, Asking, Exchange, Preparing, Over };
+	enum class Stage { Startup, Asking, Exchange, Deriving, Preparing, Over };
 	enum class Expect { Password, Md5, SaslInitial, SaslLateInitial, SaslFinal };
 
 	bool startup_packet();
@@ -60,7 +63,11 @@ private:
 	void check_password(std::string_view password);
 	void check_md5(std::string_view response);
 	void wrong_password();
+	void derive(std::string_view password, const proto::ScramVerifier &verifier);
+	void password_checked(bool right);
 	void authenticated();
+	bool lacks_server_key();
+	void admitted();
 	bool within_limits();
 	void learn_credential();
 	void prepare();
@@ -81,10 +88,10 @@ private:
 	std::string password_; // clear text, of the method password; wiped
 	Params wanted_;
 	uint64_t question_ = 0;
+	uint64_t derivation_ = 0; // 0 = none
 	int64_t deadline_;
 	char md5_salt_[4];
 	bool ssl_asked_ = false, gss_asked_ = false;
-	bool refused_by_files_;
 	bool asked_ = false;
 };
 

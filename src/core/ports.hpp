@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "proto/scram.hpp"
 #include "region/control.hpp"
 
 namespace pgpool::core
@@ -25,6 +26,9 @@ struct TlsInfo {
 	bool certificate_valid = false;
 	std::string binding; // tls-server-end-point hash of our certificate
 };
+
+// What on_closed() says when the other side's machine did not answer (TCP_USER_TIMEOUT, keepalives).
+inline constexpr const char kTimedOut[] = "the connection timed out";
 
 // Who hears of a stream. The bytes of on_data are the caller's: valid until it returns.
 class StreamOwner
@@ -53,14 +57,17 @@ public:
 	virtual void read(bool on) = 0;
 	virtual void shutdown_write() = 0;
 	virtual void set_owner(StreamOwner *owner) = 0;
-	// No event any more. Unsent bytes are lost, or go out within the write timeout when `flush` is true.
+	// No event any more. Unsent bytes are lost, or go out within a bounded time when `flush` is true.
 	virtual void close(bool flush) = 0;
 
 	virtual bool can_tls() const = 0;
+	// The next bytes are the client's handshake; nothing is heard of it until it is done, or on_closed().
 	virtual void start_tls() = 0;
+	virtual bool handshaking() const = 0;   // ... which is not done yet
 	virtual const TlsInfo *tls() const = 0; // nullptr: clear text
 	// sockaddr, empty for a Unix socket
 	virtual std::string_view address() const = 0;
+	virtual std::string peer() const = 0; // the same as text, for the log
 };
 
 struct ServerAddress {
@@ -77,6 +84,11 @@ public:
 	virtual void log(std::string_view line) = 0;
 	// False: there is no manager now; ask again when on_manager() says so.
 	virtual bool ask_manager(const control::AuthLookup &lookup) = 0;
+	// PBKDF2 takes up to a second, so it is done beside the event loop; Engine::on_derived(id, ...) follows in a later
+	// event, unless it is forgotten before. One at a time for a login; the iterations are those of the server's
+	// verifier.
+	virtual void derive(uint64_t id, std::string_view password, const proto::ScramVerifier &verifier) = 0;
+	virtual void forget_derivation(uint64_t id) = 0;
 	virtual Stream *dial(const ServerAddress &address, StreamOwner *owner) = 0; // nullptr: no socket to be had
 	virtual void interrupt_backend(int32_t pid) = 0;                            // SIGINT
 	virtual void tell_worker(uint32_t worker, const void *packet, size_t size) = 0;

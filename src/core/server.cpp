@@ -579,12 +579,8 @@ void ServerConn::tick(int64_t now)
 void ServerConn::tick_active(int64_t now)
 {
 	const region::PoolSettings &s = pool_.settings();
-	const int32_t write_limit = pool_.engine().settings().write_timeout;
-	const int64_t blocked = session_->stream()->blocked_since();
-	if (blocked > 0 && write_limit > 0 && (now - blocked) / 1000 >= write_limit) {
-		session_->close(false);
+	if (session_->cut_off(now))
 		return;
-	}
 	if (cannot_park_ && now >= park_again_at_) {
 		cannot_park_ = false;
 		count_pins();

@@ -75,6 +75,8 @@ public:
 	void tick(int64_t now);
 	void fill(control::ServerRow &row) const;
 
+	bool mid_message() const { return body_left_ > 0 && body_forward_; } // towards the client
+
 	Replies &replies() { return replies_; }
 	const Replies &replies() const { return replies_; }
 	const Params &params() const { return params_; }

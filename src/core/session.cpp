@@ -83,10 +83,16 @@ void Session::on_half_closed()
 
 // End of file. Replies that are still to come are delivered to a client that only closed its own half;
 // it cannot be told from one that is gone, so they have kHalfCloseGrace to arrive.
-void Session::on_closed(const char *)
+void Session::on_closed(const char *why)
 {
 	if (dead_)
 		return;
+	if (login_ && stream_->handshaking()) {
+		login_->on_handshake_failed(why);
+		return;
+	}
+	if (why == kTimedOut)
+		log_timed_out();
 	if (login_ && login_->busy() && !stream_->broken()) {
 		// What it sent already is served, as by a backend, which reads the end of file last.
 		ended_ = true;

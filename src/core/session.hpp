@@ -47,7 +47,7 @@ public:
 	void set_pool(Pool *pool, bool session_mode);
 	void count_in_tenant(uint32_t tenant_slot, int32_t delta = 1);
 	uint32_t tenant_slot() const { return tenant_slot_; }
-	void start_login(bool refused_by_files);
+	void start_login();
 	void choose_key(int32_t pid); // 0: a random one
 	std::string_view key() const { return {key_, key_length_}; }
 
@@ -88,6 +88,7 @@ public:
 	void fatal(const proto::Error &error);
 	void cancel(); // a cancel request with the right key came
 	void check_timeouts(int64_t now);
+	bool cut_off(int64_t now); // true: it takes no data for longer than pgpool.write_timeout, and is gone
 	void fill(control::ClientRow &row) const;
 	void close(bool flush); // ends the session; a server is cleaned up
 
@@ -167,6 +168,8 @@ private:
 	bool answer_statement(const char *message, size_t total);
 	void settle(const char *p, const char *end);
 	void reply(std::string_view bytes);
+	std::string described() const;
+	void log_timed_out();
 
 	Engine &engine_;
 	Stream *stream_;

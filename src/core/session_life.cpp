@@ -139,12 +139,8 @@ void Session::check_timeouts(int64_t now)
 	const region::PoolSettings &s = pool_->settings();
 	const bool keeps_server = server_ && session_mode_ && server_->replies().at_rest();
 	const int64_t idle_ms = (now - (keeps_server ? std::max(since_, server_->since()) : since_)) / 1000;
-	const int32_t write_limit = engine_.settings().write_timeout;
-	const int64_t blocked = server_ ? 0 : stream_->blocked_since(); // by notifications
-	if (blocked > 0 && write_limit > 0 && (now - blocked) / 1000 >= write_limit) {
-		close(false);
+	if (!server_ && cut_off(now)) // blocked by notifications
 		return;
-	}
 	if (!server_ && !unnamed_text_.empty() && idle_ms >= kIdleBeforeShared)
 		share_unnamed();
 	if ((!server_ || keeps_server) && !wait_hook.linked) {
@@ -157,6 +153,45 @@ void Session::check_timeouts(int64_t now)
 	} else if (server_ && leaving_ && now - since_ > kHalfCloseGrace && !server_->replies().empty()) {
 		close(false);
 	}
+}
+
+bool Session::cut_off(int64_t now)
+{
+	const int32_t limit = engine_.settings().write_timeout;
+	const int64_t blocked = stream_->blocked_since();
+	if (limit <= 0 || blocked == 0 || (now - blocked) / 1000 < limit)
+		return false;
+	const std::string time = std::to_string((now - blocked) / 1000) + " ms";
+	engine_.outside().log(described() + " took no data for " + time + ": disconnected (pgpool.write_timeout is " +
+	                      std::to_string(limit) + " ms)");
+	fatal({proto::sqlstate::kIdleSession, "terminating connection because the client takes no data",
+	       "The client took no data for " + time + ".",
+	       "The limit is pgpool.write_timeout, now " + std::to_string(limit) + " ms."});
+	return true;
+}
+
+void Session::log_timed_out()
+{
+	const region::Settings &s = engine_.settings();
+	const std::string line =
+	    described() +
+	    " did not acknowledge what was sent to it: the connection timed out (pgpool.tcp_user_timeout is " +
+	    std::to_string(s.tcp_user_timeout) + " ms, pgpool.tcp_keepalives_idle " +
+	    std::to_string(s.tcp_keepalives_idle) + " s)";
+	if (login_)
+		engine_.log_stranger(line);
+	else
+		engine_.outside().log(line);
+}
+
+// For the log.
+std::string Session::described() const
+{
+	std::string who = "client " + stream_->peer();
+	if (pool_)
+		who += " of role \"" + pool_->role() + "\", database \"" + pool_->database() + "\", tenant \"" +
+		       pool_->tenant() + "\",";
+	return who;
 }
 
 bool Session::matches_key(std::string_view key) const
@@ -195,9 +230,9 @@ void Session::count_in_tenant(uint32_t tenant_slot, int32_t delta)
 	clients.store(clients.load() + delta);
 }
 
-void Session::start_login(bool refused_by_files)
+void Session::start_login()
 {
-	login_ = std::make_unique<Login>(*this, refused_by_files);
+	login_ = std::make_unique<Login>(*this);
 	engine_.logins().push_back(this);
 }
 
@@ -220,10 +255,14 @@ void Session::fatal(const proto::Error &error)
 {
 	if (dead_)
 		return;
-	std::string out;
-	proto::append_error(out, proto::Severity::Fatal, error);
-	reply(out);
-	close(true);
+	// Last words have a place only between two messages.
+	const bool can_tell = !server_ || !server_->mid_message();
+	if (can_tell) {
+		std::string out;
+		proto::append_error(out, proto::Severity::Fatal, error);
+		reply(out);
+	}
+	close(can_tell);
 }
 
 void Session::close(bool flush)

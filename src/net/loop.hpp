@@ -33,6 +33,7 @@ public:
 	int64_t now_us();                          // CLOCK_MONOTONIC; within an event always the same, when first asked
 	TlsContext &tls() { return tls_; }
 	region::Settings &settings() { return settings_; }
+	const region::Settings &settings() const { return settings_; }
 	core::List<SocketStream, &SocketStream::linger_hook> &lingering() { return lingering_; }
 
 	void defer(SocketStream *stream) { deferred_.push_back(stream); }

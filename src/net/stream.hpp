@@ -5,7 +5,15 @@
 // one sendmsg(). Events are given to the owner from the loop only, never from within a call.
 //
 // Life: made by a listener or dial(), ended by close(), freed when libuv has let go of the handle. A
-// stream that was closed with unsent bytes lingers without an owner until they went out.
+// stream that was closed with unsent bytes lives on without an owner until they went out.
+//
+//   Connecting -> Clear                                   a dialled one
+//   Sniffing -> Clear -> Answering -> Handshake -> Tls    an accepted one; the middle ones with an SSLRequest
+//       \------------------------------^                  ... without (direct TLS)
+//   Clear, Tls -> Flushing -> Lingering -> Closed         close(true); any other state, or close(false): Closed
+//
+// Between start_tls() and Tls nobody but the handshake reads or writes the socket: what came before it in
+// clear must not be taken for a part of the session, nor the session for clear text.
 #pragma once
 
 #include <cstdint>
@@ -44,40 +52,65 @@ public:
 	void close(bool flush) override;
 	bool can_tls() const override;
 	void start_tls() override;
-	const core::TlsInfo *tls() const override { return tls_ && !tls_->handshake ? &tls_->info : nullptr; }
+	bool handshaking() const override { return state_ == State::Answering || state_ == State::Handshake; }
+	const core::TlsInfo *tls() const override { return state_ == State::Tls ? &tls_->info : nullptr; }
 	std::string_view address() const override { return {address_, address_length_}; }
+	std::string peer() const override;
 
-	void sniff() { sniff_ = true; } // a first byte of 0x16 is a TLS handshake without SSLRequest
-	void deferred();                // the loop comes back for what could not be done within a call
+	void sniff() { state_ = State::Sniffing; }
+	void deferred(); // the loop comes back for what could not be done within a call
 	void linger_tick(int64_t now);
 
 	core::Hook<SocketStream> linger_hook;
 
 private:
+	enum class State : uint8_t {
+		Connecting,
+		Sniffing, // a first byte of 0x16 is a TLS handshake without SSLRequest
+		Clear,
+		Answering, // the clear answer to an SSLRequest is not yet out
+		Handshake,
+		Tls,
+		Flushing,  // closed by the owner; unsent bytes, then the end of our side, still go out
+		Lingering, // ... and the peer has a moment to read them
+		Closed,
+	};
 	struct Tls {
 		SslPtr ssl;
 		core::TlsInfo info;
-		bool handshake = true;
 		bool direct = false;
-		bool want_write = false;
+		// OpenSSL may have to write before it can read, and the other way round.
+		bool read_wants_write = false;
+		bool write_wants_read = false;
 	};
 	static constexpr int kPieces = 4;
 
-	SocketStream(Loop &loop, int fd);
+	SocketStream(Loop &loop, int fd, State state);
 	~SocketStream() override = default;
 	static void on_poll(uv_poll_t *handle, int status, int events);
 	void handle(int status, int events);
+	static SocketStream *make(Loop &loop, int fd, State state);
+	bool open() const;
+	bool may_read() const;
+	bool may_write() const;
+	int events_wanted() const;
 	void watch();
 	void connected();
+	void ready(int events);
 	void readable();
-	ssize_t receive(char *buffer, size_t size, bool &end);
+	ssize_t receive(char *buffer, size_t size, const char *&end);
 	bool sniffed();
+	void begin_handshake();
 	void handshake();
+	const char *handshake_error(int error);
+	bool ssl_failed(int result, bool &other_way);
+	ssize_t send_tls(const iovec *pieces, int count);
 	ssize_t send_pieces(const iovec *pieces, int count);
 	void send_kept();
 	void keep(size_t skip);
 	void fail(const char *why);
 	void linger();
+	bool drained();
 	void destroy();
 	void defer();
 
@@ -86,7 +119,7 @@ private:
 	core::StreamOwner *owner_ = nullptr;
 	std::unique_ptr<std::string> out_; // unsent, from out_at_ on
 	size_t out_at_ = 0;
-	std::unique_ptr<Tls> tls_;
+	std::unique_ptr<Tls> tls_; // from Handshake on
 	int64_t blocked_since_ = 0;
 	int64_t linger_until_ = 0;
 	uint64_t sent_ = 0;
@@ -95,15 +128,12 @@ private:
 	int piece_count_ = 0;
 	int fd_;
 	int watched_ = 0;
+	State state_;
 	uint8_t address_length_ = 0;
 	char address_[28];
 	bool reading_ = true;
-	bool connecting_ = false;
 	bool broken_ = false;
 	bool half_closed_ = false;
-	bool sniff_ = false;
-	bool lingering_ = false;
-	bool closed_ = false;
 	bool deferred_ = false;
 };
 

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <stdexcept>
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "proto/scram.hpp"
+#include "region/files.hpp"
 
 #include "net/no_postgres.hpp"
 
@@ -28,8 +30,8 @@ namespace
 {
 
 constexpr uint64_t kTickMs = 100;
+constexpr char kHashThreads[] = "2";      // many logins at once must leave the event loop its processor
 constexpr int64_t kListenAgain = 1000000; // microseconds
-constexpr int kReservedDescriptors = 128; // for servers, control sockets and the log
 
 std::string control_path(uint32_t worker)
 {
@@ -43,6 +45,7 @@ std::string control_path(uint32_t worker)
 WorkerLoop::WorkerLoop(const Host &host)
     : host_(host), loop_(host.region.header()->settings), engine_(*this, host.region, host.worker)
 {
+	setenv("UV_THREADPOOL_SIZE", kHashThreads, 0);
 	loop_.set_hooks([this] { engine_.end_event(); },
 	                [this](const char *what) { log(std::string("unexpected exception: ") + what); });
 }
@@ -75,6 +78,59 @@ bool WorkerLoop::ask_manager(const control::AuthLookup &lookup)
 		return false;
 	manager_->send(&lookup, sizeof(lookup));
 	return true;
+}
+
+// One hash in a thread of libuv's. It lives until its thread is done with it, also when nobody waits any more.
+struct WorkerLoop::Derivation {
+	uv_work_t work;
+	WorkerLoop *loop;
+	uint64_t id;
+	std::string password;
+	proto::ScramVerifier verifier;
+	proto::ScramKey key{};
+	bool right = false;
+
+	~Derivation()
+	{
+		proto::wipe(password.data(), password.size());
+		proto::wipe(&verifier, sizeof(verifier));
+		proto::wipe(&key, sizeof(key));
+	}
+};
+
+void WorkerLoop::derive(uint64_t id, std::string_view password, const proto::ScramVerifier &verifier)
+{
+	auto d = std::make_unique<Derivation>();
+	d->work.data = d.get();
+	d->loop = this;
+	d->id = id;
+	d->password = password;
+	d->verifier = verifier;
+	const int rc = uv_queue_work(
+	    loop_.uv(), &d->work,
+	    [](uv_work_t *w) {
+		    auto *self = static_cast<Derivation *>(w->data);
+		    self->right = proto::scram_keys_from_password(self->password, self->verifier, self->key);
+	    },
+	    [](uv_work_t *w, int) {
+		    const std::unique_ptr<Derivation> self(static_cast<Derivation *>(w->data));
+		    self->loop->loop_.guarded([&self] {
+			    if (self->loop->derivations_.erase(self->id) > 0)
+				    self->loop->engine_.on_derived(self->id, self->right, self->key);
+		    });
+	    });
+	if (rc != 0)
+		throw std::runtime_error("no thread for a hash");
+	derivations_[id] = d.release();
+}
+
+void WorkerLoop::forget_derivation(uint64_t id)
+{
+	auto it = derivations_.find(id);
+	if (it == derivations_.end())
+		return;
+	uv_cancel(reinterpret_cast<uv_req_t *>(&it->second->work)); // unless it is at work already
+	derivations_.erase(it);
 }
 
 core::Stream *WorkerLoop::dial(const core::ServerAddress &address, core::StreamOwner *owner)
@@ -171,10 +227,15 @@ void WorkerLoop::raise_file_limit()
 	file_limit_ = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, INT32_MAX));
 	engine_.slot().file_limit.store(file_limit_);
 	const int64_t needed = int64_t{loop_.settings().max_client_connections} / std::max(1, loop_.settings().workers);
-	if (file_limit_ - kReservedDescriptors < needed)
+	if (client_files() < needed)
 		problem("the limit of open files, " + std::to_string(file_limit_) + ", is too low for this worker's share of " +
 		        "pgpool.max_client_connections (" + std::to_string(loop_.settings().max_client_connections) + " over " +
 		        std::to_string(loop_.settings().workers) + " workers)");
+}
+
+int WorkerLoop::client_files() const
+{
+	return file_limit_ - region::reserved_files(file_limit_, loop_.settings().max_server_connections);
 }
 
 void WorkerLoop::load_tls()
@@ -245,7 +306,7 @@ void WorkerLoop::stop_listening()
 
 void WorkerLoop::accept(SocketStream *stream, bool session_port, int fd)
 {
-	engine_.accept(stream, session_port, fd >= file_limit_ - kReservedDescriptors);
+	engine_.accept(stream, session_port, fd >= client_files());
 }
 
 void WorkerLoop::run()

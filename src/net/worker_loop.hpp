@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include <sys/socket.h>
@@ -47,13 +48,17 @@ public:
 	void random(void *out, size_t size) override;
 	void log(std::string_view line) override;
 	bool ask_manager(const control::AuthLookup &lookup) override;
+	void derive(uint64_t id, std::string_view password, const proto::ScramVerifier &verifier) override;
+	void forget_derivation(uint64_t id) override;
 	core::Stream *dial(const core::ServerAddress &address, core::StreamOwner *owner) override;
 	void interrupt_backend(int32_t pid) override;
 	void tell_worker(uint32_t worker, const void *packet, size_t size) override;
 	void forward_cancel(const control::CancelKey &cancel, uint64_t session) override;
 
 private:
+	struct Derivation;
 	void raise_file_limit();
+	int client_files() const;
 	void load_tls();
 	void listen();
 	void stop_listening();
@@ -81,6 +86,7 @@ private:
 	PacketListener *control_ = nullptr;
 	sockaddr_storage unix_server_{}, tcp_server_{};
 	socklen_t unix_server_length_ = 0, tcp_server_length_ = 0;
+	std::unordered_map<uint64_t, Derivation *> derivations_;
 	int64_t stop_deadline_ = 0;
 	int file_limit_ = 0;
 	int64_t listen_again_at_ = 0; // 0: all is bound

@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
+#include "region/files.hpp"
 #include "server/settings.hpp"
 #include "server/shared.hpp"
 
@@ -157,9 +158,11 @@ void check_files(ReturnSetInfo *to)
 {
 	int64 places = 0;
 
-	for (uint32 i = 0; i < region_view.header()->workers; i++)
-		places += Max(region_view.worker(i).file_limit.load() - 128, 0);
-	int64 needed = static_cast<int64>(gucs.max_client_connections) + resolved_max_server_connections();
+	for (uint32 i = 0; i < region_view.header()->workers; i++) {
+		int32 limit = region_view.worker(i).file_limit.load();
+		places += Max(limit - region::reserved_files(limit, resolved_max_server_connections()), 0);
+	}
+	int64 needed = gucs.max_client_connections;
 	if (places == 0)
 		report(to, "open files", Level::Warning, "Start the workers first.",
 		       "no worker has told its limit of open files");
@@ -167,11 +170,13 @@ void check_files(ReturnSetInfo *to)
 		report(to, "open files", Level::Error,
 		       "Raise the limit of open files of the server (LimitNOFILE=, ulimit -n), or lower "
 		       "pgpool.max_client_connections.",
-		       "the workers can open " INT64_FORMAT " files, but clients and servers need " INT64_FORMAT, places,
-		       needed);
+		       "the workers can open " INT64_FORMAT
+		       " files for clients, but pgpool.max_client_connections is " INT64_FORMAT,
+		       places, needed);
 	else
 		report(to, "open files", Level::Ok, nullptr,
-		       "the workers can open " INT64_FORMAT " files for " INT64_FORMAT " clients and servers", places, needed);
+		       "the workers can open " INT64_FORMAT " files for " INT64_FORMAT " clients, and those of servers", places,
+		       needed);
 }
 
 void check_manager(ReturnSetInfo *to)

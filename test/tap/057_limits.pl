@@ -176,6 +176,7 @@ MSG
 	sql("ALTER SYSTEM SET pgpool.write_timeout = '500ms'");
 	sql('SELECT pg_reload_conf()');
 	poll_until(sub { PgPoolWire->open(port => $node->{pool_port}); sql("SELECT setting FROM pg_settings WHERE name = 'pgpool.write_timeout'") eq '500' });
+	my $before = length slurp_log($node);
 	my $c = client('plain');
 	$c->send(message('Q', "SELECT repeat('x', 1000000) FROM generate_series(1, 200)\0"));
 	my $start = time;
@@ -184,8 +185,8 @@ MSG
 	within(time - $start, 0.4, 5, '... after its time');
 	my $next = client('plain');
 	is($next->value('SELECT 1'), '1', '... and the server is free again');
-	my $log = slurp_log($node);
-	like($log, qr/write_timeout/, '... and the log names the limit');
+	like(substr(slurp_log($node), $before), qr/client 127\.0\.0\.1:\d+ of role "plain", database "postgres", tenant "default", took no data for \d+ ms: disconnected \(pgpool\.write_timeout is 500 ms\)/,
+		'... and the log names client, limit and value');
 	sql('ALTER SYSTEM RESET pgpool.write_timeout');
 }
 

@@ -89,6 +89,8 @@ TEST_F(Engine, WhatEncryptsAClientIsShown)
 	world.answer = [&](const control::AuthLookup &q, control::AuthAnswer &) { sni = q.sni; };
 	send(c, std::string("\0\0\0\x08\x04\xd2\x16\x2f", 8));
 	EXPECT_EQ(c->to_peer, "S");
+	EXPECT_EQ(row().tls, 0);
+	c->tls_up = true;
 	send(c, startup_packet({{"user", "anna"}, {"database", "shop"}}));
 	EXPECT_EQ(sni, "shop.example");
 	EXPECT_EQ(row().tls, 1);

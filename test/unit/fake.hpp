@@ -44,7 +44,8 @@ public:
 	bool peer_gone = false; // nor reads
 	bool shut = false;      // the engine sends no more
 	bool closed = false;
-	bool tls_possible = false, tls_started = false;
+	bool tls_possible = false, tls_started = false, tls_up = false; // tls_up: the test says when
+	const char *end = "end of file";                                // what on_closed() says
 	bool connecting = false;
 	std::string address_bytes;
 	core::TlsInfo tls_info;
@@ -87,7 +88,7 @@ public:
 	{
 		alive("close");
 		pieces_.clear();
-		if (with_flush && !broken_)
+		if (with_flush && !broken_ && !handshaking())
 			to_peer += out_;
 		out_.clear();
 		owner = nullptr;
@@ -95,8 +96,10 @@ public:
 	}
 	bool can_tls() const override { return tls_possible; }
 	void start_tls() override { tls_started = true; }
-	const core::TlsInfo *tls() const override { return tls_started ? &tls_info : nullptr; }
+	bool handshaking() const override { return tls_started && !tls_up; }
+	const core::TlsInfo *tls() const override { return tls_up ? &tls_info : nullptr; }
 	std::string_view address() const override { return address_bytes; }
+	std::string peer() const override { return "peer"; }
 
 	// ---- one event for the engine, with at most `most` bytes. False: nothing to tell.
 	bool event(size_t most);
@@ -104,6 +107,8 @@ public:
 	{
 		if (closed || !owner)
 			return false;
+		if (handshaking())
+			return peer_eof && !told_;
 		return connecting || (broken_ && !told_) || wants_writable() || (reading && !from_peer.empty() && !told_) ||
 		       (peer_eof && !told_ && (reading ? true : !half_told_));
 	}
@@ -134,6 +139,8 @@ struct Node final : core::Outside {
 	void random(void *out, size_t size) override;
 	void log(std::string_view line) override;
 	bool ask_manager(const control::AuthLookup &lookup) override;
+	void derive(uint64_t id, std::string_view password, const pgpool::proto::ScramVerifier &verifier) override;
+	void forget_derivation(uint64_t id) override;
 	core::Stream *dial(const core::ServerAddress &address, core::StreamOwner *owner) override;
 	void interrupt_backend(int32_t pid) override;
 	void tell_worker(uint32_t worker, const void *packet, size_t size) override;
@@ -210,7 +217,10 @@ public:
 	std::string problem; // of the harness; backends have their own
 	bool manager_answers = true;
 	bool can_dial = true;
-	int proofs = 0; // that one worker told another
+	bool can_derive = true; // false: the threads are busy, the test runs `deriving`
+	std::vector<std::function<void()>> deriving;
+	int derived = 0, forgotten = 0; // hashes that were asked for, and those that nobody wanted any more
+	int proofs = 0;                 // that one worker told another
 	size_t server_room = SIZE_MAX;
 	// The manager: by default everybody is "anna" in pool 0, and is trusted.
 	std::function<void(const control::AuthLookup &, control::AuthAnswer &)> answer;
@@ -399,7 +409,7 @@ inline void Stream::flush()
 		return;
 	}
 	for (const Piece &p : pieces_) {
-		const size_t n = out_.empty() ? std::min(room, p.size) : 0;
+		const size_t n = out_.empty() && !handshaking() ? std::min(room, p.size) : 0;
 		to_peer.append(p.data, n);
 		sent_ += n;
 		room -= room == SIZE_MAX ? 0 : n;
@@ -417,6 +427,9 @@ inline bool Stream::event(size_t most)
 	if (connecting) {
 		connecting = false;
 		owner->on_connected();
+	} else if (handshaking()) {
+		told_ = true;
+		owner->on_closed("EOF detected");
 	} else if (broken_) {
 		told_ = true;
 		reading = false;
@@ -449,7 +462,7 @@ inline bool Stream::event(size_t most)
 	} else {
 		told_ = true;
 		reading = false;
-		owner->on_closed("end of file");
+		owner->on_closed(end);
 	}
 	return true;
 }
@@ -492,6 +505,24 @@ inline bool Node::ask_manager(const control::AuthLookup &lookup)
 		engine->end_event();
 	});
 	return true;
+}
+inline void Node::derive(uint64_t id, std::string_view password, const pgpool::proto::ScramVerifier &verifier)
+{
+	world->derived++;
+	auto act = [this, id, text = std::string(password), verifier] {
+		pgpool::proto::ScramKey key;
+		const bool right = pgpool::proto::scram_keys_from_password(text, verifier, key);
+		engine->on_derived(id, right, key);
+		engine->end_event();
+	};
+	if (world->can_derive)
+		world->post(act);
+	else
+		world->deriving.push_back(act);
+}
+inline void Node::forget_derivation(uint64_t)
+{
+	world->forgotten++;
 }
 inline core::Stream *Node::dial(const core::ServerAddress &, core::StreamOwner *owner)
 {

@@ -102,7 +102,7 @@ TEST_F(LoginTest, AnEncryptionRequestIsAnsweredAndBytesBehindItAreRefused)
 	Stream *c = world.connect();
 	c->from_peer = ssl;
 	world.settle();
-	EXPECT_EQ(c->to_peer, "N");
+	EXPECT_EQ(c->to_peer, "N") << "TLS is off";
 	c->to_peer.clear();
 	EXPECT_EQ(login(c).substr(0, 2), "R ");
 	Stream *d = world.connect();
@@ -180,6 +180,174 @@ TEST_F(LoginTest, MoreClientsThanAllowedAreRefused)
 	EXPECT_EQ(login(world.connect()).substr(0, 2), "R ");
 	EXPECT_EQ(login(world.connect()), "E:FATAL:53300");
 	EXPECT_EQ(world.view.tenant_counters(0, 0).clients.load(), 1);
+}
+
+// ---- TLS
+
+const std::string kSslRequest("\0\0\0\x08\x04\xd2\x16\x2f", 8);
+
+TEST_F(LoginTest, IsJudgedAsTlsOnlyWhenTheHandshakeIsDone)
+{
+	for (bool up : {true, false}) {
+		int asked = 0;
+		world.answer = [&](const control::AuthLookup &q, control::AuthAnswer &) {
+			asked++;
+			EXPECT_EQ(q.tls, 1) << "of clear text nothing may come behind start_tls()";
+		};
+		Stream *c = world.connect();
+		c->tls_possible = true;
+		c->from_peer = kSslRequest;
+		world.settle();
+		EXPECT_EQ(c->to_peer, "S");
+		EXPECT_TRUE(c->tls_started);
+		EXPECT_EQ(c->tls(), nullptr);
+		c->to_peer.clear();
+		c->tls_up = up;
+		EXPECT_EQ(login(c).substr(0, 2), up ? "R " : "");
+		EXPECT_EQ(asked, up ? 1 : 0);
+		c->tls_up = true;
+		world.settle();
+	}
+	world.answer = nullptr;
+	Stream *d = world.connect();
+	d->tls_possible = true;
+	d->from_peer = kSslRequest + start();
+	world.settle();
+	EXPECT_TRUE(d->closed);
+	EXPECT_FALSE(d->tls_started) << "bytes in clear behind the request are nobody's";
+	EXPECT_NE(d->to_peer.find("received unencrypted data after SSL request"), std::string::npos);
+}
+
+TEST_F(LoginTest, AHandshakeThatFailsOrLastsIsCountedAndToldInTheLogAlone)
+{
+	world.view.header()->settings.login_timeout = 2000;
+	world.engine().on_settings(world.view.header()->settings);
+	const uint64_t before = world.view.worker(0).login_failures.load();
+	auto half = [&] {
+		Stream *s = world.connect();
+		s->tls_possible = true;
+		s->from_peer = kSslRequest;
+		world.settle();
+		EXPECT_EQ(s->to_peer, "S");
+		s->to_peer.clear();
+		return s;
+	};
+	Stream *fails = half();
+	fails->peer_eof = true;
+	world.settle();
+	EXPECT_TRUE(fails->closed);
+	ASSERT_EQ(world.log.size(), 1u);
+	EXPECT_EQ(world.log.back(), "could not accept SSL connection: EOF detected (client peer)");
+	world.pass(1500);
+	std::vector<Stream *> last;
+	for (int i = 0; i < 20; i++)
+		last.push_back(half());
+	EXPECT_EQ(world.view.worker(0).clients.load(), 20);
+	world.pass(2500);
+	EXPECT_EQ(world.view.worker(0).clients.load(), 0);
+	for (Stream *s : last) {
+		EXPECT_TRUE(s->closed);
+		EXPECT_EQ(s->to_peer, "") << "in clear, to one who was promised TLS";
+	}
+	EXPECT_EQ(world.view.worker(0).login_failures.load(), before + 21);
+	ASSERT_EQ(world.log.size(), 2u) << "one line a second, whatever strangers do";
+	EXPECT_EQ(world.log.back(),
+	          "could not accept SSL connection: the handshake was not complete after pgpool.login_timeout, "
+	          "2000 ms (client peer)");
+	world.pass(1000);
+	half()->peer_eof = true;
+	world.settle();
+	EXPECT_EQ(world.log.back(),
+	          "could not accept SSL connection: EOF detected (client peer); 19 such lines before it were left out");
+}
+
+TEST_F(LoginTest, BeyondTheMarkOfDescriptorsIsAnsweredAndClosedAtOnce)
+{
+	world.view.worker(0).file_limit.store(500);
+	Stream *s = world.new_stream(0);
+	world.engine().accept(s, false, true);
+	world.engine().end_event();
+	EXPECT_TRUE(s->closed) << "without a word of his";
+	EXPECT_NE(s->to_peer.find("This worker's limit of open files is 500."), std::string::npos);
+	EXPECT_EQ(summary(take_messages(s->to_peer)), "E:FATAL:53300");
+	EXPECT_EQ(world.view.worker(0).refused.load(), 1u);
+	EXPECT_EQ(world.view.worker(0).clients.load(), 0);
+	EXPECT_EQ(login(world.connect()).substr(0, 2), "R ");
+}
+
+// ---- hashes beside the event loop
+
+TEST_F(LoginTest, APasswordIsHashedInAnotherEventAndWhoeverLeavesIsForgotten)
+{
+	world.answer = [](const control::AuthLookup &, control::AuthAnswer &a) {
+		a.method = control::AuthMethod::Password;
+		strcpy(a.verifier, kVerifier);
+	};
+	world.can_derive = false;
+	auto run_hashes = [&] {
+		auto all = std::move(world.deriving);
+		world.deriving.clear();
+		for (auto &f : all)
+			f();
+		world.settle();
+	};
+	const std::string right = message('p', std::string("pencil") + '\0'),
+	                  wrong = message('p', std::string("pen") + '\0');
+	Stream *good = world.connect(), *bad = world.connect(), *gone = world.connect(), *hasty = world.connect();
+	for (Stream *s : {good, bad, gone, hasty})
+		EXPECT_EQ(login(s), "R");
+	EXPECT_EQ(ask(good, right), "");
+	EXPECT_EQ(ask(bad, wrong), "");
+	EXPECT_EQ(ask(gone, right), "");
+	EXPECT_EQ(ask(hasty, right + right + right), "") << "one hash at a time for a login";
+	EXPECT_EQ(world.derived, 4);
+	gone->peer_eof = gone->peer_gone = true;
+	world.settle();
+	EXPECT_EQ(ask(good, query("SELECT c1.a")), "");
+	run_hashes();
+	EXPECT_EQ(world.derived, 4);
+	const std::string s = summary(take_messages(good->to_peer)), end = "Z:I T D:c1.a C:SELECT 1 Z:I";
+	ASSERT_GT(s.size(), end.size());
+	EXPECT_EQ(s.substr(s.size() - end.size()), end);
+	EXPECT_EQ(summary(take_messages(bad->to_peer)), "E:FATAL:28P01");
+	EXPECT_TRUE(gone->closed);
+
+	// The time limit and a reset end one whose hash is still on its way.
+	world.view.header()->settings.login_timeout = 2000;
+	world.engine().on_settings(world.view.header()->settings);
+	Stream *late = world.connect();
+	login(late);
+	ask(late, right);
+	world.pass(2500);
+	EXPECT_TRUE(late->closed);
+	EXPECT_EQ(world.forgotten, 1);
+	run_hashes();
+	EXPECT_EQ(summary(take_messages(late->to_peer)), "E:FATAL:57014");
+}
+
+TEST_F(LoginTest, AStoredPasswordOfTheServerIsHashedOncePerPool)
+{
+	world.answer = [](const control::AuthLookup &, control::AuthAnswer &a) {
+		a.method = control::AuthMethod::Trust;
+		strcpy(a.verifier, kVerifier);
+		strcpy(a.server_password, "pencil");
+	};
+	world.can_derive = false;
+	Stream *a = world.connect(), *leaves = world.connect();
+	EXPECT_EQ(login(a), "");
+	EXPECT_EQ(login(leaves), "");
+	EXPECT_EQ(world.derived, 2);
+	EXPECT_EQ(world.view.tenant_counters(0, 0).clients.load(), 2);
+	auto all = std::move(world.deriving);
+	world.deriving.clear();
+	leaves->peer_eof = leaves->peer_gone = true;
+	for (auto &f : all)
+		f();
+	world.settle();
+	EXPECT_EQ(summary(take_messages(a->to_peer)).substr(0, 2), "R ");
+	EXPECT_EQ(world.view.tenant_counters(0, 0).clients.load(), 1);
+	EXPECT_EQ(login(world.connect()).substr(0, 2), "R ") << "the key is known";
+	EXPECT_EQ(world.derived, 2);
 }
 
 } // namespace

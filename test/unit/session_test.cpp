@@ -466,6 +466,66 @@ TEST_F(Session, AClientThatDoesNotReadStopsItsServerAndIsCutByTheWriteTimeout)
 	send(a, query("ROWS c1.x 100 10000"));
 	world.pass(2500);
 	EXPECT_TRUE(a->closed);
+	ASSERT_FALSE(world.log.empty());
+	EXPECT_NE(
+	    world.log.back().find("client peer of role \"anna\", database \"shop\", tenant \"main\", took no data for 20"),
+	    std::string::npos)
+	    << world.log.back();
+	EXPECT_NE(world.log.back().find("pgpool.write_timeout is 2000 ms"), std::string::npos) << world.log.back();
+}
+
+TEST_F(Session, WhoeverTakesNoDataIsToldWhyWhereAMessageEnds)
+{
+	world.view.header()->settings.write_timeout = 2000;
+	world.engine().on_settings(world.view.header()->settings);
+	for (size_t piece : {size_t{1000}, SIZE_MAX}) {
+		Stream *a = login();
+		const std::string before = a->to_peer;
+		a->room = 0;
+		a->from_peer += query("ROWS c1.x 10 5000") + query("SELECT pg_sleep(3600)");
+		Stream *s = world.stream_of(world.backends.back().get());
+		world.stream_event(a, core::kChunk);
+		for (int i = 0; i < 20; i++) {
+			world.backend_event(s, SIZE_MAX, piece);
+			world.stream_event(s, core::kChunk);
+		}
+		world.tick(1500);
+		EXPECT_FALSE(a->closed);
+		world.tick(1000);
+		EXPECT_TRUE(a->closed);
+		// What a client would read: whole messages up to the last word, or a message that ends nowhere.
+		const std::vector<Message> all = take_messages(a->to_peer);
+		if (a->to_peer.empty() && !all.empty()) {
+			EXPECT_EQ(all.back().type, 'E');
+			EXPECT_NE(all.back().body.find("57P05"), std::string::npos);
+		} else {
+			EXPECT_EQ(a->to_peer, "");
+		}
+		world.settle();
+	}
+}
+
+TEST_F(Session, WithoutAWriteTimeoutAClientThatDoesNotReadIsWaitedFor)
+{
+	Stream *a = login();
+	a->room = 100;
+	send(a, query("ROWS c1.x 100 10000"));
+	world.pass(600000);
+	EXPECT_FALSE(a->closed);
+	a->room = SIZE_MAX;
+	world.settle();
+	EXPECT_EQ(take_messages(a->to_peer).size(), 103u);
+}
+
+TEST_F(Session, AConnectionThatTimedOutIsLogged)
+{
+	Stream *a = login();
+	a->peer_eof = a->peer_gone = true;
+	a->end = core::kTimedOut;
+	world.settle();
+	EXPECT_TRUE(a->closed);
+	ASSERT_FALSE(world.log.empty());
+	EXPECT_NE(world.log.back().find("pgpool.tcp_user_timeout"), std::string::npos) << world.log.back();
 }
 
 TEST_F(Session, AServerThatDoesNotReadStopsItsClient)
