@@ -3,12 +3,13 @@
 #
 # Owns: nothing. Needs bash, grep, sed, awk; no server, no build. Leaves nothing.
 # Fails when docs/reference.md lacks a setting of src/server/settings.cpp or gives another default; a view or one of its
-# columns; a function; or when a document names a file or a make target that is not there. Status 1, one line each.
+# columns; a function; or when a document names a file, a make target or a test (`file` "name", "name") that is not there.
+# Status 1, one line each.
 # shellcheck disable=SC2013,SC2016 # no word of these lists has a blank; the backquotes are Markdown's
 set -euo pipefail
 cd "$(dirname "$0")/.."
 reference=docs/reference.md
-documents=(README.md CHANGELOG.md CONTRIBUTING.md docs/*.md src/core/README.md)
+documents=(README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs/*.md src/core/README.md)
 bad=0 checked=0
 broken() {
     echo "docscheck: $*" >&2
@@ -85,6 +86,15 @@ for document in "${documents[@]}"; do
         grep -qE "^([a-z0-9-]+ )*$target( [a-z0-9-]+)*:" Makefile || broken "$document names make $target, which does not exist"
     done
 done
+
+# ---------------------------------------------------------------- tests that docs/security.md names as what shows a row
+while IFS=$'\t' read -r file name; do
+    checked=$((checked + 1))
+    grep -qF -e "$name" "$file" 2>/dev/null || broken "docs/security.md names the test \"$name\" of $file, which does not exist"
+done < <(grep -oE '`test/[^`]+`( "[^"]+",?)+' docs/security.md |
+    awk -F'"' '{ gsub(/[` ]/, "", $1); for (i = 2; i <= NF; i += 2) print $1 "\t" $i }')
+open=$(grep -oE 'TODO\([0-9a-z]+\)' docs/security.md | sort -u | tr '\n' ' ')
+[ -z "$open" ] || echo "docscheck: docs/security.md has yet to name the tests of ${open% }"
 
 [ "$bad" = 0 ] || exit 1
 echo "docscheck: $checked settings, columns, functions and files are right"
