@@ -9,6 +9,10 @@ are medians over the rounds, ratios are medians of the ratios within a round, so
 CPU time is taken between two progress lines of pgbench, so no login is in it; that of PostgreSQL is all its processes but
 the workers of pgpool. Prefer CPU and ratios to tps: on a machine
 that does other work, tps differs by a third between two runs of the same thing.
+
+With --against, "before" is the pgpool of another checkout, in a cluster of its own that was made alike; "before-direct" is
+the server's own port of that cluster, and what it differs by from "direct" is not a matter of pgpool. The last table has
+the ratios of pgpool to before.
 """
 import argparse
 import datetime
@@ -28,6 +32,7 @@ MEASURES = ("select", "tpcb", "stream", "idle")
 PROTOCOLS = ("simple", "extended", "prepared")
 STREAM_BYTES = 200 * 1000 * 1000
 BASE = "pgbouncer"
+BEFORE = "before"
 
 
 def parse_arguments():
@@ -45,18 +50,25 @@ def parse_arguments():
     p.add_argument("--clients", metavar="LIST", default=[1, 16, 200], type=lambda t: [int(n) for n in t.split(",")],
                    help="numbers of clients (default: 1,16,200)")
     p.add_argument("--systems", metavar="LIST", default=None, type=lambda t: t.split(","),
-                   help="systems: direct, pgpool, pgbouncer, pgbouncer64k (stream only); default: all there are")
+                   help="systems: direct, pgpool, pgbouncer, pgbouncer64k (stream only), before and before-direct (with "
+                        "--against); default: all there are but before-direct")
     p.add_argument("--rounds", type=int, default=int(env("BENCH_ROUNDS", "3")), help="rounds of each cell (default: 3)")
     p.add_argument("--seconds", type=float, default=float(env("BENCH_SECONDS", "5")),
                    help="seconds of each run that are measured (default: 5)")
     p.add_argument("--scale", type=int, default=20, help="scale of the pgbench tables (default: 20)")
     p.add_argument("--idle-clients", type=int, default=2000, help="clients of the idle measure (default: 2000)")
+    p.add_argument("--against", metavar="DIR", help="another checkout of pgpool, built there: the system \"before\"")
+    p.add_argument("--at-most", metavar="RATIO", type=float, help="with --against: the status is 1 if the CPU time for a "
+                   "transaction, pooler and PostgreSQL, is more than RATIO times that of before, in any cell")
     p.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     for hidden in ("--bindir", "--work", "--tools", "--json-dir"):
         p.add_argument(hidden, help=argparse.SUPPRESS)
     p.add_argument("--postmaster", type=int, help=argparse.SUPPRESS)
     p.add_argument("--system", action="append", default=[], help=argparse.SUPPRESS)
-    return p.parse_args()
+    args = p.parse_args()
+    if args.at_most and not args.against:
+        p.error("--at-most says how pgpool compares with --against DIR")
+    return args
 
 
 def check_words(parser, text, allowed):
@@ -128,13 +140,14 @@ class System:
     def __init__(self, text, postmaster):
         words = text.split()
         self.name, self.port, self.kind = words[0], words[1], words[2]
+        # of a PgBouncer; or the postmaster, where it is not the one that all others share
         self.pid = int(words[3]) if len(words) > 3 else None
-        self.postmaster = postmaster
+        self.postmaster = self.pid if self.pid and self.kind in ("pgpool", "postgres") else postmaster
 
     def pooler(self):
         if self.kind == "pgpool":
             return [p for p in children(self.postmaster) if "pgpool worker" in title(p)]
-        return [self.pid] if self.pid else []
+        return [self.pid] if self.pid and self.kind != "postgres" else []
 
     def postgres(self):
         return [self.postmaster] + [p for p in children(self.postmaster) if "pgpool worker" not in title(p)]
@@ -156,9 +169,11 @@ class Bench:
             if unknown:
                 sys.exit("bench: there is no system %s here; there are: %s" %
                          (", ".join(sorted(unknown)), ", ".join(s.name for s in self.systems)))
-            self.systems = [s for s in self.systems if s.name in args.systems]
+        # one for each cluster: where the tables are made
+        self.servers = [s for s in self.systems if s.kind == "postgres"]
+        self.systems = [s for s in self.systems if s.name in (args.systems or [s.name]) and
+                        (args.systems or s.name != BEFORE + "-direct")]
         self.rounds = []  # one dictionary for each run
-        self.direct = System(args.system[0], args.postmaster)
         os.makedirs(args.work, exist_ok=True)
 
     def program(self, name):
@@ -174,8 +189,9 @@ class Bench:
 
     def prepare_pgbench(self):
         print("pgbench tables, scale %d" % self.args.scale, flush=True)
-        subprocess.run([self.program("pgbench"), "-i", "-q", "-s", str(self.args.scale), "-p", self.direct.port],
-                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for server in self.servers:
+            subprocess.run([self.program("pgbench"), "-i", "-q", "-s", str(self.args.scale), "-p", server.port],
+                           check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def pgbench(self, system, measure, protocol, clients, patience=1):
         """One run; the figures between the first progress line and the last before the end."""
@@ -250,15 +266,16 @@ class Bench:
 
     def prepare_stream(self):
         print("\ntables of %d MB for stream" % (STREAM_BYTES // 1000000), flush=True)
-        self.psql(self.direct,
-                  "DROP TABLE IF EXISTS rows100, rows8k",
-                  "CREATE TABLE rows100 AS SELECT i::int AS id, repeat('x', 91) AS t FROM generate_series(1, %d) i"
-                  % (STREAM_BYTES // 100),
-                  "CREATE TABLE rows8k (id int, t text)",
-                  "ALTER TABLE rows8k ALTER t SET STORAGE EXTERNAL",
-                  "INSERT INTO rows8k SELECT i, repeat(md5(i::text), 255) FROM generate_series(1, %d) i"
-                  % (STREAM_BYTES // 8168),
-                  "VACUUM (FREEZE, ANALYZE) rows100", "VACUUM (FREEZE, ANALYZE) rows8k", stderr=subprocess.DEVNULL)
+        for server in self.servers:
+            self.psql(server,
+                      "DROP TABLE IF EXISTS rows100, rows8k",
+                      "CREATE TABLE rows100 AS SELECT i::int AS id, repeat('x', 91) AS t FROM generate_series(1, %d) i"
+                      % (STREAM_BYTES // 100),
+                      "CREATE TABLE rows8k (id int, t text)",
+                      "ALTER TABLE rows8k ALTER t SET STORAGE EXTERNAL",
+                      "INSERT INTO rows8k SELECT i, repeat(md5(i::text), 255) FROM generate_series(1, %d) i"
+                      % (STREAM_BYTES // 8168),
+                      "VACUUM (FREEZE, ANALYZE) rows100", "VACUUM (FREEZE, ANALYZE) rows8k", stderr=subprocess.DEVNULL)
 
     def stream(self, system, table):
         for pid in system.pooler():  # the peak of this run, not of all before
@@ -360,11 +377,43 @@ class Bench:
             for key in keys:
                 values = [r[key] for r in good if r[key] is not None]
                 entry["median"][key] = statistics.median(values) if values else None
-                ratios = [r[key] / b[key] for r in good for b in runs
-                          if b["system"] == BASE and b["round"] == r["round"] and b.get(key) and r[key] is not None]
+                ratios = self.ratios(runs, name, BASE, key)
                 entry["ratio"][key] = statistics.median(ratios) if ratios else None
             result[name] = entry
         return result
+
+    @staticmethod
+    def ratios(runs, name, to, key):
+        """Of two systems, within each round in which both have the figure."""
+        return [r[key] / b[key] for r in runs for b in runs
+                if r["system"] == name and b["system"] == to and b["round"] == r["round"] and b.get(key) and r.get(key)]
+
+    def compare(self):
+        """pgpool against the pgpool of --against, cell by cell; true if none is above --at-most."""
+        columns = (("pooler", "pooler_us"), ("PostgreSQL", "postgres_us"), ("both", "total_us"))
+        rows, above, total = [], [], []
+        for cell in dict.fromkeys(tuple(r["cell"]) for r in self.rounds):
+            runs = [r for r in self.rounds if r["cell"] == list(cell)]
+            both = sorted(self.ratios(runs, "pgpool", BEFORE, "total_us"))
+            if not both:
+                continue
+            total += both
+            found = [statistics.median(self.ratios(runs, "pgpool", BEFORE, key)) for _, key in columns]
+            rows.append([" ".join(map(str, cell))] + ["%.3f" % f for f in found] +
+                        ["%.3f - %.3f" % (both[0], both[-1]), str(len(both))])
+            if self.args.at_most and found[-1] > self.args.at_most:
+                above.append(rows[-1][0])
+        if not rows:
+            print("\nno cell has pgpool and before")
+            return not self.args.at_most
+        rows.append(["all"] + [""] * len(columns[1:]) + ["%.3f" % statistics.median(total), "%.3f - %.3f" % (min(total), max(total)),
+                                                       str(len(total))])
+        print_table("pgpool / before: CPU time for a transaction, medians of the ratios within a round",
+                    ["cell"] + [c[0] for c in columns] + ["both, range", "rounds"], rows)
+        if self.args.at_most:
+            limit = "%g" % self.args.at_most
+            print("above %s: %s" % (limit, ", ".join(above)) if above else "at most %s in every cell" % limit)
+        return not above
 
     def order(self, name):
         return [s.name for s in self.systems].index(name)
@@ -391,13 +440,7 @@ class Bench:
             if "failed" in entry:
                 row[0] += " (%d rounds)" % entry["rounds"]
             rows.append(row)
-        widths = [max(len(r[i]) for r in [header] + [r for r in rows if len(r) == len(header)])
-                  for i in range(len(header))]
-        widths[0] = max(widths[0], max(len(r[0]) for r in rows))
-        print("\n" + heading + ("   (x: ratio to PgBouncer)" if with_ratios else ""))
-        for row in [header] + rows:
-            print("  " + "  ".join([row[0].ljust(widths[0])] + [v.rjust(w) for v, w in zip(row[1:], widths[1:])]))
-        sys.stdout.flush()
+        print_table(heading + ("   (x: ratio to PgBouncer)" if with_ratios else ""), header, rows)
 
     def report(self):
         cells = list(dict.fromkeys(tuple(r["cell"]) for r in self.rounds))
@@ -412,6 +455,15 @@ class Bench:
                 json.dump(data, f, indent=1)
         print("\n%d runs, load average %.1f on %d cores; report: %s" %
               (len(self.rounds), os.getloadavg()[0], os.cpu_count(), path))
+
+
+def print_table(heading, header, rows):
+    widths = [max(len(r[i]) for r in [header] + [r for r in rows if len(r) == len(header)]) for i in range(len(header))]
+    widths[0] = max(widths[0], max(len(r[0]) for r in rows))
+    print("\n" + heading)
+    for row in [header] + rows:
+        print("  " + "  ".join([row[0].ljust(widths[0])] + [v.rjust(w) for v, w in zip(row[1:], widths[1:])]))
+    sys.stdout.flush()
 
 
 def percentile(values, share):
@@ -432,7 +484,9 @@ def main():
             bench.run_stream()
         else:
             bench.run_idle()
+    fine = bench.compare() if args.against else True
     bench.report()
+    sys.exit(0 if fine else 1)
 
 
 main()

@@ -3,7 +3,8 @@
 #
 # Owns: a run directory with one PostgreSQL (pgpool preloaded, so that all systems share data and caches), two PgBouncers
 #       where there is one: pkt_buf as by default, and 65536. It is PGBOUNCER=path, else what dev/pgbouncer.sh builds,
-#       else (without a network) that of the PATH or /usr/sbin.
+#       else (without a network) that of the PATH or /usr/sbin. With --against DIR, where DIR is another checkout, a second
+#       cluster, made alike, with the pgpool of that one; it is built there, with the same compiler and flags.
 # Needs: what dev/setup.sh bench installs. Some minutes of a machine that does nothing else.
 # Leaves: $BUILD/bench/*.json, $BUILD/pgbouncer-trixie; no process, nothing in /tmp.
 # shellcheck source=dev/lib.sh
@@ -38,6 +39,29 @@ start_pgbouncer() {
     as_user "$PGBOUNCER" -q -d "$RUN/$name.ini" >"$RUN/$name.out" 2>&1 || true
     wait_for_port "$port" || fail "PgBouncer ($PGBOUNCER) does not listen: $(tail -n 5 "$RUN/$name.out" "$RUN/$name.log" 2>/dev/null)"
 }
+# The value of an option: "--name VALUE" or "--name=VALUE"
+option() {
+    local name=$1 found=''
+    shift
+    while [ $# -gt 0 ]; do
+        case $1 in
+        "$name") found=${2:-} ;;
+        "$name="*) found=${1#*=} ;;
+        esac
+        shift
+    done
+    printf '%s\n' "$found"
+}
+# A cluster with pgpool, and its database: NAME PORT POOL-PORT
+bench_cluster() {
+    cluster_create "$@" "${conf[@]}" "${more[@]}"
+    cluster_start "$1"
+    superuser "$2" postgres <<-SQL
+	CREATE ROLE bench LOGIN PASSWORD '$password';
+	CREATE DATABASE bench OWNER bench;
+	CREATE EXTENSION pgpool;
+	SQL
+}
 at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
 
 python3 dev/bench.py --check "$@"
@@ -45,10 +69,21 @@ case " $* " in *' --help '* | *' -h '*) exit 0 ;; esac
 dev/setup.sh bench
 PG_CONFIG=$(choose_pg_config)
 export PG_CONFIG
+against=$(option --against "$@")
+if [ -n "$against" ]; then
+    against=$(cd "$against" 2>/dev/null && pwd -P) || fail "--against: there is no directory $(option --against "$@")"
+    [ -x "$against/dev/server-tree.sh" ] || fail "--against: $against is no checkout of pgpool"
+    [ "$against" != "$ROOT" ] || fail "--against: $against is this checkout itself"
+fi
 say "building"
 mkdir -p "$OUT/bench"
 bounded 1500 "$OUT/bench/build.log" make -j"$(nproc)" --no-print-directory all tools ||
     fail "the build failed: $(tail -n 20 "$OUT/bench/build.log")"
+if [ -n "$against" ]; then
+    # BUILD is of this checkout
+    bounded 1500 "$OUT/bench/build.log" env BUILD=build make -C "$against" -j"$(nproc)" --no-print-directory all ||
+        fail "the build of $against failed: $(tail -n 20 "$OUT/bench/build.log")"
+fi
 rm -f "$OUT/bench/build.log"
 if [ -z "${PGBOUNCER:-}" ]; then
     if bounded 900 "$OUT/bench/pgbouncer.log" dev/pgbouncer.sh; then
@@ -61,7 +96,7 @@ fi
 
 open_run bench
 server_tree "$RUN/pg" 2>"$RUN/install.log" || fail "cannot install into $RUN/pg: $(tail -n 5 "$RUN/install.log")"
-read -r port pool bouncer_port bouncer64_port < <(free_ports 4)
+read -r port pool bouncer_port bouncer64_port before_port before_pool < <(free_ports 6)
 conf=(
     'max_connections = 400' 'shared_buffers = 512MB' 'max_wal_size = 4GB' 'fsync = off' 'synchronous_commit = off'
     'full_page_writes = off' 'autovacuum = off' 'max_parallel_workers_per_gather = 0' 'synchronize_seqscans = off'
@@ -70,21 +105,27 @@ conf=(
 # BENCH_CONF: more lines of postgresql.conf, separated by semicolons
 IFS=';' read -r -a more <<<"${BENCH_CONF:-}"
 say "starting PostgreSQL and the poolers"
-cluster_create server "$port" "$pool" "${conf[@]}" "${more[@]}"
 # as many descriptors as the idle clients need
 ulimit -n "$(ulimit -H -n)" 2>/dev/null || true
-cluster_start server
 password=$(openssl rand -hex 8)
-superuser "$port" postgres <<-SQL
-	CREATE ROLE bench LOGIN PASSWORD '$password';
-	CREATE DATABASE bench OWNER bench;
-	CREATE EXTENSION pgpool;
-	SQL
+bench_cluster server "$port" "$pool"
 superuser "$port" postgres -At -c "SELECT format('\"bench\" \"%s\"', rolpassword) FROM pg_authid WHERE rolname = 'bench'" |
     as_user sh -c "umask 077; cat >'$RUN/userlist.txt'"
 
 systems=(--system "direct $port postgres")
 systems+=(--system "pgpool $pool pgpool")
+if [ -n "$against" ]; then
+    say "before: $(git -C "$against" log -1 --format='%h %s' 2>/dev/null || echo "$against")"
+    here=$BINDIR
+    before_config=$(BUILD=build "$against/dev/server-tree.sh" "$RUN/pg-before" 2>"$RUN/install.log") ||
+        fail "cannot install $against into $RUN/pg-before: $(tail -n 5 "$RUN/install.log")"
+    BINDIR=$("$before_config" --bindir)
+    bench_cluster before "$before_port" "$before_pool"
+    BINDIR=$here
+    wait_for_port "$before_pool" || fail "pgpool of $against does not listen on port $before_pool: $(tail -n 10 "$RUN/before.log")"
+    systems+=(--system "before $before_pool pgpool $(postmaster_pid before)")
+    systems+=(--system "before-direct $before_port postgres $(postmaster_pid before)")
+fi
 if [ -n "$PGBOUNCER" ]; then
     if ! user_can_read "$PGBOUNCER"; then
         as_user mkdir "$RUN/bin"
