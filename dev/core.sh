@@ -4,7 +4,11 @@
 # MODE=direct     on the server's own port: what the suite says without us
 #      session    on the session port: what differs there is not a matter of what a session keeps
 #      pool       in transaction mode
-#      pool-busy  likewise, while three more clients of that role and database take and give back servers (the default)
+#      pool-busy  likewise, with BUSY=3 (the default)
+# BUSY=N          so many more clients of that role and database beside, in any mode: short transactions, settings, prepared
+#                 statements, LISTEN and temporary tables
+# TLS=on          all clients, busy ones too, come by TCP and TLS (sslmode=require); TLS=prefer: as libpq does by itself,
+#                 and clear text is refused. off: by Unix socket (the default)
 # TESTS="a b"     these tests alone, in this order; TESTS=dozen those of the list below. What they depend on is not added.
 # POOL_SIZE       servers in transaction mode, 20; if it is given, clients may keep all of them
 # CORE_SECONDS    limit of time, 1800. A test without an end counts as not passed, as do those that did not start.
@@ -18,7 +22,8 @@
 # What the output of a test may differ in, in transaction mode, is in test/SUITE/TEST.diff, as hunks of `diff -U0` and what
 # causes them. Each may be there or not; with any other difference, or a line more or less, the test has failed.
 #
-# Everybody is trusted, as the suites need it (`\c - regress_somebody`): by Unix socket in a directory that is ours alone.
+# Everybody is trusted, as the suites need it (`\c - regress_somebody`): by Unix socket in a directory that is ours alone, by
+# TLS with a certificate that is ours alone.
 # shellcheck source=dev/lib.sh
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
@@ -32,16 +37,23 @@ MODE=${MODE:-pool-busy}
 case $suite in
 core) folder=regress schedule=parallel_schedule database=regression program=regress/pg_regress ;;
 isolation) folder=isolation schedule=isolation_schedule database=isolation_regression program=isolation/pg_isolation_regress ;;
-*) fail 'usage: [MODE=direct|session|pool|pool-busy] [TESTS="a b"] dev/core.sh core|isolation' ;;
+*) fail 'usage: [MODE=direct|session|pool|pool-busy] [TLS=off|on|prefer] [BUSY=N] [TESTS="a b"] dev/core.sh core|isolation' ;;
 esac
-case $MODE in direct | session | pool | pool-busy) ;; *) fail "MODE is direct, session, pool or pool-busy, not $MODE" ;; esac
+case $MODE in direct | session | pool) BUSY=${BUSY:-0} ;; pool-busy) BUSY=${BUSY:-3} ;; *) fail "MODE is direct, session, pool or pool-busy, not $MODE" ;; esac
+case $BUSY in '' | *[!0-9]*) fail "BUSY is a number of clients, not $BUSY" ;; esac
+TLS=${TLS:-off} title=$suite,\ $MODE kept=$suite-$MODE
+case $TLS in
+off) ;;
+on | prefer) title+=", TLS" kept+=-tls ;;
+*) fail "TLS is off, on or prefer, not $TLS" ;;
+esac
 
 # ---------------------------------------------------------------- what it takes
 dev/setup.sh check
 PG_CONFIG=$(choose_pg_config)
 export PG_CONFIG
 source=$(dev/pgsource.sh | tail -n 1)
-KEEP=$OUT/core/$suite-$MODE DIRECT=$OUT/core/$suite-direct
+KEEP=$OUT/core/$kept DIRECT=$OUT/core/$suite-direct
 rm -rf "$KEEP"
 mkdir -p "$KEEP"
 version=$(sed -n "s/^PACKAGE_VERSION='\(.*\)'/\1/p" "$source/configure")
@@ -85,8 +97,11 @@ read -r port pool_port session_port < <(free_ports 3)
 # As pg_regress sets up an instance of its own; workers of ours are more than those that parallel queries count on. A lock
 # that a session has lost to a server of the pool costs a minute, not the run.
 conf=('lock_timeout = 60s' 'fsync = off' 'max_prepared_transactions = 2' 'log_lock_waits = on' 'max_connections = 200'
-    'max_worker_processes = 11' 'pgpool.workers = 2' "pgpool.default_pool_size = ${POOL_SIZE:-20}" "pgpool.session_port = $session_port"
-    "pgpool.default_max_pinned = ${POOL_SIZE:-0}" 'pgpool.default_pin_sequences = on')
+    'max_worker_processes = 11' 'pgpool.workers = 2' "pgpool.default_pool_size = ${POOL_SIZE:-$((20 + BUSY))}" "pgpool.session_port = $session_port"
+    "pgpool.default_max_pinned = ${POOL_SIZE:-0}" 'pgpool.default_pin_sequences = on' "ssl_ca_file = 'server.crt'")
+# guc sets placeholders of plpgsql that is not loaded yet, and a backend says so when it is, to whomever it serves then. In a
+# pool that would be a matter of who gets which backend, so all have it loaded.
+[ "$MODE" = direct ] || conf+=("session_preload_libraries = 'plpgsql'")
 case $MODE in
 direct) pool_port=0 to=$port ;;
 session) to=$session_port ;;
@@ -97,8 +112,15 @@ extension=postgres
 [ "$suite" = core ] || extension=$database
 [ "$MODE" = direct ] || conf+=("pgpool.database = '$extension'")
 cluster_create core "$port" "$pool_port" "${conf[@]}"
-echo 'local all all trust' | as_user tee "$RUN/core/pg_hba.conf" >/dev/null
+printf '%s\n' 'local all all trust' 'hostssl all all 127.0.0.1/32 trust clientcert=verify-ca' |
+    as_user tee "$RUN/core/pg_hba.conf" >/dev/null
 cluster_start core
+# how the suite and the busy clients connect
+host=$SOCK client=(env)
+if [ "$TLS" != off ]; then
+    host=127.0.0.1
+    client+=("PGSSLMODE=${TLS/#on/require}" "PGSSLCERT=$RUN/core/server.crt" "PGSSLKEY=$RUN/core/server.key")
+fi
 # as pg_regress makes it; by the server's own port, since CREATE DATABASE is none of the suite
 superuser "$port" postgres <<SQL
 CREATE DATABASE $database TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C';
@@ -152,11 +174,28 @@ diff = subprocess.run(["diff", "-U0", expected, got], stdout=subprocess.PIPE)
 sys.exit(diff.returncode != 1 or not hunks(diff.stdout.decode()) <= hunks(open(known).read()))
 PY
 }
+# What an application does to a session, in pieces of a few milliseconds; pgbench ends a client at its first error. A thread
+# for each, since pgbench prepares without looking at its other clients, which may keep all servers. No NOTIFY: `async` looks
+# at the queue. Nor statements of the protocol beside the suite core: pg_prepared_statements shows them to its tests.
+busy_script() { # name, lines
+    local name=$1
+    shift
+    printf '%s\n' "$@" '\sleep 1 ms' | as_user tee "$RUN/busy-$name.sql" >/dev/null
+    scripts+=(-f "$RUN/busy-$name.sql")
+}
 busy() { # its output is $RUN/busy.log, its pid $RUN/busy.pid
-    printf '%s\n' 'BEGIN;' 'SELECT 1;' 'COMMIT;' '\sleep 1 ms' | as_user tee "$RUN/busy.sql" >/dev/null
+    local scripts=() protocol=prepared
+    [ "$suite" != core ] || protocol=simple
+    busy_script transaction 'BEGIN;' 'SELECT 1;' 'COMMIT;'
+    busy_script settings "SET work_mem = '5MB';" "SET search_path = pg_catalog, public;" "SET TimeZone = 'Asia/Tokyo';" \
+        "SELECT 1 / (current_setting('work_mem') || current_setting('TimeZone') = '5MBAsia/Tokyo')::int;" 'RESET ALL;'
+    busy_script prepare 'PREPARE busy AS SELECT 1;' 'EXECUTE busy;' 'DEALLOCATE busy;'
+    busy_script listen 'LISTEN busy;' 'SELECT 1 / count(*) FROM pg_listening_channels();' 'UNLISTEN busy;'
+    busy_script temporary 'CREATE TEMP TABLE busy (a int);' 'INSERT INTO busy VALUES (1);' \
+        'SELECT 1 / count(*) FROM busy;' 'DROP TABLE busy;'
     # shellcheck disable=SC2016 # $$ is the shell's that becomes pgbench
-    as_user sh -c 'echo $$ >busy.pid; exec "$@" >busy.log 2>&1' - "$BINDIR/pgbench" -n -c 3 -T 100000 -P 5 \
-        -h "$SOCK" -p "$pool_port" -U postgres -f "$RUN/busy.sql" "$database" 2>/dev/null & # the shell would say `Terminated`
+    as_user "${client[@]}" sh -c 'echo $$ >busy.pid; exec "$@" >busy.log 2>&1' - "$BINDIR/pgbench" -n -M $protocol \
+        -c "$BUSY" -j "$BUSY" -T 100000 -P 5 -h "$host" -p "$to" -U postgres "${scripts[@]}" "$database" 2>/dev/null & # the shell would say `Terminated`
 }
 busy_is_running() { [ -s "$RUN/busy.pid" ] && kill -0 "$(cat "$RUN/busy.pid")" 2>/dev/null; }
 # shellcheck disable=SC2317 # dev/lib.sh calls it
@@ -167,13 +206,13 @@ before_cleanup() { # what is of interest stays
 
 # ---------------------------------------------------------------- the run
 as_user mkdir -p "$RUN/out"
-[ "$MODE" != pool-busy ] || busy
-say "$suite, $MODE, $("$PG_CONFIG" --version), source $version"
+[ "$BUSY" = 0 ] || busy
+say "$title, $BUSY busy clients, $("$PG_CONFIG" --version), source $version"
 code=0
-bounded "${CORE_SECONDS:-1800}" "$KEEP/output" as_user -C "$RUN/out" env PGISOLATIONTIMEOUT=60 \
+bounded "${CORE_SECONDS:-1800}" "$KEEP/output" as_user -C "$RUN/out" "${client[@]}" PGISOLATIONTIMEOUT=60 \
     "$(dirname "$("$TREE_CONFIG" --pgxs)")/../test/$program" \
     --bindir="$psql_dir" --inputdir="$input" --outputdir="$RUN/out" --dlpath="$libraries" --max-concurrent-tests=20 \
-    --host="$SOCK" --port="$to" --user=postgres --use-existing --dbname="$database" --encoding=UTF8 --no-locale \
+    --host="$host" --port="$to" --user=postgres --use-existing --dbname="$database" --encoding=UTF8 --no-locale \
     "${chosen[@]}" || code=$?
 
 # "ok NAME" and "FAILED NAME"; TAP since 16. What PostgreSQL lets fail (`ignore:`) is not counted against us.
@@ -200,7 +239,7 @@ if [ -n "$missing" ]; then
     say "without a result: ${missing//$'\n'/ }"
 fi
 status=0
-if [ "$MODE" = pool-busy ]; then
+if [ "$BUSY" != 0 ]; then
     if ! busy_is_running || grep -qE 'error|aborted' "$RUN/busy.log"; then
         say "the other clients had errors:"
         grep -vE '^progress' "$RUN/busy.log" | head -n 5 | sed 's/^/    | /'
@@ -211,5 +250,5 @@ fi
 if grep -E 'crashed by signal|was terminated by signal|out of step' "$RUN/core.log" | sed 's/^/    | /' | grep .; then status=1; fi
 say "kept: $KEEP"
 [ "$passed" = ${#tests[@]} ] && [ "$code" = 0 ] || status=1
-say "$suite, $MODE: $passed of ${#tests[@]} passed"
+say "$title: $passed of ${#tests[@]} passed"
 exit $status

@@ -1,11 +1,13 @@
 # Shows: many clients over a pool of 3 servers, that send odd pieces, leave in the middle and cancel, get their own
-# replies, all of them, in order, and nobody else's; money is conserved over the extended protocol, too.
+# replies, all of them, in order, and nobody else's; money is conserved over the extended protocol, too. Half of the
+# connections use TLS; PGPOOL_TLS=off: none does.
 use strict;
 use warnings;
 use Test::More;
 use PgPool;
 
-my $pool = PgPool->new('isolation', workers => 2, pool_size => 3);
+my $tls  = ($ENV{PGPOOL_TLS} // 'on') ne 'off';
+my $pool = PgPool->new('isolation', workers => 2, pool_size => 3, tls => $tls);
 $pool->sql("ALTER ROLE app2 PASSWORD 'app-secret'");
 $pool->sql('GRANT ALL ON SCHEMA public TO app2', 'app');
 my $started = $pool->started_at;
@@ -15,7 +17,7 @@ my @seed    = $ENV{PGPOOL_SEED} ? "--seed=$ENV{PGPOOL_SEED}" : ();
 my @account = (qw(--user=app --database=app --password=app-secret), @seed);
 
 my $check = $pool->start_tool('isocheck', @account, qw(--also-user=app2 --clients=40 --replies=100000000 --min-replies=2000),
-	"--seconds=$seconds");
+	"--seconds=$seconds", $tls ? '--tls-percent=50' : ());
 my $most = 0;
 while ($check->running)
 {

@@ -1,6 +1,7 @@
 # Shows: drivers live their ordinary life through pgpool's port as on the server's own. Each script of test/drivers makes
 # claims about one driver with its default settings; it runs directly, which proves the script, and then on a pool of two
-# servers that other clients use, too. A driver that is not installed (dev/drivers.sh) is skipped.
+# servers that other clients use, too. A driver that is not installed (dev/drivers.sh) is skipped. All connections are
+# encrypted, as most drivers do by themselves where the server can; PGPOOL_TLS=off: none are.
 use strict;
 use warnings;
 use File::Basename qw(dirname);
@@ -13,6 +14,7 @@ my $modules = File::Spec->rel2abs($ENV{PGPOOL_DRIVERS} // 'build/drivers') . '/n
 my $jar     = '/usr/share/java/postgresql.jar';
 my $dir     = PostgreSQL::Test::Utils::tempdir();
 my $limit   = 120; # seconds for one run of a script; usual are 1 to 10
+my $tls     = ($ENV{PGPOOL_TLS} // 'on') ne 'off';
 
 # Each driver: its name, how to run the script, and a command that prints the version or fails.
 # Debian's modules are those of Debian's python3, which another may hide in the PATH.
@@ -41,7 +43,9 @@ my @drivers = (
 );
 
 # one worker, so that all clients share the prepared statements of the two servers
-my $pool = PgPool->new('drivers', workers => 1, pool_size => 2);
+my $pool = PgPool->new('drivers', workers => 1, pool_size => 2, tls => $tls);
+# what the two that send clear text by default take for `encrypt, whatever the certificate`
+my %encrypt = ('node-postgres' => [ PGSSLMODE => 'no-verify' ], 'postgres.js' => [ PGSSL => 'require' ]);
 
 # status and output of a program
 sub run_it
@@ -55,8 +59,8 @@ sub run_it
 # claim => 'ok' or 'not ok', in order; and all of the output
 sub life
 {
-	my ($command, $port) = @_;
-	my ($status, $output) = run_it($command,
+	my ($name, $command, $port) = @_;
+	my ($status, $output) = run_it($command, $tls ? @{ $encrypt{$name} // [] } : (),
 		PGHOST => '127.0.0.1', PGPORT => $port, PGUSER => 'app', PGPASSWORD => 'app-secret', PGDATABASE => 'app');
 	my @claims = map { /^(ok|not ok) \d+ - (.*)/ ? [ $2, $1 ] : () } split /\n/, $output;
 	my ($planned) = $output =~ /^1\.\.(\d+)$/m;
@@ -73,6 +77,13 @@ my $client = $pool->raw;
 my %servers;
 within(30, sub { $servers{ $client->value('SELECT pg_backend_pid()') } = 1; keys %servers == 2 }, 'servers change hands');
 $client->close;
+if ($tls)
+{
+	$pool->write_hba("hostnossl app app 127.0.0.1/32 reject\n");
+	$pool->node->reload;
+	within(10, sub { !grep { my $port = $_; eval { $pool->raw(port => $port)->close; 1 } } $pool->port, $pool->server_port },
+		'from here on clear text is refused');
+}
 
 for (@drivers)
 {
@@ -89,9 +100,9 @@ for (@drivers)
 		}
 		($version) = $version =~ /(\d+(?:\.\d+)+)/;
 		diag "driver: $name $version";
-		my ($direct, $complete, $output) = life($command, $pool->server_port);
+		my ($direct, $complete, $output) = life($name, $command, $pool->server_port);
 		ok($complete && @$direct && !(grep { $_->[1] ne 'ok' } @$direct), "$name on the server's own port: all holds") or diag $output;
-		my ($pooled, $whole, $said) = life($command, $pool->port);
+		my ($pooled, $whole, $said) = life($name, $command, $pool->port);
 		my $bad = !is(join("\n", map { $_->[0] } @$pooled), join("\n", map { $_->[0] } @$direct), "$name: the same claims through the pool");
 		for my $claim (@$pooled)
 		{
