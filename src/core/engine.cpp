@@ -115,6 +115,7 @@ void Engine::session_ended(Session *session)
 		remove_key(session);
 	sessions_.remove(session);
 	logins_.remove(session);
+	turns_.remove(session);
 	count_client(-1);
 	bury(std::unique_ptr<StreamOwner>(session));
 }
@@ -443,6 +444,16 @@ void Engine::tick()
 	}
 }
 
+// Those that give way again come after the streams.
+void Engine::take_turns()
+{
+	for (size_t n = turns_.size(); n > 0 && !turns_.empty(); n--) {
+		Session *s = turns_.front();
+		turns_.remove(s);
+		s->on_turn();
+	}
+}
+
 void Engine::end_event()
 {
 	if (retry_pools_) {
@@ -504,6 +515,7 @@ uint32_t Engine::take_agent_slot()
 		a.backend_pid.store(0);
 		a.commit_lsn.store(0);
 		a.custom_written.store(0);
+		a.hushed.store(0);
 		return i;
 	}
 	return UINT32_MAX;

@@ -24,6 +24,12 @@
 namespace pgpool::core
 {
 
+// Of one client's work.
+struct Bounds {
+	uint32_t messages = 1000; // in one turn: about a millisecond of the costliest ones
+	size_t outstanding = 4096; // messages that a backend has to answer, each with its note here
+};
+
 class Engine
 {
 public:
@@ -51,6 +57,10 @@ public:
 	// What is still there is told to leave, whatever it does.
 	void abandon();
 	void end_event(); // frees what was buried
+	// Sessions that gave way to the others. The loop comes back for them, after it has looked at all streams.
+	bool has_turns() const { return !turns_.empty(); }
+	void take_turns();
+	void set_bounds(const Bounds &bounds) { bounds_ = bounds; }
 
 	// ---- for the control socket
 	std::vector<control::ClientRow> client_rows();
@@ -105,6 +115,13 @@ public:
 	List<Session, &Session::all_hook> &sessions() { return sessions_; }
 	List<Session, &Session::login_hook> &logins() { return logins_; }
 	void want_servers() { retry_pools_ = true; }
+	// The session goes on when all others that have something to do had their turn.
+	void later(Session *session)
+	{
+		if (!session->turn_hook.linked)
+			turns_.push_back(session);
+	}
+	const Bounds &bounds() const { return bounds_; }
 	uint64_t next_assignment() { return next_assignment_++; }
 
 private:
@@ -133,6 +150,8 @@ private:
 	} catalog_[region::kCatalogCounters] = {};
 	List<Session, &Session::all_hook> sessions_;
 	List<Session, &Session::login_hook> logins_; // oldest first
+	List<Session, &Session::turn_hook> turns_;
+	Bounds bounds_;
 	std::unordered_map<uint32_t, std::unique_ptr<Pool>> pools_;
 	std::unordered_map<uint64_t, Session *> lookups_, derivations_;
 	std::unordered_map<int32_t, Session *> keys_;

@@ -525,9 +525,9 @@ void Login::greet()
 	std::string out;
 	for (const auto &f : pool->fixed)
 		proto::append_parameter(out, f.first, f.second);
-	for (const Param &p : session_.params()->items) {
-		if (p.reported)
-			proto::append_parameter(out, p.name, p.value);
+	for (const auto &p : session_.params()->items) {
+		if (p->reported)
+			proto::append_parameter(out, p->name, p->value);
 	}
 	proto::Writer(out).begin('K').u32(static_cast<uint32_t>(session_.key_pid())).bytes(session_.key()).end();
 	proto::append_ready(out, 'I');

@@ -23,18 +23,80 @@ bool name_less(std::string_view a, std::string_view b)
 	                                    [&](char x, char y) { return lower(x) < lower(y); });
 }
 
-bool same(const Param &a, const Param &b)
+bool same(const std::shared_ptr<const Param> &a, const std::shared_ptr<const Param> &b)
 {
-	return a.reported == b.reported && a.value == b.value && proto::equal_names(a.name, b.name);
+	return a == b || (a->hash == b->hash && a->reported == b->reported && a->unknown == b->unknown &&
+	                  a->value == b->value && proto::equal_names(a->name, b->name));
+}
+
+ParamSet::Items::const_iterator place_of(const ParamSet::Items &items, std::string_view name)
+{
+	return std::lower_bound(
+	    items.begin(), items.end(), name,
+	    [](const std::shared_ptr<const Param> &p, std::string_view n) { return name_less(p->name, n); });
+}
+
+bool is_named(const ParamSet::Items &items, ParamSet::Items::const_iterator it, std::string_view name)
+{
+	return it != items.end() && proto::equal_names((*it)->name, name);
+}
+
+std::shared_ptr<const Param> make_param(std::string_view name, std::string_view value, bool reported, bool unknown)
+{
+	Param p{std::string(name), std::string(value), reported, unknown};
+	p.hash = (std::hash<std::string_view>{}(value) ^ name.size()) * 1099511628211ULL + (reported ? 2 : 1);
+	return std::make_shared<const Param>(std::move(p));
+}
+
+// A list of results has at most 1664 members.
+constexpr size_t kMostInOneSelect = 1000;
+
+void append_set(std::string &sql, const Param &p)
+{
+	sql += "pg_catalog.set_config(";
+	proto::append_literal(sql, p.name);
+	sql += ',';
+	proto::append_literal(sql, p.value);
+	sql += ",false) IS NULL";
+}
+
+void append_reset(std::string &sql, const Param &p)
+{
+	sql += "RESET ";
+	proto::append_identifier(sql, p.name);
+	sql += ';';
+}
+
+// The role goes first and comes last: with another one some of the values could not be set.
+template <class Reset, class Set> void each_difference(const ParamSet &have, const ParamSet &want, Reset reset, Set set)
+{
+	const Param *role = want.find("role");
+	const Param *present_role = have.find("role");
+	if (present_role && (!role || role->value != present_role->value))
+		reset(*present_role);
+	for (const auto &p : have.items) {
+		if (!p->reported && p.get() != present_role && !want.find(p->name))
+			reset(*p);
+	}
+	auto set_if_other = [&](const Param &p) {
+		const Param *h = have.find(p.name);
+		if (!h || h->value != p.value)
+			set(p);
+	};
+	for (const auto &p : want.items) {
+		if (p.get() != role)
+			set_if_other(*p);
+	}
+	if (role)
+		set_if_other(*role);
 }
 
 } // namespace
 
 const Param *ParamSet::find(std::string_view name) const
 {
-	auto it = std::lower_bound(items.begin(), items.end(), name,
-	                           [](const Param &p, std::string_view n) { return name_less(p.name, n); });
-	return it != items.end() && proto::equal_names(it->name, name) ? &*it : nullptr;
+	const auto it = place_of(items, name);
+	return is_named(items, it, name) ? it->get() : nullptr;
 }
 
 // A name is looked up and a literal is converted when a statement is parsed: what is shared must have been read under
@@ -80,58 +142,62 @@ Params::~Params()
 		store_->release(set_);
 }
 
-Params Params::with(std::string_view name, std::string_view value, bool reported) const
+Params Params::with(std::string_view name, std::string_view value, bool reported, bool unknown) const
 {
-	std::vector<Param> items = set_->items;
-	auto it = std::lower_bound(items.begin(), items.end(), name,
-	                           [](const Param &p, std::string_view n) { return name_less(p.name, n); });
-	if (it != items.end() && proto::equal_names(it->name, name)) {
-		if (it->value == value && it->reported == (it->reported || reported))
-			return *this;
-		it->value = value;
-		it->reported |= reported;
-	} else {
-		items.insert(it, Param{std::string(name), std::string(value), reported});
-	}
+	const auto it = place_of(set_->items, name);
+	const bool there = is_named(set_->items, it, name);
+	if (there)
+		reported |= (*it)->reported;
+	if (there && (*it)->value == value && (*it)->reported == reported && (*it)->unknown == unknown)
+		return *this;
+	auto param = make_param(there ? (*it)->name : name, value, reported, unknown);
+	ParamSet::Items items;
+	items.reserve(set_->items.size() + 1);
+	items.assign(set_->items.begin(), it);
+	items.push_back(std::move(param));
+	items.insert(items.end(), it + there, set_->items.end());
 	return store_->intern(std::move(items));
 }
 
 Params Params::without(std::string_view name) const
 {
-	if (!set_->find(name))
+	const auto it = place_of(set_->items, name);
+	if (!is_named(set_->items, it, name))
 		return *this;
-	std::vector<Param> items;
-	for (const Param &p : set_->items) {
-		if (!proto::equal_names(p.name, name))
-			items.push_back(p);
-	}
+	ParamSet::Items items(set_->items.begin(), it);
+	items.insert(items.end(), it + 1, set_->items.end());
 	return store_->intern(std::move(items));
 }
 
 Params Params::reported_only() const
 {
-	std::vector<Param> items;
-	for (const Param &p : set_->items) {
-		if (p.reported)
+	ParamSet::Items items;
+	for (const auto &p : set_->items) {
+		if (p->reported)
 			items.push_back(p);
 	}
 	return store_->intern(std::move(items));
 }
 
-Params ParamStore::intern(std::vector<Param> items)
+Params ParamStore::intern(ParamSet::Items items)
 {
 	uint64_t hash = 1469598103934665603ULL;
-	for (const Param &p : items)
-		hash = (hash ^ std::hash<std::string>{}(p.value)) * 1099511628211ULL + p.name.size();
+	for (const auto &p : items)
+		hash = (hash ^ p->hash) * 1099511628211ULL;
 	auto range = sets_.equal_range(hash);
 	for (auto it = range.first; it != range.second; ++it) {
-		const std::vector<Param> &have = it->second->items;
+		const ParamSet::Items &have = it->second->items;
 		if (std::equal(have.begin(), have.end(), items.begin(), items.end(), same))
 			return Params(this, it->second);
 	}
 	auto *set = new ParamSet;
 	set->items = std::move(items);
 	set->hash = hash;
+	for (const auto &p : set->items) {
+		set->bytes += p->name.size() + p->value.size();
+		set->own += !p->reported;
+		set->unknown += p->unknown;
+	}
 	sets_.emplace(hash, set);
 	return Params(this, set);
 }
@@ -152,41 +218,36 @@ std::string sql_between(const ParamSet &have, const ParamSet &want, bool &only_r
 {
 	std::string sql;
 	only_reported = true;
-	// The role goes first and comes last: with another one some of the values could not be set.
-	const Param *role = want.find("role");
-	const Param *present_role = have.find("role");
-	if (present_role && (!role || role->value != present_role->value)) {
-		sql += "RESET role;";
-		only_reported = false;
-	}
-	for (const Param &p : have.items) {
-		if (p.reported || &p == present_role || want.find(p.name))
-			continue;
-		sql += "RESET ";
-		proto::append_identifier(sql, p.name);
-		sql += ';';
-		only_reported = false;
-	}
-	bool first = true;
-	auto set = [&](const Param &p) {
-		const Param *h = have.find(p.name);
-		if (h && h->value == p.value)
-			return;
-		sql += first ? "SELECT pg_catalog.set_config(" : ",pg_catalog.set_config(";
-		first = false;
-		proto::append_literal(sql, p.name);
-		sql += ',';
-		proto::append_literal(sql, p.value);
-		sql += ",false)";
-		only_reported &= p.reported;
-	};
-	for (const Param &p : want.items) {
-		if (&p != role)
-			set(p);
-	}
-	if (role)
-		set(*role);
+	size_t in_select = 0;
+	each_difference(
+	    have, want,
+	    [&](const Param &p) {
+		    append_reset(sql, p);
+		    only_reported = false;
+	    },
+	    [&](const Param &p) {
+		    const bool another = in_select++ % kMostInOneSelect == 0;
+		    sql += another ? (in_select > 1 ? ";SELECT " : "SELECT ") : ",";
+		    append_set(sql, p);
+		    only_reported &= p.reported;
+	    });
 	return sql;
+}
+
+std::vector<SettingSql> each_between(const ParamSet &have, const ParamSet &want)
+{
+	std::vector<SettingSql> all;
+	each_difference(
+	    have, want,
+	    [&](const Param &p) {
+		    all.push_back({p.name, ""});
+		    append_reset(all.back().sql, p);
+	    },
+	    [&](const Param &p) {
+		    all.push_back({p.name, "SELECT "});
+		    append_set(all.back().sql, p);
+	    });
+	return all;
 }
 
 bool is_fixed_parameter(std::string_view name)

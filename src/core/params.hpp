@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -20,11 +21,18 @@ struct Param {
 	std::string name; // in the server's spelling; compared without ASCII case
 	std::string value;
 	bool reported;
+	bool unknown; // the value is more than pgpool keeps: only the server has it
+	uint64_t hash = 0;
 };
 
 struct ParamSet {
-	std::vector<Param> items; // sorted by name
+	// Sorted by name. Sets have them in common, so that one more costs a pointer for each of the others.
+	using Items = std::vector<std::shared_ptr<const Param>>;
+	Items items;
 	uint64_t hash = 0;
+	size_t bytes = 0;   // of names and values
+	size_t own = 0;     // those that the server does not report by itself
+	size_t unknown = 0; // those whose value is
 	mutable uint32_t references = 0;
 
 	const Param *find(std::string_view name) const;
@@ -55,7 +63,7 @@ public:
 	bool operator!=(const Params &o) const { return set_ != o.set_; }
 
 	// The same set with one value changed or added.
-	Params with(std::string_view name, std::string_view value, bool reported) const;
+	Params with(std::string_view name, std::string_view value, bool reported, bool unknown = false) const;
 	Params without(std::string_view name) const;
 	// Only what the server reports: what is left after DISCARD ALL.
 	Params reported_only() const;
@@ -69,7 +77,7 @@ class ParamStore
 {
 public:
 	Params empty() { return intern({}); }
-	Params intern(std::vector<Param> items);
+	Params intern(ParamSet::Items items);
 	size_t size() const { return sets_.size(); }
 
 private:
@@ -80,8 +88,14 @@ private:
 };
 
 // SQL that makes a session with `have` one with `want`; "" = nothing to do. `only_reported` is set when
-// nothing but values that a server itself reported (and so must accept) is set.
+// nothing but values that a server itself reported (and so must accept) is set. No value comes back as a result: the
+// client's encoding may not have it.
 std::string sql_between(const ParamSet &have, const ParamSet &want, bool &only_reported);
+// The same as one statement for each setting, in the order in which they must run.
+struct SettingSql {
+	std::string name, sql;
+};
+std::vector<SettingSql> each_between(const ParamSet &have, const ParamSet &want);
 
 // Reported by the server, but not to be set: they describe the server or the role.
 bool is_fixed_parameter(std::string_view name);

@@ -13,6 +13,8 @@ namespace pgpool::core
 namespace
 {
 
+constexpr size_t kMostLooks = 16; // for a statement that can go
+
 bool begins_transaction(std::string_view text)
 {
 	const std::string_view word = text.substr(0, 5);
@@ -101,17 +103,50 @@ uint64_t hash_of_columns(std::string_view row_description)
 
 // ---- a client's names
 
-// The first item whose name is not before `name`.
-std::vector<ClientStatements::Item>::iterator ClientStatements::place_of(std::string_view name)
+size_t ClientStatements::home(std::string_view name) const
 {
-	return std::lower_bound(items_.begin(), items_.end(), known_part(name),
-	                        [](const Item &item, std::string_view n) { return item.name < n; });
+	return std::hash<std::string_view>{}(name) & (items_.size() - 1);
+}
+
+size_t ClientStatements::place_of(std::string_view name) const
+{
+	size_t i = home(name);
+	while (items_[i].statement && items_[i].name != name)
+		i = (i + 1) & (items_.size() - 1);
+	return i;
 }
 
 const ClientStatements::Item *ClientStatements::item(std::string_view name) const
 {
-	const auto it = const_cast<ClientStatements *>(this)->place_of(name);
-	return it != items_.end() && it->name == known_part(name) ? &*it : nullptr;
+	if (items_.empty())
+		return nullptr;
+	const Item &i = items_[place_of(known_part(name))];
+	return i.statement ? &i : nullptr;
+}
+
+void ClientStatements::grow()
+{
+	std::vector<Item> old(std::max<size_t>(2, items_.size() * 2));
+	old.swap(items_);
+	for (Item &i : old) {
+		if (i.statement)
+			items_[place_of(i.name)] = std::move(i);
+	}
+}
+
+// What stands behind it because its own place was taken moves up.
+void ClientStatements::erase(size_t hole)
+{
+	const size_t mask = items_.size() - 1;
+	for (size_t i = (hole + 1) & mask; items_[i].statement; i = (i + 1) & mask) {
+		if (((i - home(items_[i].name)) & mask) < ((i - hole) & mask))
+			continue;
+		items_[hole] = std::move(items_[i]);
+		hole = i;
+	}
+	items_[hole].name.clear();
+	items_[hole].statement = nullptr;
+	size_--;
 }
 
 Statement *ClientStatements::find(std::string_view name) const
@@ -128,15 +163,15 @@ uint64_t ClientStatements::columns(std::string_view name) const
 
 void ClientStatements::set_columns(std::string_view name, const Statement *s, uint64_t columns)
 {
-	const auto it = place_of(name);
-	if (it != items_.end() && it->name == known_part(name) && it->statement == s)
-		it->columns = columns;
+	auto *i = const_cast<Item *>(item(name));
+	if (i && i->statement == s)
+		i->columns = columns;
 }
 
 std::string_view ClientStatements::name_of(std::string_view server_name) const
 {
 	for (const Item &item : items_) {
-		if (item.statement->name == server_name)
+		if (item.statement && item.statement->name == server_name)
 			return item.name;
 	}
 	return {};
@@ -144,22 +179,34 @@ std::string_view ClientStatements::name_of(std::string_view server_name) const
 
 Statement *ClientStatements::set(std::string_view name, Statement *s)
 {
-	const auto it = place_of(name);
-	Statement *before = it != items_.end() && it->name == known_part(name) ? it->statement : nullptr;
+	name = known_part(name);
+	const Item *there = item(name);
+	Statement *before = there ? there->statement : nullptr;
 	bytes_ += (s ? s->body.size() : 0) - (before ? before->body.size() : 0);
-	if (before && s)
-		it->statement = s, it->columns = 0;
-	else if (before)
-		items_.erase(it);
-	else if (s)
-		items_.insert(it, Item{std::string(known_part(name)), s, 0});
+	if (!s && !before)
+		return nullptr;
+	if (!s) {
+		erase(place_of(name));
+		return before;
+	}
+	if (!before && (size_ + 1) * 4 > items_.size() * 3)
+		grow();
+	Item &item = items_[place_of(name)];
+	if (!before) {
+		item.name = name;
+		size_++;
+	}
+	item.statement = s;
+	item.columns = 0;
 	return before;
 }
 
 std::vector<ClientStatements::Item> ClientStatements::take_all()
 {
-	bytes_ = 0;
-	return std::exchange(items_, {});
+	std::vector<Item> all = std::exchange(items_, {});
+	all.erase(std::remove_if(all.begin(), all.end(), [](const Item &i) { return !i.statement; }), all.end());
+	bytes_ = size_ = 0;
+	return all;
 }
 
 // ---- what a backend has
@@ -223,6 +270,7 @@ void ServerStatements::parsing(Statement *s, uint64_t batch, uint64_t clock)
 void ServerStatements::closing(Statement *s, uint64_t batch)
 {
 	Item &item = items_.at(s);
+	used_.splice(used_.begin(), used_, item.used); // so that those that can go stand at the end
 	item.batch = batch;
 	item.pending++;
 	will_be_--;
@@ -269,7 +317,9 @@ Statement *ServerStatements::surplus(size_t limit, uint64_t batch) const
 {
 	if (will_be_ <= limit)
 		return nullptr;
-	for (auto it = used_.rbegin(); it != used_.rend(); ++it) {
+	// Those that cannot go wait for replies; when there are many, it is soon enough behind them.
+	size_t looks = kMostLooks;
+	for (auto it = used_.rbegin(); it != used_.rend() && looks-- > 0; ++it) {
 		const Item &item = items_.at(*it);
 		if (item.will_be() && (item.pending == 0 || item.batch == batch))
 			return *it;

@@ -105,8 +105,8 @@ class ClientStatements
 public:
 	struct Item {
 		std::string name;
-		Statement *statement;
-		uint64_t columns;
+		Statement *statement = nullptr;
+		uint64_t columns = 0;
 	};
 	Statement *find(std::string_view name) const;
 	std::string_view name_of(std::string_view server_name) const; // one of them, "" = there is none
@@ -118,17 +118,25 @@ public:
 	std::vector<Item> take_all();
 	template <class F> void each(F f) const
 	{
-		for (const Item &item : items_)
-			f(item.statement);
+		for (const Item &item : items_) {
+			if (item.statement)
+				f(item.statement);
+		}
 	}
-	size_t size() const { return items_.size(); }
+	size_t size() const { return size_; }
 	uint64_t bytes() const { return bytes_; } // of the texts that the names stand for
 
 private:
-	std::vector<Item>::iterator place_of(std::string_view name);
+	size_t home(std::string_view name) const;
+	size_t place_of(std::string_view name) const; // where it is, or would be
 	const Item *item(std::string_view name) const;
+	void grow();
+	void erase(size_t place);
 
-	std::vector<Item> items_; // sorted by name
+	// A hash table with linear probing, a power of two, never full: a place without a statement is free. A client with
+	// few names needs little memory, and its next name none.
+	std::vector<Item> items_;
+	size_t size_ = 0;
 	uint64_t bytes_ = 0;
 };
 

@@ -192,20 +192,19 @@ void Replies::start_copy()
 	copy_ending_ = false;
 	dropped_sync_ = false;
 	// Syncs that were sent behind the statement, up to the end of its data, are eaten by the copy.
-	for (size_t i = head_ + 1; i < entries_.size(); i++) {
-		const char t = type(entries_[i]);
-		if (t == kCopyEnd) {
-			copy_ending_ = true;
-			break;
-		}
-		if (t == 'S') {
+	size_t kept = head_ + 1;
+	size_t i = kept;
+	for (; i < entries_.size() && type(entries_[i]) != kCopyEnd; i++) {
+		if (type(entries_[i]) == 'S') {
 			dropped_sync_ = true;
-			entries_.erase(entries_.begin() + static_cast<ptrdiff_t>(i--));
 			rounds_--;
 		} else {
 			doubtful_ = true;
+			entries_[kept++] = entries_[i];
 		}
 	}
+	copy_ending_ = i < entries_.size();
+	entries_.erase(entries_.begin() + static_cast<ptrdiff_t>(kept), entries_.begin() + static_cast<ptrdiff_t>(i));
 	// The Sync of the pipeline was eaten: the backend waits for another one.
 	if (front() == 'E' && dropped_sync_ && rounds_ == 0)
 		unsynced_ = true;

@@ -13,6 +13,7 @@
 #include "core/session.hpp"
 #include "core/subscription.hpp"
 #include "proto/scram.hpp"
+#include "proto/startup.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -28,7 +29,8 @@ namespace
 
 constexpr int64_t kShowIdleAfter = 1000000; // us
 constexpr int64_t kParkAfter = 1000000;     // of idleness, us: to park a client and to get it back takes some work
-constexpr size_t kMostSetting = 16 << 20;   // ParameterStatus of a setting of the client's own
+constexpr size_t kMostNotification = 16 << 20;
+constexpr size_t kLongestName = 1024; // of a setting
 constexpr int64_t kConnectTime = 15000000;  // for connecting and logging in at a backend, microseconds
 
 // Messages of which more than the header is needed, and which are never long.
@@ -98,6 +100,7 @@ void ServerConn::assign(Session *session)
 	said_fatal_ = starting_over_ = withheld_due_ = shown_idle_ = false;
 	replacement_due_ = nullptr;
 	replay_.stop();
+	unproved_.clear();
 	our_error_ = {};
 	interrupt_later_ = false;
 	cannot_park_ = false;
@@ -135,9 +138,14 @@ bool ServerConn::apply(const Params &want, bool must_wait, std::string_view grou
 void ServerConn::applied()
 {
 	applying_ = false;
+	std::string().swap(stash_out_);
 	if (!our_error_.sqlstate.empty()) {
-		const proto::Error why = std::move(our_error_);
+		const proto::Error why = std::exchange(our_error_, {});
 		Session *session = session_;
+		if (session && !session->login() && !session->subscription() && why.sqlstate != proto::sqlstate::kQueryCanceled) {
+			session->on_settings_refused();
+			return;
+		}
 		if (holding_ && session && !session->session_mode() && why.sqlstate == proto::sqlstate::kQueryCanceled) {
 			session_ = nullptr;
 			close();
@@ -149,17 +157,65 @@ void ServerConn::applied()
 	}
 	// What the server reports it has told; the rest is as we set it, in the server's spelling if the agent told that.
 	Params now = params_.reported_only();
-	for (const Param &p : target_->items) {
-		const Param *told = agent_ ? params_->find(p.name) : nullptr;
-		if (!p.reported)
-			now = now.with(p.name, told ? told->value : p.value, false);
+	for (const auto &p : target_->items) {
+		const Param *told = agent_ ? params_->find(p->name) : nullptr;
+		if (!p->reported && !is_refused(p->name))
+			now = now.with(p->name, told ? told->value : p->value, false);
 	}
 	params_ = now;
+	update_pins();
+	unproved_.clear();
 	if (holding_) {
 		holding_ = false;
-		if (session_)
+		if (session_ && !refused_.empty())
+			session_->on_applied_in_part();
+		else if (session_)
 			session_->on_applied();
 	}
+}
+
+bool ServerConn::apply_each(const Params &want)
+{
+	std::string out;
+	each_.clear();
+	refused_.clear();
+	each_done_ = 0;
+	if (want == params_)
+		return true;
+	for (SettingSql &s : each_between(*params_.get(), *want.get())) {
+		proto::append_query(out, s.sql);
+		replies_.sent('Q', Owner::Skip);
+		each_.push_back(std::move(s.name));
+	}
+	target_ = want;
+	if (each_.empty()) {
+		params_ = want;
+		return true;
+	}
+	hush(true);
+	stream_->queue(out.data(), out.size());
+	stream_->flush();
+	applying_ = holding_ = true;
+	return false;
+}
+
+// The reply to one of those that apply_each() sent.
+void ServerConn::applied_one()
+{
+	if (!our_error_.sqlstate.empty())
+		refused_.push_back({each_[each_done_], std::exchange(our_error_, {})});
+	if (++each_done_ < each_.size())
+		return;
+	each_.clear();
+	hush(false);
+	applied();
+	refused_.clear();
+}
+
+bool ServerConn::is_refused(std::string_view name) const
+{
+	return std::any_of(refused_.begin(), refused_.end(),
+	                   [&](const Refused &r) { return proto::equal_names(r.name, name); });
 }
 
 void ServerConn::run(const std::string &sql)
@@ -204,6 +260,16 @@ void ServerConn::flush()
 	stream_->flush();
 	if (stream_->unsent() > 0 && session_)
 		session_->stream()->read(false);
+}
+
+bool ServerConn::has_enough() const
+{
+	return replies_.size() >= pool_.engine().bounds().outstanding || stream_->unsent() > kChunk;
+}
+
+bool ServerConn::is_behind() const
+{
+	return replies_.size() > pool_.engine().bounds().outstanding / 2 || stream_->unsent() > 0 || !unproved_.empty();
 }
 
 void ServerConn::on_writable()
@@ -251,7 +317,16 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 	    (*p == 't' && short_one && replay_.on()) || (*p == 'T' && total <= kChunk && replies_.wants_columns());
 	if (!whole || have >= total)
 		return Header::Whole;
-	return total > (*p == 'S' || *p == 'A' ? kMostSetting : kChunk) ? Header::Broken : Header::More;
+	if (*p == 'S' && total > most_setting()) // its name will do
+		return have > kLongestName + proto::kHeaderSize ? Header::Whole : Header::More;
+	return total > (*p == 'S' ? most_setting() : *p == 'A' ? kMostNotification : kChunk) ? Header::Broken : Header::More;
+}
+
+// One that is longer is not read whole.
+size_t ServerConn::most_setting() const
+{
+	const size_t kilobytes = static_cast<size_t>(pool_.engine().settings().session_settings_memory);
+	return std::max(kilobytes * 1024, kChunk) + kLongestName;
 }
 
 // Splits what the backend sent, keeps the account, and forwards all that is the client's as few runs.
@@ -259,9 +334,11 @@ void ServerConn::service_data(const char *data, size_t size)
 {
 	std::string joined;
 	if (!stash_.empty()) {
-		joined = std::move(stash_);
-		stash_.clear();
-		joined.append(data, size);
+		stash_.append(data, size);
+		if (stash_.size() < stash_needs_)
+			return;
+		joined = std::exchange(stash_, {});
+		stash_needs_ = 0;
 		data = joined.data();
 		size = joined.size();
 	}
@@ -292,8 +369,10 @@ void ServerConn::service_data(const char *data, size_t size)
 		}
 		size_t total = 0;
 		const Header header = read_header(p, have, total);
-		if (header == Header::More)
+		if (header == Header::More) {
+			stash_needs_ = total <= most_setting() ? total : 0;
 			break;
+		}
 		const char type = *p;
 		if (session_ &&
 		    (header == Header::Broken || (type == 'Z' && (replies_.front_is_ours() || session_->settling())))) {
@@ -465,8 +544,9 @@ bool ServerConn::parameter(std::string_view body)
 {
 	proto::Reader r(body);
 	const std::string_view name = r.string();
+	const bool named = r.ok();
 	const std::string_view value = r.string();
-	return !r.ok() || told(name, value);
+	return told(named ? name : body.substr(0, kLongestName), r.ok() ? value : std::string_view(), r.ok());
 }
 
 void ServerConn::command_complete(std::string_view tag)
@@ -521,7 +601,9 @@ void ServerConn::finished(char status, bool forward)
 		if (!replies_.empty())
 			interrupt();
 	}
-	if (applying_) {
+	if (applying_ && !each_.empty()) {
+		applied_one();
+	} else if (applying_) {
 		applied();
 	} else if (listener_) {
 		listener_->on_round(std::exchange(our_error_, {}));
@@ -536,6 +618,7 @@ void ServerConn::finished(char status, bool forward)
 			out_of_step("an error in DISCARD ALL");
 		else {
 			params_ = params_.reported_only();
+			update_pins();
 			statements_.clear(pool_.engine().statements());
 		}
 	}

@@ -13,6 +13,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "core/list.hpp"
 #include "core/params.hpp"
@@ -54,10 +56,26 @@ public:
 	// Queues what makes the settings the client's. False: the client's bytes must wait for on_applied().
 	// `ground` is SQL to run before.
 	[[nodiscard]] bool apply(const Params &want, bool must_wait, std::string_view ground = {});
+	// The same one by one, so that those that are refused are known: see refused(). The client waits.
+	[[nodiscard]] bool apply_each(const Params &want);
+	struct Refused {
+		std::string name;
+		proto::Error why;
+	};
+	const std::vector<Refused> &refused() const { return refused_; }
+	// What the client sent while its settings were on their way: the backend runs nothing of it if they are refused.
+	bool has_much_unproved() const { return unproved_.size() > kChunk; }
+	bool unproved() const { return applying_ && !holding_; }
+	void keep_unproved(std::string_view bytes) { unproved_ += bytes; }
+	std::string take_unproved() { return std::exchange(unproved_, {}); }
+	void give_back(); // to the pool, but the client keeps the settings that it wanted
 	void queue(const char *data, size_t size) { stream_->queue(data, size); }
 	void flush(); // and turns the client's reading off when the backend does not take it
 	// The backend was gone when the client's first bytes were written: none of them left.
 	bool refused_all() const { return stream_->broken() && stream_->sent() == sent_at_assign_; }
+	// So much of the client's is on its way that more would only take memory.
+	bool has_enough() const;
+	bool is_behind() const; // still, after it had enough
 	void abandon(); // after refused_all(): the client goes elsewhere
 	void client_writable();
 	void client_gone();
@@ -139,9 +157,15 @@ private:
 	void take_agent_slot();
 	void free_agent_slot();
 	region::AgentSlot &agent_slot();
-	bool told(std::string_view name, std::string_view value);
+	bool told(std::string_view name, std::string_view value, bool whole);
+	bool keep(std::string_view name, std::string_view value, bool whole, bool reported);
+	size_t most_setting() const;
+	void update_pins();
+	bool is_refused(std::string_view name) const;
+	void applied_one();
 	void identify(const Session *session);
 	void announce_apply();
+	void hush(bool on);
 	void show_idle();
 	void send_sync();
 	void put_query(const std::string &sql);
@@ -180,7 +204,8 @@ private:
 	Params params_;
 	Params native_;           // what the server reports by itself
 	Params defaults_;         // what RESET goes back to, other than the server's own defaults
-	std::string pins_;        // why the session must stay, as the agent says; "" = nothing
+	std::string agent_pins_;  // why the session must stay, as the agent says; "" = nothing
+	std::string pins_;        // the same, and because of settings
 	Params target_;           // settings that are being applied
 	proto::Error our_error_;  // of a message of ours
 	std::string stash_out_;   // what applies the settings, until it is flushed
@@ -189,6 +214,11 @@ private:
 	const std::string *replacement_due_ = nullptr; // goes to the client in place of the backend's message
 	std::string withheld_;                         // ParameterDescription that waits for what comes behind it
 	std::string stash_;                            // the start of a message that is needed whole
+	size_t stash_needs_ = 0;                       // its length, 0 = not known
+	std::string unproved_;                         // of the client's, since apply()
+	std::vector<std::string> each_;                // names of the settings that are being applied one by one
+	size_t each_done_ = 0;
+	std::vector<Refused> refused_;
 	std::unique_ptr<proto::ScramClient> scram_;
 	uint64_t sent_at_assign_ = 0;
 	uint64_t commit_known_ = 0; // what was committed up to here is another client's, or noted
@@ -219,6 +249,7 @@ private:
 	bool discard_ = false;       // DISCARD ALL before the next client
 	bool discarding_ = false;
 	bool discard_failed_ = false;
+	bool untracked_ = false; // it has more settings than are looked at, so nobody else can ever have it
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
 	bool starting_over_ = false;    // the batch is served once more as soon as the Sync is answered
 	bool withheld_due_ = false;

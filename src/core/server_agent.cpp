@@ -23,6 +23,7 @@ namespace pgpool::core
 namespace
 {
 
+constexpr size_t kLongestName = 1024; // of a setting
 constexpr int64_t kParkAgain = 5000000; // after a parking that failed, microseconds
 
 } // namespace
@@ -52,7 +53,7 @@ region::AgentSlot &ServerConn::agent_slot()
 }
 
 // A ParameterStatus. False: it is not for the client.
-bool ServerConn::told(std::string_view name, std::string_view value)
+bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 {
 	if (name == "pgpool.agent") {
 		agent_ = value == "1";
@@ -67,19 +68,51 @@ bool ServerConn::told(std::string_view name, std::string_view value)
 		return true;
 	} else if (name.substr(0, 1) == "!") { // back to what it is reset to
 		name.remove_prefix(1);
-		params_ = defaults_ && defaults_->find(name) ? params_.with(name, value, false) : params_.without(name);
-	} else if (agent_ && native_ && !native_->find(name)) {
-		params_ = params_.with(name, value, false);
+		if (defaults_ && defaults_->find(name))
+			return keep(name, value, whole, false);
+		params_ = params_.without(name);
+		update_pins();
 	} else {
-		params_ = params_.with(name, value, true);
-		return true;
+		return keep(name, value, whole, !(agent_ && native_ && !native_->find(name)));
 	}
 	return false;
 }
 
+// A value above what is kept of one client is known by its name alone, and so the client keeps this server: until the
+// setting is reset, or for good when there are twice as many as may be.
+bool ServerConn::keep(std::string_view name, std::string_view value, bool whole, bool reported)
+{
+	const region::Settings &s = pool_.engine().settings();
+	const auto most = static_cast<size_t>(s.max_session_settings);
+	const Param *there = params_->find(name);
+	const size_t others = params_->bytes - (there ? there->name.size() + there->value.size() : 0);
+	const bool too_long = !whole || others + name.size() + value.size() > size_t{1024} * static_cast<size_t>(s.session_settings_memory);
+	untracked_ |= name.size() >= kLongestName || (!there && params_->own > 2 * most);
+	if (!untracked_)
+		params_ = params_.with(name, too_long ? std::string_view() : value, reported, too_long);
+	update_pins();
+	return reported;
+}
+
 void ServerConn::set_pins(std::string_view pins)
 {
+	agent_pins_ = pins;
 	pins_ = pins;
+	update_pins();
+	count_pins();
+}
+
+void ServerConn::update_pins()
+{
+	static constexpr std::string_view kSettings = "settings";
+	const region::Settings &s = pool_.engine().settings();
+	const bool too_many = params_ && (untracked_ || params_->unknown > 0 ||
+	                                  params_->own > static_cast<size_t>(s.max_session_settings));
+	if (too_many == (pins_.size() > agent_pins_.size()))
+		return;
+	pins_ = agent_pins_;
+	if (too_many)
+		pins_.append(pins_.empty() ? "" : ", ").append(kSettings);
 	count_pins();
 }
 
@@ -189,7 +222,8 @@ void ServerConn::set_defaults(const Params &defaults)
 	defaults_ = defaults;
 	region::AgentSlot &a = agent_slot();
 	size_t length = 0;
-	for (const Param &p : defaults ? defaults->items : std::vector<Param>()) {
+	for (const auto &item : defaults ? defaults->items : ParamSet::Items()) {
+		const Param &p = *item;
 		const size_t size = p.name.size() + p.value.size() + 2;
 		if (length + size > sizeof(a.defaults)) {
 			length = 0;
@@ -217,6 +251,13 @@ void ServerConn::announce_apply()
 {
 	region::Atomic<uint32_t> &applies = agent_slot().applies;
 	applies.store(applies.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+}
+
+// What may be refused now has values of the client's in it, which shall not get into the server's log.
+void ServerConn::hush(bool on)
+{
+	if (agent_)
+		agent_slot().hushed.store(on, std::memory_order_release);
 }
 
 uint64_t ServerConn::commit_lsn()

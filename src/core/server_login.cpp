@@ -126,7 +126,7 @@ void ServerConn::login_parameter(std::string_view body)
 		return;
 	if (!params_)
 		params_ = pool_.engine().params().empty();
-	told(name, value);
+	told(name, value, true);
 }
 
 void ServerConn::login_authentication(std::string_view body)

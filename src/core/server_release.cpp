@@ -97,6 +97,15 @@ void ServerConn::release()
 	clean();
 }
 
+// In the middle of what the backend sent: after_service() goes on from here.
+void ServerConn::give_back()
+{
+	session_ = nullptr;
+	discard_ = false;
+	deadline_ = pool_.engine().now() + kCleaningTime;
+	set_state(ServerState::Cleaning);
+}
+
 // The session is gone, whatever was going on.
 void ServerConn::client_gone()
 {

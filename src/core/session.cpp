@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/engine.hpp"
 #include "core/login.hpp"
 #include "core/pool.hpp"
 #include "core/server.hpp"
+#include "core/sql_command.hpp"
 #include "core/subscription.hpp"
 #include "proto/wire.hpp"
 
@@ -31,6 +33,27 @@ bool may_be_long(char type)
 	return strchr("QPBFd", type) != nullptr;
 }
 
+bool is_possible(char type, uint32_t length)
+{
+	return is_known_type(type) && length >= 4 &&
+	       length - 4 <= (may_be_long(type) ? proto::kMaxMessage : proto::kMaxSmallMessage);
+}
+
+// Of the first message of `bytes`: see leaves_role().
+bool is_leaving_role(std::string_view bytes)
+{
+	if (bytes.size() <= proto::kHeaderSize || (bytes[0] != 'Q' && bytes[0] != 'P'))
+		return false;
+	proto::Reader r(bytes.substr(proto::kHeaderSize));
+	if (bytes[0] == 'P')
+		r.string();
+	const std::string_view text = r.string();
+	return r.ok() && leaves_role(text);
+}
+
+constexpr size_t kAnswers = 4096;            // of our own are sent together
+constexpr size_t kMostRewritten = 4 * kChunk; // in one turn: a few bytes may stand for a long statement
+
 } // namespace
 
 Session::Session(Engine &engine, Stream *stream, uint64_t serial, bool session_port)
@@ -52,7 +75,7 @@ void Session::on_data(const char *data, size_t size)
 		login_->on_data(data, size);
 		return;
 	}
-	if (holding_ || settling_ || wait_hook.linked) {
+	if (kept()) {
 		// Reading stays on, as long as there is room: to turn it off and on again for each wait would cost
 		// two system calls.
 		inbuf_.append(data, size);
@@ -62,23 +85,75 @@ void Session::on_data(const char *data, size_t size)
 	}
 	if (inbuf_.empty()) {
 		process(data, size);
-	} else {
-		std::string all = std::move(inbuf_);
-		inbuf_.clear();
-		all.append(data, size);
-		process(all.data(), all.size());
+		return;
 	}
+	inbuf_.append(data, size);
+	if (inbuf_.size() >= wanted_)
+		resume();
 }
 
 void Session::on_writable()
 {
 	if (server_)
 		server_->client_writable();
+	if (pause_ == Pause::Reader && !dead_) {
+		pause_ = Pause::None;
+		resume();
+	}
 }
 
 void Session::on_half_closed()
 {
-	on_closed("the client closed the connection");
+	if (pause_ == Pause::None || ended_)
+		on_closed("the client closed the connection");
+	// else it is seen again behind what is still to be read
+}
+
+// ---- what is kept
+
+void Session::pause(Pause why)
+{
+	pause_ = why;
+	if (why == Pause::Turn)
+		engine_.later(this);
+	else
+		stream_->read(false);
+}
+
+// What was kept is served, as if it came now, unless there is another reason to keep it.
+void Session::resume()
+{
+	if (dead_ || kept())
+		return;
+	read_on();
+	std::string all = std::exchange(inbuf_, {});
+	wanted_ = 0;
+	if (!all.empty())
+		process(all.data(), all.size());
+	if (!kept())
+		end_if_ended();
+}
+
+void Session::read_on()
+{
+	if (!ended_ && !leaving_)
+		stream_->read(true);
+}
+
+void Session::on_turn()
+{
+	if (pause_ == Pause::Turn)
+		pause_ = Pause::None;
+	resume();
+}
+
+// One message more. False: what the client sent now is enough for one turn.
+bool Session::has_turn(uint32_t &messages)
+{
+	if (messages++ < engine_.bounds().messages)
+		return true;
+	pause(Pause::Turn);
+	return false;
 }
 
 // End of file. Replies that are still to come are delivered to a client that only closed its own half;
@@ -93,9 +168,11 @@ void Session::on_closed(const char *why)
 	}
 	if (why == kTimedOut)
 		log_timed_out();
-	if (login_ && login_->busy() && !stream_->broken()) {
+	const bool more_to_serve = login_ ? login_->busy() : pause_ == Pause::Turn || pause_ == Pause::Backlog;
+	if (more_to_serve && (login_ || !ended_) && !stream_->broken()) {
 		// What it sent already is served, as by a backend, which reads the end of file last.
 		ended_ = true;
+		since_ = engine_.now();
 		stream_->read(false);
 		return;
 	}
@@ -136,25 +213,45 @@ void Session::process(const char *data, size_t size)
 	}
 }
 
+void Session::send_answers(std::string &answers)
+{
+	if (answers.empty())
+		return;
+	reply(answers);
+	answers.clear();
+	if (stream_->unsent() > kChunk)
+		pause(Pause::Reader);
+}
+
 bool Session::check_header(char type, uint32_t length)
 {
+	if (is_possible(type, length))
+		return true;
 	if (!is_known_type(type)) {
 		fatal({proto::sqlstate::kProtocolViolation,
 		       "invalid frontend message type " + std::to_string(static_cast<unsigned char>(type)), "", ""});
 		return false;
 	}
-	if (length < 4 || length - 4 > (may_be_long(type) ? proto::kMaxMessage : proto::kMaxSmallMessage)) {
-		fatal({proto::sqlstate::kProtocolViolation,
-		       "invalid message length " + std::to_string(length) + " in message of type \"" + type + "\"", "", ""});
-		return false;
-	}
-	return true;
+	fatal({proto::sqlstate::kProtocolViolation,
+	       "invalid message length " + std::to_string(length) + " in message of type \"" + type + "\"", "", ""});
+	return false;
 }
 
 // What can be answered without a server, because nothing is outstanding: Sync, Flush, Terminate, what is
 // left of a failed copy, and everything that is skipped after an error of ours.
 Session::Next Session::before_server(const char *&p, const char *end)
 {
+	std::string answers;
+	const Next next = answer_here(p, end, answers);
+	if (next == Next::Ended)
+		return next;
+	send_answers(answers);
+	return pause_ == Pause::None ? next : Next::More; // who does not read gets no server
+}
+
+Session::Next Session::answer_here(const char *&p, const char *end, std::string &answers)
+{
+	uint32_t messages = 0;
 	while (p < end) {
 		if (discard_left_ > 0) {
 			const auto n = static_cast<uint32_t>(std::min<size_t>(discard_left_, static_cast<size_t>(end - p)));
@@ -166,18 +263,20 @@ Session::Next Session::before_server(const char *&p, const char *end)
 			return Next::More;
 		const char type = *p;
 		const uint32_t length = proto::load32(p + 1);
+		if (answers.size() >= kAnswers || !is_possible(type, length) || type == 'X')
+			send_answers(answers);
 		if (!check_header(type, length))
 			return Next::Ended;
 		if (type == 'X') {
 			close(true);
 			return Next::Ended;
 		}
+		if (pause_ != Pause::None || !has_turn(messages))
+			return Next::More;
 		if (type == 'S') {
 			skipping_ = false;
 			prepared_ = nullptr;
-			std::string ready;
-			proto::append_ready(ready, 'I');
-			reply(ready);
+			proto::append_ready(answers, 'I');
 			discard_left_ = length + 1;
 		} else if (skipping_ || type == 'H' || type == 'd' || type == 'c' || type == 'f') {
 			discard_left_ = length + 1;
@@ -185,7 +284,7 @@ Session::Next Session::before_server(const char *&p, const char *end)
 			const auto have = static_cast<size_t>(end - p);
 			if (have <= length)
 				return have >= kChunk ? Next::Server : Next::More;
-			if ((type != 'P' && type != 'C') || !answer_statement(p, size_t{length} + 1))
+			if ((type != 'P' && type != 'C') || !answer_statement(p, size_t{length} + 1, answers))
 				return Next::Server;
 			p += size_t{length} + 1;
 		}
@@ -211,7 +310,7 @@ void Session::acquire(const char *p, const char *end)
 		since_ = engine_.now();
 		return;
 	}
-	if (!server_->apply(params_, false)) {
+	if (!take_settings({p, static_cast<size_t>(end - p)})) {
 		holding_ = true;
 		stash(p, end);
 		server_->flush();
@@ -240,7 +339,7 @@ void Session::on_assigned(ServerConn *server)
 			server_->try_release();
 		return;
 	}
-	if (!server_->apply(params_, false)) {
+	if (!take_settings(inbuf_)) {
 		holding_ = true;
 		server_->flush();
 		return;
@@ -248,8 +347,52 @@ void Session::on_assigned(ServerConn *server)
 	on_applied();
 }
 
+// Those that were refused are known when each is applied by itself.
+bool Session::take_settings(std::string_view message)
+{
+	if (!settings_doubtful_)
+		return server_->apply(params_, false);
+	settings_doubtful_ = !server_->apply_each(is_leaving_role(message) ? params_.without("role") : params_);
+	return !settings_doubtful_;
+}
+
+// What came meanwhile went to the backend, which executed nothing of it.
+void Session::on_settings_refused()
+{
+	inbuf_.insert(0, server_->take_unproved());
+	leave_server();
+	settings_doubtful_ = true;
+	resume();
+}
+
+// A setting that cannot be made again, because what it names is gone or it is not allowed any more, is at its default
+// from here on, and the client hears so. Not so the role: with another one a statement might do what it must not.
+void Session::on_applied_in_part()
+{
+	std::string warnings;
+	for (const ServerConn::Refused &r : server_->refused()) {
+		if (r.name == "role") {
+			const proto::Error why{r.why.sqlstate, r.why.message,
+			                       "The session has a role that the server refuses now, so nothing runs in it.",
+			                       "Say RESET ROLE, and then SET ROLE if another one will do."};
+			server_->give_back();
+			server_ = nullptr;
+			holding_ = false;
+			on_wait_failed(why, false);
+			return;
+		}
+		proto::append_error(warnings, proto::Severity::Warning,
+		                    {"01000", "setting \"" + r.name + "\" was lost and has its default now",
+		                     "The server refused it: " + r.why.message,
+		                     "A session in a pool takes its settings to another server; set it again if it is needed."});
+	}
+	reply(warnings);
+	on_applied();
+}
+
 void Session::on_applied()
 {
+	settings_doubtful_ = false;
 	if (login_) {
 		login_->on_prepared();
 		return;
@@ -259,10 +402,7 @@ void Session::on_applied()
 		return;
 	}
 	holding_ = false;
-	std::string all = std::move(inbuf_);
-	inbuf_.clear();
-	stream_->read(true);
-	forward(all.data(), all.data() + all.size());
+	resume();
 }
 
 void Session::hold()
@@ -280,8 +420,13 @@ void Session::forward(const char *p, const char *end)
 	std::string &out = engine_.copy();
 	out.clear();
 	Rewrite verdict = Rewrite::Verbatim;
+	uint32_t messages = 0;
 	while (p < end) {
 		const auto have = static_cast<size_t>(end - p);
+		if (server_->has_much_unproved()) {
+			pause(Pause::Backlog);
+			break;
+		}
 		if (body_left_ > 0) {
 			const auto n = static_cast<uint32_t>(std::min<size_t>(body_left_, have));
 			p += n;
@@ -301,6 +446,14 @@ void Session::forward(const char *p, const char *end)
 			leave();
 			return;
 		}
+		if (server_->has_enough()) {
+			pause(Pause::Backlog);
+			break;
+		}
+		if (out.size() > kMostRewritten)
+			messages = UINT32_MAX;
+		if (!has_turn(messages))
+			break;
 		const size_t total = size_t{length} + 1;
 		if (type == 'P' || type == 'B' || type == 'D' || type == 'C' || (type == 'Q' && length > 5)) {
 			size_t used = 0;
@@ -339,15 +492,27 @@ void Session::forward(const char *p, const char *end)
 			after_sync(out);
 		}
 	}
+	if (server_->unproved())
+		server_->keep_unproved({start, static_cast<size_t>(p - start)});
 	if (server_->replay().on())
 		server_->replay().add({replay_from, static_cast<size_t>(p - replay_from)});
 	if (verdict == Rewrite::Settle)
 		settle(p, end);
 	else if (p < end)
 		stash(p, end);
+	if (pause_ == Pause::Backlog && body_left_ == 0 && server_->replies().unsynced()) {
+		// The backend keeps replies to itself until there are many, or it is asked for them.
+		out.append(run, static_cast<size_t>(p - run));
+		run = p;
+		proto::Writer(out).begin('H').end();
+	}
 	send(out, run, p);
 	if (server_ && server_->refused_all() && !session_mode_)
 		retry(start, end);
+	else if (stream_->unsent() > kChunk)
+		pause(Pause::Reader);
+	else if (pause_ == Pause::Backlog && !server_->is_behind())
+		pause(Pause::Turn); // it was all answered here
 }
 
 // What was rewritten, and the run behind it.
@@ -367,16 +532,22 @@ void Session::send(std::string &out, const char *run, const char *end)
 // The server was dead when it was assigned: no byte of the transaction left, so another one can have it.
 void Session::retry(const char *p, const char *end)
 {
-	ServerConn *dead = server_;
-	server_ = nullptr;
+	inbuf_.assign(p, static_cast<size_t>(end - p));
+	leave_server();
+	resume();
+}
+
+// Nothing of what it got was executed.
+void Session::leave_server()
+{
+	ServerConn *server = std::exchange(server_, nullptr);
 	body_left_ = 0;
-	settling_ = false;
-	inbuf_.clear();
-	if (unnamed_at_ == dead->serial()) // it was prepared there, and will be again
+	settling_ = holding_ = false;
+	awaited_ = 0;
+	pause_ = Pause::None;
+	if (unnamed_at_ == server->serial()) // it was prepared there, and will be again
 		forget_unnamed();
-	dead->abandon();
-	const std::string all(p, static_cast<size_t>(end - p));
-	process(all.data(), all.size());
+	server->abandon();
 }
 
 // The type of a message as Replies knows it.
@@ -453,6 +624,16 @@ void Session::on_replies()
 {
 	if (awaited_ > 0 && server_->replies().done_up_to(awaited_))
 		on_settled();
+	if (server_ && !dead_)
+		work_off_backlog();
+}
+
+void Session::work_off_backlog()
+{
+	if (pause_ != Pause::Backlog || server_->is_behind())
+		return;
+	pause_ = Pause::None;
+	resume();
 }
 
 // A message means what the replies to an earlier batch decide: it waits for them, and all behind it.
@@ -466,10 +647,7 @@ void Session::on_settled()
 {
 	settling_ = false;
 	awaited_ = 0;
-	std::string all = std::move(inbuf_);
-	inbuf_.clear();
-	stream_->read(true);
-	process(all.data(), all.size());
+	resume();
 }
 
 void Session::leave()

@@ -56,6 +56,8 @@ public:
 	void on_wait_failed(const proto::Error &why, bool fatal);
 	// ---- for the server
 	void on_applied(); // its settings are ours now: go on
+	void on_settings_refused(); // some of them
+	void on_applied_in_part();  // all but those that were refused
 	void hold();       // what the client sends is kept until on_applied()
 	bool held() const { return holding_; }
 	void on_released();                           // the server is gone back to its pool
@@ -63,6 +65,8 @@ public:
 	void on_server_died_at_rest();                // between two transactions: another one will serve
 	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
 	void on_server_writable();
+	// ---- for the engine: the others had their turn
+	void on_turn();
 	void on_discarded();    // DISCARD ALL or DEALLOCATE ALL was executed
 	void on_unnamed_void(); // the unnamed statement was not prepared after all
 	void start_over(std::string_view bytes);
@@ -115,24 +119,41 @@ public:
 	int64_t since() const { return since_; }
 	uint8_t minor = 0;
 
-	Hook<Session> all_hook, login_hook, wait_hook;
+	Hook<Session> all_hook, login_hook, wait_hook, turn_hook;
 
 private:
 	enum class Next { More, Server, Ended };
+	// Why what the client sends is kept although nothing is missing to serve it.
+	enum class Pause : uint8_t {
+		None,
+		Reader,  // it does not read what it was answered
+		Backlog, // the backend has much of it to answer, or does not take more
+		Turn     // the other clients have theirs now
+	};
 
+	bool kept() const { return holding_ || settling_ || wait_hook.linked || pause_ != Pause::None; }
+	void pause(Pause why);
+	void resume();
+	void read_on();
+	void send_answers(std::string &answers);
+	bool has_turn(uint32_t &messages);
 	void process(const char *data, size_t size);
 	Next before_server(const char *&p, const char *end);
+	Next answer_here(const char *&p, const char *end, std::string &answers);
+	void work_off_backlog();
 	bool check_header(char type, uint32_t length);
 	void forward(const char *p, const char *end);
 	void send(std::string &out, const char *run, const char *end);
 	char kind_of(const char *message, size_t have) const;
 	void account(const char *message, size_t have);
 	void acquire(const char *p, const char *end);
+	bool take_settings(std::string_view message);
+	void leave_server();
 	void stash(const char *p, const char *end) { inbuf_.assign(p, static_cast<size_t>(end - p)); }
 	void leave();
 	void retry(const char *p, const char *end);
 	void come_back();
-	void resume();
+	void end_handover();
 
 	// ---- statements, in session_statements.cpp
 	enum class Rewrite { Verbatim, More, Settle, Done };
@@ -165,7 +186,7 @@ private:
 	void refuse_columns(char type, Statement *s, std::string_view name, std::string &out);
 	void await_columns(std::string &out);
 	void after_sync(std::string &out);
-	bool answer_statement(const char *message, size_t total);
+	bool answer_statement(const char *message, size_t total, std::string &answers);
 	void settle(const char *p, const char *end);
 	void reply(std::string_view bytes);
 	std::string described() const;
@@ -197,19 +218,22 @@ private:
 	uint32_t tenant_slot_ = UINT32_MAX;
 	uint32_t body_left_ = 0;    // of the message that goes through now
 	uint32_t discard_left_ = 0; // of a message that is dropped
+	uint32_t wanted_ = 0;       // so much of inbuf_ is needed before it is looked at again
 	int32_t key_pid_ = 0;
 	uint8_t key_length_ = 0;
 	char key_[32];
 	bool session_port_;
 	bool session_mode_ = false;
 	bool skipping_ = false; // after an error of ours: everything up to Sync
-	bool ended_ = false;    // end of file came during the login
+	bool ended_ = false;    // end of file came, but not all that came before it is served
 	bool leaving_ = false;  // Terminate or end of file came; replies are still to come
 	bool holding_ = false;  // the server does not have our settings yet
 	bool settling_ = false;
+	Pause pause_ = Pause::None;
 	const Statement *prepared_ = nullptr; // by this batch, the last one; may be gone
 	uint64_t awaited_ = 0;                // settling up to this place in the stream of messages, 0 = no
 	bool raw_names_ = false;              // a statement went to the server under the client's own name
+	bool settings_doubtful_ = false;      // one of them was refused by a server: each is applied by itself
 	bool begin_bound_ = false;            // to the unnamed portal
 	bool unnamed_shared_ = false;         // the unnamed statement is a shared one, in statements_
 	bool unnamed_waits_ = false; // the unnamed statement was prepared, not yet used, and is too long to remember

@@ -35,6 +35,8 @@ void Session::on_released()
 {
 	server_ = nullptr;
 	since_ = engine_.now();
+	if (pause_ == Pause::Backlog)
+		pause(Pause::Turn);
 	proto::Error why;
 	if (leaving_)
 		close(true);
@@ -51,10 +53,7 @@ void Session::on_server_died_unused()
 			on_assigned(server_);
 		return;
 	}
-	const std::string all = std::move(inbuf_);
-	inbuf_.clear();
-	stream_->read(true);
-	process(all.data(), all.size());
+	resume();
 }
 
 void Session::on_server_died_at_rest()
@@ -62,14 +61,17 @@ void Session::on_server_died_at_rest()
 	// The rest of a message that the dead one would have discarded.
 	discard_left_ += body_left_;
 	body_left_ = 0;
-	stream_->read(true);
+	read_on();
 	on_released();
 }
 
 void Session::on_server_writable()
 {
-	if (!dead_ && !leaving_ && !holding_ && !settling_ && !login_)
-		stream_->read(true);
+	if (dead_ || login_)
+		return;
+	work_off_backlog();
+	if (!dead_ && !kept())
+		read_on();
 }
 
 void Session::on_server_lost(const proto::Error *why)
@@ -107,15 +109,13 @@ void Session::on_wait_failed(const proto::Error &why, bool is_fatal)
 	else
 		skipping_ = true; // of a pipeline, everything up to Sync
 	reply(out);
-	std::string all = std::move(inbuf_);
-	inbuf_.clear();
 	since_ = engine_.now();
-	stream_->read(true);
 	// The message that waited is dropped, what came behind it is served.
-	const char *p = all.data();
-	const char *end = p + all.size();
-	discard_left_ = proto::load32(p + 1) + 1;
-	process(p, static_cast<size_t>(end - p));
+	if (inbuf_.size() >= proto::kHeaderSize)
+		discard_left_ = proto::load32(inbuf_.data() + 1) + 1;
+	resume();
+	if (leaving_ && !server_ && !dead_ && !kept())
+		close(true);
 }
 
 // ---- what the engine says
@@ -141,6 +141,10 @@ void Session::check_timeouts(int64_t now)
 	const int64_t idle_ms = (now - (keeps_server ? std::max(since_, server_->since()) : since_)) / 1000;
 	if (!server_ && cut_off(now)) // blocked by notifications
 		return;
+	if (ended_ && now - since_ > kHalfCloseGrace) {
+		close(false);
+		return;
+	}
 	if (!server_ && !unnamed_text_.empty() && idle_ms >= kIdleBeforeShared)
 		share_unnamed();
 	if ((!server_ || keeps_server) && !wait_hook.linked) {

@@ -23,7 +23,13 @@ bool Session::handover() const
 
 bool Session::may_park() const
 {
-	return !subscription_ && !login_ && !leaving_ && !holding_ && !settling_ && inbuf_.empty();
+	return !subscription_ && !login_ && !leaving_ && !kept() && inbuf_.empty();
+}
+
+void Session::end_handover()
+{
+	holding_ = false;
+	resume();
 }
 
 void Session::park()
@@ -33,22 +39,11 @@ void Session::park()
 	subscription_->park();
 }
 
-// What came meanwhile is served, as if it came now.
-void Session::resume()
-{
-	holding_ = false;
-	std::string all = std::move(inbuf_);
-	inbuf_.clear();
-	stream_->read(true);
-	if (!all.empty())
-		process(all.data(), all.size());
-}
-
 void Session::on_park_failed()
 {
 	subscription_.reset();
 	if (server_->cannot_park())
-		resume();
+		end_handover();
 }
 
 // `release`: this is no event of the server, which would look by itself whether it can be released.
@@ -58,7 +53,7 @@ void Session::on_parked(bool release)
 		on_released();
 	if (dead_)
 		return;
-	resume();
+	end_handover();
 	if (release && !dead_ && server_ && !handover())
 		server_->try_release();
 }
@@ -83,7 +78,7 @@ void Session::on_return_failed()
 {
 	if (server_)
 		drop_server();
-	resume();
+	end_handover();
 }
 
 void Session::drop_server()

@@ -312,8 +312,10 @@ Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t
 		used = total;
 		return rewrite_unnamed_parse(body.substr(1), have >= total, out);
 	}
-	if (have < total && (total <= kMostStatement || have < proto::kHeaderSize + kStatementPrefix.size()))
+	if (have < total && (total <= kMostStatement || have < proto::kHeaderSize + kStatementPrefix.size())) {
+		wanted_ = total <= kMostStatement ? static_cast<uint32_t>(total) : 0;
 		return Rewrite::More;
+	}
 	Replies &replies = server_->replies();
 	const bool has_name = take_string(body, name);
 	if (has_name && unsettled(name))
@@ -602,11 +604,10 @@ Session::Rewrite Session::rewrite_describe_or_close(const char *message, size_t 
 
 // Without a server, with nothing outstanding: Parse of what a server of this pool has, and Close. A client
 // that only prepares needs no server; one that waits for one while it prepares could wait for itself.
-bool Session::answer_statement(const char *message, size_t total)
+bool Session::answer_statement(const char *message, size_t total, std::string &answers)
 {
 	std::string_view body(message + proto::kHeaderSize, total - proto::kHeaderSize);
 	std::string_view name;
-	std::string out;
 	if (*message == 'C') {
 		if (body.empty() || body[0] != 'S' || raw_names_)
 			return false;
@@ -614,7 +615,7 @@ bool Session::answer_statement(const char *message, size_t total)
 		if (!take_string(body, name) || !body.empty() || name.empty())
 			return false;
 		engine_.statements().release(statements_.set(name, nullptr));
-		proto::Writer(out).begin('3').end();
+		proto::Writer(answers).begin('3').end();
 	} else {
 		if (!take_string(body, name) || name.empty() || statements_.find(name) || has_too_many(body))
 			return false;
@@ -630,9 +631,8 @@ bool Session::answer_statement(const char *message, size_t total)
 		prepared_ = s;
 		bump(pool_->counters().statement_hits);
 		s->hits++;
-		proto::Writer(out).begin('1').end();
+		proto::Writer(answers).begin('1').end();
 	}
-	reply(out);
 	return true;
 }
 

@@ -152,4 +152,19 @@ SqlCommand read_sql_command(std::string_view text)
 	return command;
 }
 
+bool leaves_role(std::string_view text)
+{
+	Lexer lexer(text);
+	bool leaves = false;
+	if (lexer.keyword("reset")) {
+		leaves = lexer.keyword("role") || lexer.keyword("all");
+	} else if (lexer.keyword("discard")) {
+		leaves = lexer.keyword("all");
+	} else if (lexer.keyword("set")) {
+		lexer.keyword("session");
+		leaves = lexer.keyword("role") && lexer.keyword("none");
+	}
+	return leaves && lexer.at_end();
+}
+
 } // namespace pgpool::core

@@ -21,5 +21,7 @@ struct SqlCommand {
 // Quick: false for nearly all queries. The text may be the start of one.
 bool may_be_sql_command(std::string_view text);
 SqlCommand read_sql_command(std::string_view text);
+// RESET ROLE, RESET ALL, SET ROLE NONE, DISCARD ALL: it goes back to the role that logged in.
+bool leaves_role(std::string_view text);
 
 } // namespace pgpool::core

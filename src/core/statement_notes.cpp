@@ -2,11 +2,21 @@
 #include "core/statement_notes.hpp"
 
 #include <algorithm>
+#include <cstddef>
+#include <functional>
+#include <utility>
 
 #include "proto/no_postgres.hpp"
 
 namespace pgpool::core
 {
+
+namespace
+{
+
+constexpr size_t kFewest = 16; // chains
+
+} // namespace
 
 StatementNotes::~StatementNotes()
 {
@@ -16,21 +26,82 @@ StatementNotes::~StatementNotes()
 	}
 }
 
+// ---- the index by name
+
+size_t StatementNotes::bucket(std::string_view name) const
+{
+	return std::hash<std::string_view>{}(name) & (chains_.size() - 1);
+}
+
+const StatementNotes::Note *StatementNotes::last_that_renames(std::string_view name) const
+{
+	if (notes_.empty() || chains_.empty())
+		return nullptr;
+	name = known_part(name);
+	for (uint64_t n = chains_[bucket(name)]; is_there(n); n = at(n).next) {
+		if (at(n).name == name)
+			return &at(n);
+	}
+	return nullptr;
+}
+
+// It takes the place of the one before it that renames the same name.
+void StatementNotes::index(uint64_t number)
+{
+	Note &note = at(number);
+	uint64_t &head = chains_[bucket(note.name)];
+	note.earlier = 0;
+	for (uint64_t *link = &head; is_there(*link); link = &at(*link).next) {
+		const Note &old = at(*link);
+		if (old.name != note.name)
+			continue;
+		note.earlier = old.batch != note.batch ? *link : old.earlier;
+		*link = old.next;
+		break;
+	}
+	note.next = head;
+	head = number;
+}
+
+void StatementNotes::push(Note note)
+{
+	const bool renames = note.renames;
+	befores_ += note.before != nullptr;
+	notes_.push_back(std::move(note));
+	if (!renames)
+		return;
+	if (notes_.size() > chains_.size()) {
+		chains_.assign(std::max(kFewest, chains_.size() * 2), 0);
+		for (uint64_t n = first_; n + 1 < first_ + notes_.size(); n++) {
+			if (at(n).renames)
+				index(n);
+		}
+	}
+	index(first_ + notes_.size() - 1);
+}
+
+void StatementNotes::pop(size_t count)
+{
+	notes_.erase(notes_.begin(), notes_.begin() + static_cast<ptrdiff_t>(count));
+	first_ += count;
+}
+
+// ----
+
 void StatementNotes::add(OnServer what, Statement *statement)
 {
-	notes_.push_back({what, false, false, StatementStore::keep(statement), {}, nullptr, batch_});
+	push({what, false, false, StatementStore::keep(statement), {}, nullptr, batch_});
 }
 
 void StatementNotes::add(OnServer what, Statement *statement, std::string_view name, Statement *before)
 {
-	notes_.push_back(
-	    {what, true, false, StatementStore::keep(statement), std::string(known_part(name)), before, batch_});
+	push({what, true, false, StatementStore::keep(statement), std::string(known_part(name)), before, batch_});
 }
 
 void StatementNotes::add_columns(Statement *statement, const std::string_view *name)
 {
-	notes_.push_back({OnServer::Columns, false, name != nullptr, StatementStore::keep(statement),
-	                  std::string(name ? known_part(*name) : std::string_view()), nullptr, batch_});
+	push({OnServer::Columns, false, name != nullptr, StatementStore::keep(statement),
+	      std::string(name ? known_part(*name) : std::string_view()), nullptr, batch_});
 }
 
 void StatementNotes::confirm(ClientStatements *client, uint64_t columns)
@@ -48,8 +119,9 @@ void StatementNotes::confirm(ClientStatements *client, uint64_t columns)
 	if (names && client)
 		client->set_columns(n.name, n.statement, columns);
 	store_.release(n.statement);
+	befores_ -= n.before != nullptr;
 	store_.release(n.before);
-	notes_.pop_front();
+	pop(1);
 }
 
 void StatementNotes::make_void(uint32_t count, ClientStatements *client)
@@ -57,6 +129,7 @@ void StatementNotes::make_void(uint32_t count, ClientStatements *client)
 	count = static_cast<uint32_t>(std::min<size_t>(count, notes_.size()));
 	for (uint32_t i = count; i-- > 0;) {
 		Note &n = notes_[i];
+		befores_ -= n.before != nullptr;
 		if (n.what == OnServer::Parse || n.what == OnServer::Close)
 			server_.take_back(n.statement, store_);
 		const bool later_stands = n.name.empty() && client && client->find("") != n.statement;
@@ -66,14 +139,13 @@ void StatementNotes::make_void(uint32_t count, ClientStatements *client)
 			store_.release(n.before);
 		store_.release(n.statement);
 	}
-	notes_.erase(notes_.begin(), notes_.begin() + count);
+	pop(count);
 }
 
 bool StatementNotes::will_be(std::string_view name, const Statement *statement) const
 {
-	return std::any_of(notes_.begin(), notes_.end(), [&](const Note &n) {
-		return n.renames && n.statement == statement && n.name == known_part(name);
-	});
+	const Note *n = last_that_renames(name);
+	return n && n->statement == statement;
 }
 
 std::string_view StatementNotes::name_of(std::string_view server_name) const
@@ -87,6 +159,9 @@ std::string_view StatementNotes::name_of(std::string_view server_name) const
 
 void StatementNotes::forget_before()
 {
+	if (befores_ == 0)
+		return;
+	befores_ = 0;
 	for (Note &n : notes_) {
 		store_.release(n.before);
 		n.before = nullptr;
@@ -95,11 +170,8 @@ void StatementNotes::forget_before()
 
 bool StatementNotes::unsettled(std::string_view name, uint64_t batch) const
 {
-	for (const Note &n : notes_) {
-		if (n.renames && n.batch != batch && n.name == known_part(name))
-			return true;
-	}
-	return false;
+	const Note *n = last_that_renames(name);
+	return n && (n->batch != batch || is_there(n->earlier));
 }
 
 } // namespace pgpool::core

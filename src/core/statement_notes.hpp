@@ -9,6 +9,7 @@
 #include <deque>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/prepared.hpp"
 
@@ -52,10 +53,26 @@ private:
 		std::string name;     // of the client's
 		Statement *before;
 		uint64_t batch;
+		uint64_t next = 0;    // in its chain: an earlier one, of another name
+		uint64_t earlier = 0; // the last one that renames the same name in an earlier batch
 	};
+	void push(Note note);
+	void pop(size_t count);
+	size_t bucket(std::string_view name) const;
+	bool is_there(uint64_t number) const { return number >= first_; }
+	Note &at(uint64_t number) { return notes_[number - first_]; }
+	const Note &at(uint64_t number) const { return notes_[number - first_]; }
+	const Note *last_that_renames(std::string_view name) const;
+	void index(uint64_t number);
+
 	StatementStore &store_;
 	ServerStatements &server_;
 	std::deque<Note> notes_;
+	uint64_t first_ = 1; // number of the front one; they are numbered as they come
+	// Of each name the last note that renames it, in chains by hash, newest first. Those that are gone end a chain:
+	// nothing behind them is there.
+	std::vector<uint64_t> chains_;
+	size_t befores_ = 0; // notes that have one
 	uint64_t batch_ = 0;
 };
 

@@ -357,8 +357,11 @@ void WorkerLoop::run()
 	slot.starts.store(slot.starts.load() + 1);
 	slot.pid.store(getpid());
 	slot.state.store(region::WorkerState::Running);
-	while (!finished_)
-		uv_run(loop_.uv(), UV_RUN_ONCE);
+	while (!finished_) {
+		uv_run(loop_.uv(), engine_.has_turns() ? UV_RUN_NOWAIT : UV_RUN_ONCE);
+		if (engine_.has_turns())
+			loop_.guarded([this] { engine_.take_turns(); });
+	}
 	slot.state.store(region::WorkerState::Down);
 	slot.pid.store(0);
 }

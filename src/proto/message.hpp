@@ -21,7 +21,7 @@ struct Error {
 	std::string hint;
 };
 
-enum class Severity { Error, Fatal };
+enum class Severity { Warning, Error, Fatal }; // a warning is a NoticeResponse
 
 void append_error(std::string &out, Severity severity, const Error &error);
 

@@ -26,7 +26,7 @@ namespace pgpool::region
 {
 
 constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
-constexpr uint32_t kVersion = 4;
+constexpr uint32_t kVersion = 5;
 constexpr int kMaxWorkers = 64;
 constexpr int kNameLen = 64;
 constexpr int kTextLen = 256;
@@ -173,6 +173,7 @@ struct alignas(64) AgentSlot {
 	// Raised by the worker before it sends a query of its own that applies a client's settings, with the client's
 	// messages right behind it: if that query fails, the agent lets nothing run.
 	Atomic<uint32_t> applies;
+	Atomic<uint32_t> hushed; // bool: the worker sets settings one by one; the log need not have their values
 	// What RESET goes back to for the client that is served: its startup parameters as name NUL value NUL ...,
 	// written by the worker before it sends the client's first message.
 	uint32_t defaults_length;

@@ -36,6 +36,8 @@ struct Settings {
 	int32_t max_prepared_statements; // shared ones on one server
 	int32_t max_client_statements;   // names that one client may have
 	int32_t client_statement_memory; // kB of text and parameter types that they may stand for
+	int32_t max_session_settings;    // that one client may take from server to server
+	int32_t session_settings_memory; // kB of their names and values
 	int32_t log_connections;         // bool
 	int32_t log_disconnections;      // bool
 	char listen_addresses[kPathLen]; // comma separated, "*" = all

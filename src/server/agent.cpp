@@ -297,6 +297,12 @@ void on_authentication(Port *port, int status)
 
 } // namespace
 
+bool applies_settings()
+{
+	return slot->applies.load(std::memory_order_acquire) != applies_done ||
+	       slot->hushed.load(std::memory_order_acquire) != 0;
+}
+
 void before_statement()
 {
 	forget_sequences_of_others();

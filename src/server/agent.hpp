@@ -11,6 +11,7 @@ namespace pgpool::server::agent
 
 // agent.cpp
 extern region::AgentSlot *slot; // NULL = this backend has no agent
+bool applies_settings();        // what runs now is the worker's, and has values of a client's settings in it
 void before_statement();        // FATAL after settings that could not be applied
 // To the worker, past the wrapper. Allocates nothing, so it cannot fail; ASCII only.
 void put_parameter_status(const char *name, const char *value);

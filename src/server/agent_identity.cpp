@@ -101,6 +101,8 @@ void show(const Identity &identity)
 void on_log(ErrorData *error)
 {
 	follow_identity();
+	if (applies_settings())
+		error->hide_stmt = true;
 	if (previous_log)
 		previous_log(error);
 }

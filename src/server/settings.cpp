@@ -111,6 +111,11 @@ const IntSetting kInts[] = {
     {"pgpool.client_statement_memory", "Most text and parameter types that the prepared statements of one client have.",
      "A statement that has several names counts for each.", &gucs.client_statement_memory, 16384, 64, INT_MAX,
      PGC_SIGHUP, GUC_UNIT_KB},
+    {"pgpool.max_session_settings", "Most settings of a session that pgpool takes from server to server.",
+     "A client with more keeps its server.", &gucs.max_session_settings, 1000, 1, 100000, PGC_SIGHUP, 0},
+    {"pgpool.session_settings_memory",
+     "Most names and values of a session's settings that pgpool takes from server to server.",
+     "A client with more keeps its server.", &gucs.session_settings_memory, 1024, 64, 1048576, PGC_SIGHUP, GUC_UNIT_KB},
     {"pgpool.server_idle_timeout", "Time after which an idle server connection is closed.", "0 turns it off.",
      &gucs.server_idle_timeout, 600, 0, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S},
     {"pgpool.server_lifetime", "Age at which a server connection is closed as soon as it is idle.", "0 turns it off.",
@@ -262,6 +267,8 @@ void fill_settings(region::Settings &to, uint32_t generation)
 	to.max_prepared_statements = gucs.max_prepared_statements;
 	to.max_client_statements = gucs.max_client_statements;
 	to.client_statement_memory = gucs.client_statement_memory;
+	to.max_session_settings = gucs.max_session_settings;
+	to.session_settings_memory = gucs.session_settings_memory;
 	to.log_connections = gucs.log_connections;
 	to.log_disconnections = gucs.log_disconnections;
 	strlcpy(to.listen_addresses, gucs.listen_addresses, sizeof to.listen_addresses);

@@ -27,6 +27,8 @@ struct Gucs {
 	int max_prepared_statements;
 	int max_client_statements;
 	int client_statement_memory; // kB
+	int max_session_settings;
+	int session_settings_memory; // kB
 	int query_wait_timeout;
 	int client_idle_timeout;
 	int idle_in_transaction_timeout;

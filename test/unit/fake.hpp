@@ -161,6 +161,8 @@ public:
 		h->settings.max_server_connections = 100;
 		h->settings.max_client_statements = 1000;
 		h->settings.client_statement_memory = 16384;
+		h->settings.max_session_settings = 1000;
+		h->settings.session_settings_memory = 1024;
 		h->phase.store(region::Phase::Running);
 		strcpy(view.tenant(0).name, "main");
 		view.tenant(0).state.store(region::SlotState::Used);
@@ -255,6 +257,14 @@ public:
 		engine(s->node).end_event();
 		return true;
 	}
+	bool turn(uint32_t node)
+	{
+		if (!engine(node).has_turns())
+			return false;
+		engine(node).take_turns();
+		engine(node).end_event();
+		return true;
+	}
 	bool post_event()
 	{
 		if (posts_.empty())
@@ -313,6 +323,8 @@ public:
 					more |= backend_event(s, SIZE_MAX, SIZE_MAX);
 				more |= stream_event(s, core::kChunk);
 			}
+			for (uint32_t n = 0; n < nodes.size(); n++)
+				more |= turn(n);
 		}
 		check();
 	}

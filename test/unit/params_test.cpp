@@ -60,7 +60,7 @@ TEST(Params, OneStatementSetsAndOneResetsEachThatTheOtherHad)
 	bool reported = false;
 	const Params a = store.empty().with("TimeZone", "UTC", true).with("my.x", "1", false);
 	const Params b = store.empty().with("TimeZone", "CET", true);
-	EXPECT_EQ(between(a, b, reported), "RESET \"my\".\"x\";SELECT pg_catalog.set_config(E'TimeZone',E'CET',false)");
+	EXPECT_EQ(between(a, b, reported), "RESET \"my\".\"x\";SELECT pg_catalog.set_config(E'TimeZone',E'CET',false) IS NULL");
 	EXPECT_FALSE(reported);
 	between(b, b.with("TimeZone", "PST", true), reported);
 	EXPECT_TRUE(reported);
@@ -73,7 +73,7 @@ TEST(Params, NoValueAndNoNameLeavesItsLiteral)
 	const std::string nasty = "a'b\\c\"d;--\n\x80\xff\x01/*$$";
 	const std::string sql = between(store.empty(), store.empty().with(nasty, nasty, false), reported);
 	const std::string literal = "E'a\\x27b\\x5cc\"d;--\\x0a\\x80\\xff\\x01/*$$'";
-	EXPECT_EQ(sql, "SELECT pg_catalog.set_config(" + literal + "," + literal + ",false)");
+	EXPECT_EQ(sql, "SELECT pg_catalog.set_config(" + literal + "," + literal + ",false) IS NULL");
 	for (const char c : sql)
 		EXPECT_TRUE(c >= 0x20 && c < 0x7f);
 	EXPECT_EQ(between(store.empty().with("x\"; DROP TABLE t; --", "1", false), store.empty(), reported),

@@ -72,6 +72,11 @@ public:
 			n->engine->on_settings(world_.view.header()->settings);
 		kills_ = chance(30);
 		slow_ = chance(40);
+		if (chance(40)) {
+			bounded_ = true;
+			for (auto &n : world_.nodes)
+				n->engine->set_bounds({static_cast<uint32_t>(pick(1, 4)), pick(2, 8)});
+		}
 		if (slow_)
 			world_.server_room = 0;
 		agent_ = chance(50);
@@ -173,7 +178,7 @@ private:
 		if (bytes.size() > 8 && bytes[0] == 0 && !c.greeted)
 			return; // the startup packet
 		c.sleeps = bytes.find("SLEEP") != std::string::npos;
-		if (at_once && c.model.at_rest() && is_lone(bytes) && (chunks.empty() || chunks.front().empty()) &&
+		if (at_once && !bounded_ && c.model.at_rest() && is_lone(bytes) && (chunks.empty() || chunks.front().empty()) &&
 		    world_.stream_event(c.stream, core::kChunk) && c.stream->from_peer.empty()) {
 			c.lone_at = c.expected.size();
 			c.lone_changes = changes();
@@ -468,6 +473,7 @@ private:
 			break;
 		case 6:
 			world_.post_event();
+			world_.turn(static_cast<uint32_t>(pick(0, world_.nodes.size() - 1)));
 			break;
 		case 7: {
 			Stream *s = one_of(world_.streams).get();
@@ -542,6 +548,8 @@ private:
 			}
 			more |= world_.stream_event(s, core::kChunk);
 		}
+		for (uint32_t n = 0; n < world_.nodes.size(); n++)
+			more |= world_.turn(n);
 		check();
 		return more;
 	}
@@ -621,6 +629,7 @@ private:
 	uint64_t events_ = 0;
 	uint64_t heard_ = 0;
 	bool kills_ = false, slow_ = false;
+	bool bounded_ = false; // turns so short that no batch is served in one
 	bool agent_ = false; // it is in the backends
 	bool finishing_ = false;
 	bool refuses_ = false; // some backends do not let us in
