@@ -26,7 +26,7 @@ namespace pgpool::core
 
 // Of one client's work.
 struct Bounds {
-	uint32_t messages = 1000; // in one turn: about a millisecond of the costliest ones
+	uint32_t messages = 1000;  // in one turn: about a millisecond of the costliest ones
 	size_t outstanding = 4096; // messages that a backend has to answer, each with its note here
 };
 

@@ -30,8 +30,8 @@ namespace
 constexpr int64_t kShowIdleAfter = 1000000; // us
 constexpr int64_t kParkAfter = 1000000;     // of idleness, us: to park a client and to get it back takes some work
 constexpr size_t kMostNotification = 16 << 20;
-constexpr size_t kLongestName = 1024; // of a setting
-constexpr int64_t kConnectTime = 15000000;  // for connecting and logging in at a backend, microseconds
+constexpr size_t kLongestName = 1024;      // of a setting
+constexpr int64_t kConnectTime = 15000000; // for connecting and logging in at a backend, microseconds
 
 // Messages of which more than the header is needed, and which are never long.
 bool is_needed_whole(char type)
@@ -142,7 +142,8 @@ void ServerConn::applied()
 	if (!our_error_.sqlstate.empty()) {
 		const proto::Error why = std::exchange(our_error_, {});
 		Session *session = session_;
-		if (session && !session->login() && !session->subscription() && why.sqlstate != proto::sqlstate::kQueryCanceled) {
+		if (session && !session->login() && !session->subscription() &&
+		    why.sqlstate != proto::sqlstate::kQueryCanceled) {
 			session->on_settings_refused();
 			return;
 		}
@@ -319,7 +320,11 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 		return Header::Whole;
 	if (*p == 'S' && total > most_setting()) // its name will do
 		return have > kLongestName + proto::kHeaderSize ? Header::Whole : Header::More;
-	return total > (*p == 'S' ? most_setting() : *p == 'A' ? kMostNotification : kChunk) ? Header::Broken : Header::More;
+	return total > (*p == 'S'   ? most_setting()
+	                : *p == 'A' ? kMostNotification
+	                            : kChunk)
+	           ? Header::Broken
+	           : Header::More;
 }
 
 // One that is longer is not read whole.

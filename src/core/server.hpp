@@ -76,7 +76,7 @@ public:
 	// So much of the client's is on its way that more would only take memory.
 	bool has_enough() const;
 	bool is_behind() const; // still, after it had enough
-	void abandon(); // after refused_all(): the client goes elsewhere
+	void abandon();         // after refused_all(): the client goes elsewhere
 	void client_writable();
 	void client_gone();
 	void interrupt();
@@ -249,7 +249,7 @@ private:
 	bool discard_ = false;       // DISCARD ALL before the next client
 	bool discarding_ = false;
 	bool discard_failed_ = false;
-	bool untracked_ = false; // it has more settings than are looked at, so nobody else can ever have it
+	bool untracked_ = false;        // it has more settings than are looked at, so nobody else can ever have it
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
 	bool starting_over_ = false;    // the batch is served once more as soon as the Sync is answered
 	bool withheld_due_ = false;

@@ -23,7 +23,7 @@ namespace pgpool::core
 namespace
 {
 
-constexpr size_t kLongestName = 1024; // of a setting
+constexpr size_t kLongestName = 1024;   // of a setting
 constexpr int64_t kParkAgain = 5000000; // after a parking that failed, microseconds
 
 } // namespace
@@ -86,7 +86,8 @@ bool ServerConn::keep(std::string_view name, std::string_view value, bool whole,
 	const auto most = static_cast<size_t>(s.max_session_settings);
 	const Param *there = params_->find(name);
 	const size_t others = params_->bytes - (there ? there->name.size() + there->value.size() : 0);
-	const bool too_long = !whole || others + name.size() + value.size() > size_t{1024} * static_cast<size_t>(s.session_settings_memory);
+	const bool too_long =
+	    !whole || others + name.size() + value.size() > size_t{1024} * static_cast<size_t>(s.session_settings_memory);
 	untracked_ |= name.size() >= kLongestName || (!there && params_->own > 2 * most);
 	if (!untracked_)
 		params_ = params_.with(name, too_long ? std::string_view() : value, reported, too_long);
@@ -106,8 +107,8 @@ void ServerConn::update_pins()
 {
 	static constexpr std::string_view kSettings = "settings";
 	const region::Settings &s = pool_.engine().settings();
-	const bool too_many = params_ && (untracked_ || params_->unknown > 0 ||
-	                                  params_->own > static_cast<size_t>(s.max_session_settings));
+	const bool too_many =
+	    params_ && (untracked_ || params_->unknown > 0 || params_->own > static_cast<size_t>(s.max_session_settings));
 	if (too_many == (pins_.size() > agent_pins_.size()))
 		return;
 	pins_ = agent_pins_;

@@ -51,7 +51,7 @@ bool is_leaving_role(std::string_view bytes)
 	return r.ok() && leaves_role(text);
 }
 
-constexpr size_t kAnswers = 4096;            // of our own are sent together
+constexpr size_t kAnswers = 4096;             // of our own are sent together
 constexpr size_t kMostRewritten = 4 * kChunk; // in one turn: a few bytes may stand for a long statement
 
 } // namespace
@@ -381,10 +381,11 @@ void Session::on_applied_in_part()
 			on_wait_failed(why, false);
 			return;
 		}
-		proto::append_error(warnings, proto::Severity::Warning,
-		                    {"01000", "setting \"" + r.name + "\" was lost and has its default now",
-		                     "The server refused it: " + r.why.message,
-		                     "A session in a pool takes its settings to another server; set it again if it is needed."});
+		proto::append_error(
+		    warnings, proto::Severity::Warning,
+		    {"01000", "setting \"" + r.name + "\" was lost and has its default now",
+		     "The server refused it: " + r.why.message,
+		     "A session in a pool takes its settings to another server; set it again if it is needed."});
 	}
 	reply(warnings);
 	on_applied();

@@ -55,10 +55,10 @@ public:
 	void on_assigned(ServerConn *server);
 	void on_wait_failed(const proto::Error &why, bool fatal);
 	// ---- for the server
-	void on_applied(); // its settings are ours now: go on
+	void on_applied();          // its settings are ours now: go on
 	void on_settings_refused(); // some of them
 	void on_applied_in_part();  // all but those that were refused
-	void hold();       // what the client sends is kept until on_applied()
+	void hold();                // what the client sends is kept until on_applied()
 	bool held() const { return holding_; }
 	void on_released();                           // the server is gone back to its pool
 	void on_server_died_unused();                 // before a byte of the client's was written to it

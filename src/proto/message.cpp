@@ -12,7 +12,13 @@ void append_error(std::string &out, Severity severity, const Error &error)
 {
 	const char *word = severity == Severity::Fatal ? "FATAL" : severity == Severity::Error ? "ERROR" : "WARNING";
 	Writer w(out);
-	w.begin(severity == Severity::Warning ? 'N' : 'E').u8('S').string(word).u8('V').string(word).u8('C').string(error.sqlstate);
+	w.begin(severity == Severity::Warning ? 'N' : 'E')
+	    .u8('S')
+	    .string(word)
+	    .u8('V')
+	    .string(word)
+	    .u8('C')
+	    .string(error.sqlstate);
 	w.u8('M').string(error.message);
 	if (!error.detail.empty())
 		w.u8('D').string(error.detail);

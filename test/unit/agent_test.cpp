@@ -49,6 +49,78 @@ TEST_F(Agent, TheRoleComesLastAndGoesFirst)
 	EXPECT_EQ(ask(c, query("SHOW role")), "T D C:SHOW Z:I");
 }
 
+TEST_F(Agent, WhatTheClientSentBehindARefusedSettingIsServedByAnotherBackend)
+{
+	Stream *a = login(), *b = login();
+	ask(a, query("SET search_path gone"));
+	ask(b, query("SELECT c2.x"));
+	backend().refused_value = "gone";
+	world.prepare_backend = [](Backend &n) {
+		n.agent = true;
+		n.refused_value = "gone";
+	};
+	EXPECT_EQ(ask(a, parse("SELECT c1.x") + bind_to() + execute() + kSync + query("SHOW search_path")),
+	          "N 1 2 D:c1.x C:SELECT 1 Z:I T D:public C:SHOW Z:I");
+	EXPECT_EQ(ask(a, query("SHOW search_path")), "T D:public C:SHOW Z:I");
+}
+
+TEST_F(Agent, NothingRunsUnderAnotherRoleThanTheClients)
+{
+	Stream *a = login(), *b = login();
+	ask(a, query("SET role gone"));
+	ask(a, query("SET search_path mine"));
+	ask(b, query("SELECT c2.x"));
+	backend().refused_value = "gone";
+	world.prepare_backend = [](Backend &n) {
+		n.agent = true;
+		n.refused_value = "gone";
+	};
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "E:22023 Z:I");
+	EXPECT_EQ(ask(a, parse("SELECT c1.x") + bind_to() + execute() + kSync), "E:22023 Z:I");
+	EXPECT_EQ(ask(b, query("SHOW search_path")), "T D:public C:SHOW Z:I");
+	EXPECT_EQ(ask(a, query("SET role other")), "E:22023 Z:I") << "it might fail, and then there were none";
+	for (const std::unique_ptr<Backend> &n : world.backends)
+		EXPECT_EQ(std::count(n->log.begin(), n->log.end(), "SELECT c1.x"), 0);
+	EXPECT_EQ(ask(a, query("RESET role") + query("SHOW search_path")), "C:RESET Z:I T D:mine C:SHOW Z:I");
+	EXPECT_EQ(ask(a, query("SET role other")), "C:SET Z:I");
+	EXPECT_EQ(ask(b, query("SELECT c2.y")), "T D:c2.y C:SELECT 1 Z:I");
+	EXPECT_EQ(ask(a, query("SHOW role")), "T D:other C:SHOW Z:I");
+}
+
+TEST_F(Agent, AClientWithMoreSettingsThanPgpoolKeepsStaysOnItsServer)
+{
+	world.settings().pool_size.store(3);
+	world.view.header()->settings.max_session_settings = 3;
+	world.view.header()->settings.session_settings_memory = 64;
+	world.engine().on_settings(world.view.header()->settings);
+	Stream *a = login();
+	for (const char *name : {"my.a", "my.b", "my.c"})
+		ask(a, query(std::string("SET ") + name + " 1"));
+	EXPECT_STREQ(row().pinned, "");
+	ask(a, query("SET my.d 1"));
+	EXPECT_STREQ(row().pinned, "settings");
+	EXPECT_EQ(busy(), 1);
+	EXPECT_EQ(world.counters().pinned.load(), 1);
+	ask(a, query("RESET my.a"));
+	EXPECT_STREQ(row().pinned, "");
+	EXPECT_EQ(busy(), 0);
+	for (const size_t size : {size_t{70000}, size_t{3} << 20}) { // the second one is not even read
+		const std::string value(size, 'v');
+		EXPECT_EQ(ask(a, query("SET my.b " + value)), "C:SET Z:I");
+		EXPECT_STREQ(row().pinned, "settings") << size;
+		EXPECT_EQ(ask(a, query("SHOW my.b")), "T D:" + value + " C:SHOW Z:I");
+		ask(a, query("RESET my.b"));
+		EXPECT_STREQ(row().pinned, "") << size;
+		ask(a, query("SET my.b 1"));
+	}
+	for (int i = 0; i < 20; i++)
+		ask(a, query("SET many.x" + std::to_string(i) + " 1"));
+	EXPECT_STREQ(row().pinned, "settings");
+	send(a, message('X'));
+	world.pass(1200);
+	EXPECT_EQ(world.counters().pinned.load(), 0);
+}
+
 TEST_F(Agent, AClientKeepsAServerThatTheAgentPins)
 {
 	world.settings().pool_size.store(2);

@@ -1,6 +1,8 @@
 // ParamSets: interned, compared by pointer, and led from one to another by SQL that no value can leave.
 #include "core/params.hpp"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 namespace
@@ -60,7 +62,8 @@ TEST(Params, OneStatementSetsAndOneResetsEachThatTheOtherHad)
 	bool reported = false;
 	const Params a = store.empty().with("TimeZone", "UTC", true).with("my.x", "1", false);
 	const Params b = store.empty().with("TimeZone", "CET", true);
-	EXPECT_EQ(between(a, b, reported), "RESET \"my\".\"x\";SELECT pg_catalog.set_config(E'TimeZone',E'CET',false) IS NULL");
+	EXPECT_EQ(between(a, b, reported),
+	          "RESET \"my\".\"x\";SELECT pg_catalog.set_config(E'TimeZone',E'CET',false) IS NULL");
 	EXPECT_FALSE(reported);
 	between(b, b.with("TimeZone", "PST", true), reported);
 	EXPECT_TRUE(reported);
@@ -78,6 +81,40 @@ TEST(Params, NoValueAndNoNameLeavesItsLiteral)
 		EXPECT_TRUE(c >= 0x20 && c < 0x7f);
 	EXPECT_EQ(between(store.empty().with("x\"; DROP TABLE t; --", "1", false), store.empty(), reported),
 	          "RESET \"x\"\"; DROP TABLE t; --\";");
+}
+
+TEST(Params, MoreThanFitInOneSelectAreSetBySeveral)
+{
+	ParamStore store;
+	bool reported = false;
+	Params many = store.empty();
+	for (int i = 0; i < 2500; i++)
+		many = many.with("x.n" + std::to_string(i), "1", false);
+	const std::string sql = between(store.empty(), many, reported);
+	size_t at = 0, selects = 0, most = 0;
+	while (at < sql.size()) {
+		const size_t end = std::min(sql.find(';', at), sql.size());
+		size_t n = 0;
+		for (size_t p = sql.find("set_config(", at); p < end; p = sql.find("set_config(", p + 1))
+			n++;
+		most = std::max(most, n);
+		selects++;
+		at = end + 1;
+	}
+	EXPECT_EQ(selects, 3u);
+	EXPECT_LE(most, 1664u) << "PostgreSQL's limit of a list of results";
+	EXPECT_EQ(each_between(*store.empty().get(), *many.get()).size(), 2500u);
+}
+
+TEST(Params, ASettingMoreDoesNotCopyTheValuesOfTheOthers)
+{
+	ParamStore store;
+	const Params one = store.empty().with("x.long", std::string(1 << 20, 'v'), false);
+	const Params two = one.with("x.a", "1", false);
+	EXPECT_EQ(one->find("x.long"), two->find("x.long"));
+	EXPECT_EQ(two->bytes, (1u << 20) + 6 + 4);
+	EXPECT_EQ(two->own, 2u);
+	EXPECT_EQ(two.without("x.a"), one);
 }
 
 } // namespace

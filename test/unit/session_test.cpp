@@ -648,13 +648,26 @@ TEST_F(Session, AServerThatSaysWhatNothingAskedForIsClosedAndItsClientTold)
 	}
 }
 
-TEST_F(Session, ASettingThatTheServerRefusesEndsTheClientThatHasIt)
+TEST_F(Session, ASettingThatOneServerRefusesIsTriedOnAnother)
 {
 	world.settings().pool_size.store(1);
 	Stream *b = login(), *a = login({{"options", "-c statement_timeout=7"}});
 	ask(b, query("SELECT c2.x"));
 	backend().refused_value = "7";
-	EXPECT_EQ(ask(a, query("SELECT c1.x")), "E:FATAL:22023");
+	EXPECT_EQ(ask(a, query("SHOW statement_timeout")), "T D:7 C:SHOW Z:I");
+	EXPECT_EQ(ask(b, query("SELECT c2.y")), "T D:c2.y C:SELECT 1 Z:I");
+}
+
+TEST_F(Session, ASettingThatEveryServerRefusesIsLostWithAWarning)
+{
+	world.settings().pool_size.store(1);
+	Stream *b = login(), *a = login({{"options", "-c statement_timeout=7 -c lock_timeout=8"}});
+	ask(b, query("SELECT c2.x"));
+	world.prepare_backend = [](Backend &n) { n.refused_value = "7"; };
+	backend().refused_value = "7";
+	EXPECT_EQ(ask(a, query("SHOW lock_timeout")), "N T D:8 C:SHOW Z:I") << "and the other one is kept";
+	EXPECT_EQ(ask(a, query("SHOW statement_timeout") + query("SELECT c1.y")), "T D: C:SHOW Z:I T D:c1.y C:SELECT 1 Z:I")
+	    << "at its default, and said once";
 	EXPECT_EQ(ask(b, query("SELECT c2.y")), "T D:c2.y C:SELECT 1 Z:I");
 }
 

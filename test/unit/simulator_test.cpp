@@ -630,7 +630,7 @@ private:
 	uint64_t heard_ = 0;
 	bool kills_ = false, slow_ = false;
 	bool bounded_ = false; // turns so short that no batch is served in one
-	bool agent_ = false; // it is in the backends
+	bool agent_ = false;   // it is in the backends
 	bool finishing_ = false;
 	bool refuses_ = false; // some backends do not let us in
 };
