@@ -142,7 +142,9 @@ void ServerConn::applied()
 	if (!our_error_.sqlstate.empty()) {
 		const proto::Error why = std::exchange(our_error_, {});
 		Session *session = session_;
-		if (session && !session->login() && !session->subscription() &&
+		// Without the agent the backend has run what came behind.
+		const bool unserved = holding_ || agent_;
+		if (session && unserved && !session->login() && !session->subscription() &&
 		    why.sqlstate != proto::sqlstate::kQueryCanceled) {
 			session->on_settings_refused();
 			return;
