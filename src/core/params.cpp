@@ -23,6 +23,11 @@ bool name_less(std::string_view a, std::string_view b)
 	                                    [&](char x, char y) { return lower(x) < lower(y); });
 }
 
+bool is_ascii(std::string_view text)
+{
+	return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+}
+
 bool same(const std::shared_ptr<const Param> &a, const std::shared_ptr<const Param> &b)
 {
 	return a == b || (a->hash == b->hash && a->reported == b->reported && a->unknown == b->unknown &&
@@ -62,8 +67,14 @@ void append_set(std::string &sql, const Param &p)
 
 void append_reset(std::string &sql, const Param &p)
 {
-	sql += "RESET ";
-	proto::append_identifier(sql, p.name);
+	if (is_ascii(p.name)) {
+		sql += "RESET ";
+		proto::append_identifier(sql, p.name);
+	} else { // an identifier is read in the encoding of who has the server until now
+		sql += "SELECT pg_catalog.set_config(";
+		proto::append_literal(sql, p.name);
+		sql += ",NULL,false) IS NULL";
+	}
 	sql += ';';
 }
 

@@ -55,6 +55,9 @@ region::AgentSlot &ServerConn::agent_slot()
 // A ParameterStatus. False: it is not for the client.
 bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 {
+	const bool for_us = name.substr(0, 1) == "="; // what a value is that the client was told in its encoding
+	if (for_us)
+		name.remove_prefix(1);
 	if (name == "pgpool.agent") {
 		agent_ = value == "1";
 	} else if (name == "pgpool.pins") {
@@ -65,7 +68,7 @@ bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 			foreign_identity_ = value != pool_.role();
 		if (!of_the_role || state_ == control::ServerState::Login)
 			pool_.set_fixed(name, value);
-		return true;
+		return !for_us;
 	} else if (name.substr(0, 1) == "!") { // back to what it is reset to
 		name.remove_prefix(1);
 		if (defaults_ && defaults_->find(name))
@@ -73,7 +76,7 @@ bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 		params_ = params_.without(name);
 		update_pins();
 	} else {
-		return keep(name, value, whole, !(agent_ && native_ && !native_->find(name)));
+		return keep(name, value, whole, !(agent_ && native_ && !native_->find(name))) && !for_us;
 	}
 	return false;
 }

@@ -44,7 +44,6 @@ bool inside; // what is sent now comes from the agent itself
 
 // ---- commits
 
-// A backend that was given up in the middle of a statement may end after its slot went to another.
 void publish_commit()
 {
 	static XLogRecPtr published;
@@ -98,13 +97,10 @@ void recover(MemoryContext context)
 	        (errmsg("pgpool could not find out what its session keeps: SQLSTATE %s", unpack_sql_state(code))));
 }
 
-void tell_settings(char status)
+void look_for_settings(bool greeted, char status)
 {
-	static bool greeted;
 	MemoryContext context = CurrentMemoryContext;
 
-	if (greeted && !settings_changed())
-		return;
 	PG_TRY();
 	{
 		if (greeted)
@@ -118,16 +114,29 @@ void tell_settings(char status)
 		FlushErrorState(); // out of memory; next time again
 	}
 	PG_END_TRY();
+}
+
+void tell_settings(char status)
+{
+	static bool greeted;
+
+	if (!greeted || settings_changed())
+		look_for_settings(greeted, status);
 	if (!greeted)
 		put_parameter_status("pgpool.agent", "1");
 	greeted = true;
+	report_strings();
+	if (status == 'I' && settings_changed()) { // a placeholder is none any more
+		look_for_settings(true, status);
+		report_strings();
+	}
 }
 
 void tell_pins()
 {
 	MemoryContext context = CurrentMemoryContext;
 
-	count_locks_and_names();
+	look_without_catalog();
 	if (pins_need_catalog()) {
 		PG_TRY();
 		{
@@ -170,23 +179,6 @@ int put_default(const char *body, size_t length)
 	return result;
 }
 
-// The worker, not the client, takes the value and sets it elsewhere byte for byte: in the server's encoding.
-int put_unconverted(const char *name, size_t length_of_body)
-{
-	const char *value = GetConfigOption(name, true, false);
-	size_t name_size = strlen(name) + 1, value_size = value ? strlen(value) + 1 : 0;
-	auto *body = static_cast<char *>(
-	    value ? palloc_extended(name_size + value_size, MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE) : nullptr);
-
-	if (!body)
-		return plain->putmessage('S', name, length_of_body);
-	memcpy(body, name, name_size);
-	memcpy(body + name_size, value, value_size);
-	int result = plain->putmessage('S', body, name_size + value_size);
-	pfree(body);
-	return result;
-}
-
 int put_parameter(const char *body, size_t length)
 {
 	if (memchr(body, '\0', length) == nullptr)
@@ -194,8 +186,6 @@ int put_parameter(const char *body, size_t length)
 	switch (kind_of_report(body)) {
 	case Report::Nothing:
 		return 0;
-	case Report::Unconverted:
-		return put_unconverted(body, length);
 	case Report::Default:
 		return put_default(body, length);
 	default:
@@ -321,6 +311,22 @@ void put_parameter_status(const char *name, const char *value)
 	int length = snprintf(body, sizeof body, "%s%c%s", name, '\0', value) + 1;
 
 	plain->putmessage('S', body, static_cast<size_t>(length));
+}
+
+bool put_setting(const char *mark, const char *name, const char *value)
+{
+	size_t mark_size = strlen(mark), name_size = strlen(name) + 1, value_size = strlen(value) + 1;
+	size_t length = mark_size + name_size + value_size;
+	auto *body = static_cast<char *>(palloc_extended(length, MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE));
+
+	if (!body)
+		return false;
+	memcpy(body, mark, mark_size);
+	memcpy(body + mark_size, name, name_size);
+	memcpy(body + mark_size + name_size, value, value_size);
+	plain->putmessage('S', body, length);
+	pfree(body);
+	return true;
 }
 
 } // namespace agent

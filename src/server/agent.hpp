@@ -10,11 +10,14 @@ namespace pgpool::server::agent
 {
 
 // agent.cpp
-extern region::AgentSlot *slot; // NULL = this backend has no agent
-bool applies_settings();        // what runs now is the worker's, and has values of a client's settings in it
-void before_statement();        // FATAL after settings that could not be applied
+// NULL = this backend has no agent. When the worker has given the backend up, it is one that nobody else has.
+extern region::AgentSlot *slot;
+bool applies_settings(); // what runs now is the worker's, and has values of a client's settings in it
+void before_statement(); // FATAL after settings that could not be applied
 // To the worker, past the wrapper. Allocates nothing, so it cannot fail; ASCII only.
 void put_parameter_status(const char *name, const char *value);
+// The same for what may be long, byte for byte, with a mark before the name. False: no memory.
+bool put_setting(const char *mark, const char *name, const char *value);
 
 // agent_settings.cpp
 void flag_settings();                        // at the end of the login
@@ -22,7 +25,9 @@ void flag_setting(config_generic *setting);  // one more; NULL = nothing
 void scan_settings();                        // there may be more
 bool settings_changed();                     // are there some that were not flagged?
 void flag_new_settings(bool in_transaction); // which may set more
-enum class Report { Value, Unconverted, Default, Nothing };
+void report_strings();                       // those that changed
+bool settings_untold();                      // the worker does not know all, for want of memory
+enum class Report { Value, Default, Nothing };
 Report kind_of_report(const char *name); // PostgreSQL is about to send ParameterStatus
 void forget_defaults();                  // it has sent all of them
 
@@ -34,7 +39,7 @@ void install_placeholders();
 
 // agent_pins.cpp
 void install_pins();
-void count_locks_and_names(); // cheap, no catalogs
+void look_without_catalog(); // cheap
 bool pins_need_catalog();
 void read_catalog_for_pins();
 void pins_unknown();

@@ -40,9 +40,9 @@ namespace
 {
 
 constexpr uint32_t kAdvisoryLock = 1, kListen = 2, kTemporary = 4, kHoldCursor = 8, kPrepare = 16, kLoad = 32,
-                   kSetseed = 64, kSequences = 128, kUnknown = 256;
+                   kSetseed = 64, kSequences = 128, kUnknown = 256, kUntold = 512;
 const char *const kReasons[] = {"advisory lock", "LISTEN",  "temporary object", "WITH HOLD cursor", "PREPARE",
-                                "LOAD",          "setseed", "sequences",        "unknown"};
+                                "LOAD",          "setseed", "sequences",        "unknown",          "untold setting"};
 
 uint32_t present;  // reasons that hold
 uint32_t doubtful; // reasons to look at again
@@ -252,7 +252,7 @@ void install_pins()
 	watch_seed();
 }
 
-void count_locks_and_names()
+void look_without_catalog()
 {
 	set(kAdvisoryLock, compat::holds_advisory_lock());
 	if (cursors)
@@ -261,6 +261,7 @@ void count_locks_and_names()
 	if (statements)
 		statements = still_there(statements, is_prepared);
 	set(kPrepare, statements != NIL);
+	set(kUntold, settings_untold());
 	set(kSequences, slot->pin_sequences.load(std::memory_order_relaxed) != 0 && uses_sequences());
 }
 
@@ -289,7 +290,7 @@ void pins_unknown()
 
 void report_pins()
 {
-	char text[200] = "";
+	char text[300] = "";
 
 	if (present == reported)
 		return;

@@ -69,6 +69,16 @@ TEST(Params, OneStatementSetsAndOneResetsEachThatTheOtherHad)
 	EXPECT_TRUE(reported);
 }
 
+TEST(Params, ANameThatIsNotAsciiIsResetWithoutAnIdentifier)
+{
+	ParamStore store;
+	bool reported = true;
+	const Params a = store.empty().with("my.\xc3\xa4", "1", false);
+	EXPECT_EQ(between(a, store.empty(), reported),
+	          "SELECT pg_catalog.set_config(E'my.\\xc3\\xa4',NULL,false) IS NULL;");
+	EXPECT_FALSE(reported);
+}
+
 TEST(Params, NoValueAndNoNameLeavesItsLiteral)
 {
 	ParamStore store;
