@@ -505,6 +505,14 @@ Session *Engine::find(uint64_t id)
 	return nullptr;
 }
 
+// The backend may not be gone: from now on it knows that nothing in the slot is for it.
+void Engine::free_agent_slot(uint32_t i)
+{
+	region::AgentSlot &a = region_.agent(i);
+	a.generation.store(a.generation.load() + 1);
+	a.owner.store(0);
+}
+
 uint32_t Engine::take_agent_slot()
 {
 	for (uint32_t i = 0; i < region_.header()->max_agents; i++) {

@@ -107,7 +107,7 @@ public:
 	bool too_many_clients();
 	bool reserve_server();
 	uint32_t take_agent_slot(); // UINT32_MAX: none is free
-	void free_agent_slot(uint32_t i) { region_.agent(i).owner.store(0); }
+	void free_agent_slot(uint32_t i);
 	void release_server();
 	void bury(std::unique_ptr<StreamOwner> corpse) { graveyard_.push_back(std::move(corpse)); }
 	void retire(std::unique_ptr<Login> login);

@@ -53,7 +53,8 @@ void ServerConn::send_startup()
 		take_agent_slot();
 	}
 	if (agent_slot_ != kNoSlot)
-		w.string("pgpool.agent").string(std::to_string(agent_slot_));
+		w.string("pgpool.agent")
+		    .string(std::to_string(agent_slot_) + "." + std::to_string(agent_slot().generation.load()));
 	w.u8(0);
 	proto::store32(out.data(), static_cast<uint32_t>(out.size()));
 	stream_->queue(out.data(), out.size());

@@ -158,6 +158,9 @@ constexpr uint32_t kDefaultsLen = 8192;
 
 struct alignas(64) AgentSlot {
 	Atomic<uint32_t> owner; // index of the worker plus 1; 0 = free
+	// Raised by the owner when it frees the slot; the startup packet names it. A backend that was given up may live on:
+	// it looks at nothing here any more once this is not what it was told.
+	Atomic<uint32_t> generation;
 	Atomic<int32_t> backend_pid;
 	// End of the last commit that wrote WAL, 0 = none yet. Stored before the ReadyForQuery behind it is sent.
 	Atomic<uint64_t> commit_lsn;

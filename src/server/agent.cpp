@@ -32,9 +32,12 @@ namespace agent
 {
 
 region::AgentSlot *slot;
+uint32_t slot_generation;
 
 namespace
 {
+
+region::AgentSlot own_slot; // in place of one that the worker took back
 
 ClientAuthentication_hook_type previous_authentication;
 char *slot_setting; // only so that the server accepts the parameter
@@ -48,7 +51,7 @@ void publish_commit()
 {
 	static XLogRecPtr published;
 
-	if (XactLastCommitEnd == published || slot->backend_pid.load(std::memory_order_relaxed) != MyProcPid)
+	if (XactLastCommitEnd == published)
 		return;
 	published = XactLastCommitEnd;
 	slot->commit_lsn.store(published, std::memory_order_release);
@@ -198,6 +201,7 @@ int putmessage(char type, const char *body, size_t length)
 	// a look into catalogs may want to say something, when the client asked for debugging messages
 	if (inside)
 		return type == 'N' ? 0 : plain->putmessage(type, body, length);
+	check_slot();
 	follow_identity();
 	switch (type) {
 	case '1': // ParseComplete
@@ -231,15 +235,20 @@ const char *startup_parameter(const Port *port, const char *name)
 	return value;
 }
 
-region::AgentSlot *slot_named(const char *text)
+// "slot.generation", as the worker writes it
+region::AgentSlot *slot_named(const char *text, uint32_t &generation)
 {
-	uint32_t index = 0;
+	uint32_t number[2] = {};
 
-	if (*text == '\0' || strlen(text) > 9 || strspn(text, "0123456789") != strlen(text))
-		return nullptr;
-	for (; *text; text++)
-		index = index * 10 + static_cast<uint32_t>(*text - '0');
-	return index < region_view.header()->max_agents ? &region_view.agent(index) : nullptr;
+	for (int i = 0; i < 2; i++) {
+		const char *end = text + strspn(text, "0123456789");
+		if (end == text || end - text > 10 || *end != (i == 0 ? '.' : '\0'))
+			return nullptr;
+		number[i] = static_cast<uint32_t>(strtoul(text, nullptr, 10));
+		text = end + 1;
+	}
+	generation = number[1];
+	return number[0] < region_view.header()->max_agents ? &region_view.agent(number[0]) : nullptr;
 }
 
 bool peer_owns(const Port *port, const region::AgentSlot &named)
@@ -255,9 +264,11 @@ bool peer_owns(const Port *port, const region::AgentSlot &named)
 	return region_view.worker(owner - 1).pid.load() == peer.pid;
 }
 
-void start(region::AgentSlot &mine)
+void start(region::AgentSlot &mine, uint32_t generation)
 {
 	slot = &mine;
+	slot_generation = generation;
+	check_slot();
 	slot->commit_lsn.store(0);
 	slot->backend_pid.store(MyProcPid);
 	applies_done = slot->applies.load();
@@ -280,12 +291,24 @@ void on_authentication(Port *port, int status)
 	if (status != STATUS_OK || slot || am_walsender)
 		return;
 	const char *named = startup_parameter(port, "pgpool.agent");
-	region::AgentSlot *mine = named ? slot_named(named) : nullptr;
-	if (mine && peer_owns(port, *mine))
-		start(*mine);
+	uint32_t generation = 0;
+	region::AgentSlot *mine = named ? slot_named(named, generation) : nullptr;
+	if (mine && mine->generation.load() == generation && peer_owns(port, *mine))
+		start(*mine, generation);
 }
 
 } // namespace
+
+// A backend whose client left may be at work when the worker has long given its slot to another: nothing that is
+// written there is for it, and nothing that it writes is for anybody.
+void leave_slot()
+{
+	own_slot.generation.store(slot_generation);
+	own_slot.client.store(sequences_of);
+	own_slot.applies.store(applies_done);
+	own_slot.hushed.store(0);
+	slot = &own_slot;
+}
 
 bool applies_settings()
 {
@@ -295,6 +318,7 @@ bool applies_settings()
 
 void before_statement()
 {
+	check_slot();
 	forget_sequences_of_others();
 	// The statement_timeout in force is still the last client's, and may be shorter than this takes.
 	if (slot->applies.load(std::memory_order_acquire) != applies_done && get_timeout_active(STATEMENT_TIMEOUT))

@@ -13,6 +13,13 @@ namespace pgpool::server::agent
 // NULL = this backend has no agent. When the worker has given the backend up, it is one that nobody else has.
 extern region::AgentSlot *slot;
 bool applies_settings(); // what runs now is the worker's, and has values of a client's settings in it
+extern uint32_t slot_generation;
+void leave_slot();
+inline void check_slot()
+{
+	if (slot->generation.load(std::memory_order_acquire) != slot_generation)
+		leave_slot();
+}
 void before_statement(); // FATAL after settings that could not be applied
 // To the worker, past the wrapper. Allocates nothing, so it cannot fail; ASCII only.
 void put_parameter_status(const char *name, const char *value);
@@ -33,6 +40,7 @@ void forget_defaults();                  // it has sent all of them
 
 // agent_defaults.cpp
 void install_defaults();
+bool defaults_broken(); // a reset value is not what it was
 
 // agent_placeholders.cpp
 void install_placeholders();

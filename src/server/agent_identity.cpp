@@ -100,6 +100,7 @@ void show(const Identity &identity)
 
 void on_log(ErrorData *error)
 {
+	check_slot();
 	follow_identity();
 	if (applies_settings())
 		error->hide_stmt = true;

@@ -261,7 +261,7 @@ void look_without_catalog()
 	if (statements)
 		statements = still_there(statements, is_prepared);
 	set(kPrepare, statements != NIL);
-	set(kUntold, settings_untold());
+	set(kUntold, settings_untold() || defaults_broken());
 	set(kSequences, slot->pin_sequences.load(std::memory_order_relaxed) != 0 && uses_sequences());
 }
 
