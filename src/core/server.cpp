@@ -128,8 +128,7 @@ bool ServerConn::apply(const Params &want, bool must_wait, std::string_view grou
 	stream_->queue(stash_out_.data(), stash_out_.size());
 	// Only the agent keeps the client's messages from running under other settings, should these be refused.
 	holding_ = must_wait || !(only_reported || agent_) || has_short_timeout(*params_.get());
-	if (agent_)
-		announce_apply();
+	announce_own();
 	if (!holding_)
 		params_ = want;
 	return !holding_;

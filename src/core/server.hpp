@@ -133,11 +133,16 @@ private:
 	void login_sasl(uint32_t code, std::string_view rest);
 	void login_parameter(std::string_view body);
 	void login_ready();
+	void ask_for_proof();
+	bool proves(std::string_view database, std::string_view role) const;
+	void not_the_same();
 	void login_proof(char type, std::string_view body);
 	void login_failed(const proto::Error &why);
 	void login_data(const char *data, size_t size);
 
 	// ---- service
+	// That the backend has the pool's role and database, by OID. From Asked to Canceled a query for them is out.
+	enum class Proof { None, Told, Wrong, Done, Asked, Answered, Canceled };
 	enum class Header { More, Whole, Broken };
 	Header read_header(const char *p, size_t have, size_t &total) const;
 	void service_data(const char *data, size_t size);
@@ -164,7 +169,7 @@ private:
 	bool is_refused(std::string_view name) const;
 	void applied_one();
 	void identify(const Session *session);
-	void announce_apply();
+	void announce_own();
 	void hush(bool on);
 	void show_idle();
 	void send_sync();
@@ -238,10 +243,10 @@ private:
 	bool agent_ = false; // it is there
 	int32_t pid_ = 0;
 	control::ServerState state_ = control::ServerState::Connecting;
+	Proof proof_ = Proof::None;
 	bool body_forward_ = false;
 	bool by_tcp_ = false;
-	bool proving_ = false;       // the query for the OIDs is out
-	bool proved_ = false;        // it has the right role and database
+	int proof_asked_ = 0;
 	bool shown_idle_ = false;    // it was told that it serves nobody
 	bool idle_sync_due_ = false; // by a Sync that is not answered yet
 	bool applying_ = false;      // settings are on their way

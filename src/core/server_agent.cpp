@@ -60,6 +60,9 @@ bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 		name.remove_prefix(1);
 	if (name == "pgpool.agent") {
 		agent_ = value == "1";
+	} else if (name == "pgpool.identity") {
+		const size_t space = std::min(value.find(' '), value.size() - 1);
+		proof_ = proves(value.substr(0, space), value.substr(space + 1)) ? Proof::Told : Proof::Wrong;
 	} else if (name == "pgpool.pins") {
 		set_pins(value);
 	} else if (is_fixed_parameter(name)) {
@@ -251,8 +254,11 @@ void ServerConn::announce_custom(const Statement *s)
 	a.custom_written.store(k + 1, std::memory_order_release);
 }
 
-void ServerConn::announce_apply()
+// Before a query of ours is sent to a backend that waits for one.
+void ServerConn::announce_own()
 {
+	if (!agent_)
+		return;
 	region::Atomic<uint32_t> &applies = agent_slot().applies;
 	applies.store(applies.load(std::memory_order_relaxed) + 1, std::memory_order_release);
 }

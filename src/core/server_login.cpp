@@ -22,6 +22,13 @@ namespace pgpool::core
 using control::ServerMethod;
 using control::ServerState;
 
+namespace
+{
+
+constexpr int kMostProofs = 20; // questions, if a timeout ends them
+
+} // namespace
+
 bool ServerConn::dial()
 {
 	const Credential *credential = pool_.credential();
@@ -77,7 +84,7 @@ void ServerConn::login_data(const char *data, size_t size)
 		const std::string body = stash_.substr(at + proto::kHeaderSize, length - 4);
 		const char type = stash_[at];
 		at += size_t{length} + 1;
-		if (proving_)
+		if (proof_ >= Proof::Asked)
 			login_proof(type, body);
 		else
 			login_message(type, body);
@@ -85,7 +92,7 @@ void ServerConn::login_data(const char *data, size_t size)
 	if (gone_ || state_ == ServerState::Closing)
 		return;
 	stash_.erase(0, at);
-	if (proved_ && !proving_ && state_ == ServerState::Login && stash_.empty())
+	if (proof_ == Proof::Done && state_ == ServerState::Login && stash_.empty())
 		pool_.on_server_ready(this);
 }
 
@@ -226,19 +233,43 @@ void ServerConn::login_sasl(uint32_t code, std::string_view rest)
 	stream_->flush();
 }
 
-// Logged in, under these names. Whose names they are now, only the backend can tell.
+// Logged in, under these names. Whose names they are now, only the backend can tell: by the agent in it, or when asked.
 void ServerConn::login_ready()
 {
 	if (!params_)
 		params_ = pool_.engine().params().empty();
 	native_ = params_;
-	proving_ = true;
+	if (proof_ == Proof::None)
+		ask_for_proof();
+	else if (proof_ == Proof::Told)
+		proof_ = Proof::Done;
+	else
+		not_the_same();
+}
+
+void ServerConn::ask_for_proof()
+{
+	proof_ = Proof::Asked;
+	proof_asked_++;
 	std::string out;
 	proto::append_query(out, "SELECT d.oid, r.oid FROM pg_catalog.pg_database d, pg_catalog.pg_roles r "
 	                         "WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() "
 	                         "AND r.rolname OPERATOR(pg_catalog.=) session_user");
 	stream_->queue(out.data(), out.size());
 	stream_->flush();
+}
+
+bool ServerConn::proves(std::string_view database, std::string_view role) const
+{
+	return database == std::to_string(pool_.shared().database_oid) && role == std::to_string(pool_.shared().role_oid);
+}
+
+void ServerConn::not_the_same()
+{
+	login_failed({proto::sqlstate::kInvalidAuthorization,
+	              "role \"" + pool_.role() + "\" or database \"" + pool_.database() +
+	                  "\" is not the one that the client logged in to",
+	              "It was dropped or renamed, and its name was given to another one.", "Connect again."});
 }
 
 void ServerConn::login_proof(char type, std::string_view body)
@@ -250,23 +281,31 @@ void ServerConn::login_proof(char type, std::string_view body)
 			break;
 		const std::string database(r.bytes(r.u32()));
 		const std::string role(r.bytes(r.u32()));
-		proved_ = r.ok() && database == std::to_string(pool_.shared().database_oid) &&
-		          role == std::to_string(pool_.shared().role_oid);
+		if (r.ok() && proves(database, role))
+			proof_ = Proof::Answered;
 		break;
 	}
 	case 'S':
 		login_parameter(body);
 		break;
-	case 'E':
-		login_failed(proto::read_error(body));
+	case 'E': {
+		// By a timeout that the role has by default: another time it may be quick enough.
+		const proto::Error why = proto::read_error(body);
+		const bool ended_early =
+		    why.sqlstate == proto::sqlstate::kQueryCanceled || why.sqlstate == proto::sqlstate::kLockNotAvailable;
+		if (ended_early && proof_asked_ < kMostProofs)
+			proof_ = Proof::Canceled;
+		else
+			login_failed(why);
 		break;
+	}
 	case 'Z':
-		proving_ = false;
-		if (!proved_)
-			login_failed({proto::sqlstate::kInvalidAuthorization,
-			              "role \"" + pool_.role() + "\" or database \"" + pool_.database() +
-			                  "\" is not the one that the client logged in to",
-			              "It was dropped or renamed, and its name was given to another one.", "Connect again."});
+		if (proof_ == Proof::Answered)
+			proof_ = Proof::Done;
+		else if (proof_ == Proof::Canceled)
+			ask_for_proof();
+		else
+			not_the_same();
 		break;
 	default:
 		break;

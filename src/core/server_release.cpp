@@ -153,6 +153,7 @@ void ServerConn::clean()
 		proto::append_query(out, "ROLLBACK");
 		replies_.sent('Q', Owner::Skip);
 	} else if (discard_ && !discarding_) {
+		announce_own();
 		set_defaults(Params());
 		proto::append_query(out, "DISCARD ALL");
 		replies_.sent('Q', Owner::Skip);

@@ -60,6 +60,7 @@ inline constexpr const char kUnknownDatabase[] = "3D000";
 inline constexpr const char kTooManyConnections[] = "53300";
 inline constexpr const char kOutOfMemory[] = "53200";
 inline constexpr const char kQueryCanceled[] = "57014";
+inline constexpr const char kLockNotAvailable[] = "55P03";
 inline constexpr const char kAdminShutdown[] = "57P01";
 inline constexpr const char kCannotConnectNow[] = "57P03";
 inline constexpr const char kIdleSession[] = "57P05";

@@ -173,8 +173,9 @@ struct alignas(64) AgentSlot {
 	// worker writes custom[k % kCustomPlans], then raises custom_written to k + 1, then sends the Parse.
 	Atomic<uint64_t> custom_written;
 	Atomic<uint64_t> custom[kCustomPlans];
-	// Raised by the worker before it sends a query of its own that applies a client's settings, with the client's
-	// messages right behind it: if that query fails, the agent lets nothing run.
+	// Raised by the worker, while the backend waits, before it sends a query of its own: no timeout of the session ends
+	// that. It may apply a client's settings, with the client's messages right behind it: if it fails, the agent lets
+	// nothing run.
 	Atomic<uint32_t> applies;
 	Atomic<uint32_t> hushed; // bool: the worker sets settings one by one; the log need not have their values
 	// What RESET goes back to for the client that is served: its startup parameters as name NUL value NUL ...,

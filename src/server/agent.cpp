@@ -22,7 +22,6 @@ extern "C" {
 #include "libpq/libpq.h"
 #include "replication/walsender.h"
 #include "utils/memutils.h"
-#include "utils/timeout.h"
 }
 
 namespace pgpool::server
@@ -59,7 +58,7 @@ void publish_commit()
 
 // ---- settings that could not be applied
 
-uint32_t applies_done;
+volatile uint32_t applies_done; // a signal handler looks at it
 bool apply_failed;
 
 // Its error has been sent, and the worker will close the connection; but the client's messages are here already.
@@ -119,6 +118,16 @@ void look_for_settings(bool greeted, char status)
 	PG_END_TRY();
 }
 
+// Whose session it is: proves to the worker what a query would, without one. ALTER ROLE ... SET may end queries early.
+void greet()
+{
+	char oids[40];
+
+	snprintf(oids, sizeof oids, "%u %u", MyDatabaseId, GetAuthenticatedUserId());
+	put_parameter_status("pgpool.identity", oids);
+	put_parameter_status("pgpool.agent", "1");
+}
+
 void tell_settings(char status)
 {
 	static bool greeted;
@@ -126,7 +135,7 @@ void tell_settings(char status)
 	if (!greeted || settings_changed())
 		look_for_settings(greeted, status);
 	if (!greeted)
-		put_parameter_status("pgpool.agent", "1");
+		greet();
 	greeted = true;
 	report_strings();
 	if (status == 'I' && settings_changed()) { // a placeholder is none any more
@@ -213,6 +222,8 @@ int putmessage(char type, const char *body, size_t length)
 		note_failed_apply();
 		break;
 	case 'Z':
+		if (serves_pgpool())
+			forget_timeouts();
 		applies_done = slot->applies.load(std::memory_order_acquire);
 		look_for_plans(true);
 		before_ready(length > 0 ? body[0] : 'E');
@@ -278,6 +289,7 @@ void start(region::AgentSlot &mine, uint32_t generation)
 	install_pins();
 	install_defaults();
 	install_plans();
+	install_timeouts();
 	plain = PqCommMethods;
 	wrapped = *plain;
 	wrapped.putmessage = putmessage;
@@ -310,7 +322,7 @@ void leave_slot()
 	slot = &own_slot;
 }
 
-bool applies_settings()
+bool serves_pgpool()
 {
 	return slot->applies.load(std::memory_order_acquire) != applies_done ||
 	       slot->hushed.load(std::memory_order_acquire) != 0;
@@ -320,9 +332,6 @@ void before_statement()
 {
 	check_slot();
 	forget_sequences_of_others();
-	// The statement_timeout in force is still the last client's, and may be shorter than this takes.
-	if (slot->applies.load(std::memory_order_acquire) != applies_done && get_timeout_active(STATEMENT_TIMEOUT))
-		disable_timeout(STATEMENT_TIMEOUT, false);
 	if (apply_failed)
 		ereport(FATAL,
 		        (errcode(ERRCODE_CONNECTION_EXCEPTION), errmsg("the settings of the client could not be applied"),

@@ -12,7 +12,6 @@ namespace pgpool::server::agent
 // agent.cpp
 // NULL = this backend has no agent. When the worker has given the backend up, it is one that nobody else has.
 extern region::AgentSlot *slot;
-bool applies_settings(); // what runs now is the worker's, and has values of a client's settings in it
 extern uint32_t slot_generation;
 void leave_slot();
 inline void check_slot()
@@ -21,6 +20,7 @@ inline void check_slot()
 		leave_slot();
 }
 void before_statement(); // FATAL after settings that could not be applied
+bool serves_pgpool();    // what runs is a query of the worker's own; safe in a signal handler
 // To the worker, past the wrapper. Allocates nothing, so it cannot fail; ASCII only.
 void put_parameter_status(const char *name, const char *value);
 // The same for what may be long, byte for byte, with a mark before the name. False: no memory.
@@ -41,6 +41,10 @@ void forget_defaults();                  // it has sent all of them
 // agent_defaults.cpp
 void install_defaults();
 bool defaults_broken(); // a reset value is not what it was
+
+// agent_timeouts.cpp
+void install_timeouts();
+void forget_timeouts(); // that fired meanwhile
 
 // agent_placeholders.cpp
 void install_placeholders();

@@ -102,7 +102,7 @@ void on_log(ErrorData *error)
 {
 	check_slot();
 	follow_identity();
-	if (applies_settings())
+	if (serves_pgpool())
 		error->hide_stmt = true;
 	if (previous_log)
 		previous_log(error);

@@ -121,6 +121,15 @@ inline config_generic *make_setting(const char *name)
 #endif
 }
 
+// Since 17: the mark that its handler leaves for the next CHECK_FOR_INTERRUPTS(), which would be FATAL.
+constexpr bool kHasTransactionTimeout = PG_VERSION_NUM >= 170000;
+inline void forget_transaction_timeout()
+{
+#if PG_VERSION_NUM >= 170000
+	TransactionTimeoutPending = false;
+#endif
+}
+
 using Walker = bool (*)(Node *, void *);
 
 // Until 15 walkers are declared as C functions of unknown arguments.

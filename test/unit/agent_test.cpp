@@ -235,6 +235,71 @@ TEST_F(Agent, TheLastClientsStatementTimeoutDoesNotEndTheNextClient)
 	EXPECT_TRUE(backend().dead);
 }
 
+TEST_F(Agent, ItProvesWhoseSessionItIsWithoutAQuery)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	for (const std::string &sql : backend().log)
+		EXPECT_EQ(sql.find("pg_database"), std::string::npos) << sql;
+	world.prepare_backend = [](Backend &b) {
+		b.agent = true;
+		b.role_oid = 11; // its name was given to another role
+	};
+	backend().die();
+	world.settle();
+	send(a, query("SELECT c2.x"));
+	world.pass(1200);
+	EXPECT_EQ(got(a), "E:FATAL:28000") << "nobody is served there";
+}
+
+TEST_F(Agent, WithoutItAProofThatATimeoutEndsIsAskedForAgain)
+{
+	int asked = 0;
+	world.prepare_backend = [](Backend &b) { b.proofs_ended = 3; };
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	for (const std::string &sql : backend().log)
+		asked += sql.find("pg_database") != std::string::npos ? 1 : 0;
+	EXPECT_EQ(asked, 4);
+}
+
+TEST_F(Agent, ASlotThatIsGivenUpIsNamedAnew)
+{
+	Stream *a = login();
+	ask(a, query("SELECT c1.x"));
+	const uint32_t generation = slot().generation.load();
+	EXPECT_EQ(backend().agent_named, "0." + std::to_string(generation));
+	backend().die();
+	world.settle();
+	EXPECT_EQ(slot().generation.load(), generation + 1) << "before anybody else has it";
+	EXPECT_EQ(slot().owner.load(), 0u);
+	ask(a, query("SELECT c2.x"));
+	EXPECT_EQ(world.backends.back()->agent_named, "0." + std::to_string(generation + 1));
+}
+
+TEST_F(Agent, AQueryOfPgpoolsOwnIsAnnouncedBeforeItIsSent)
+{
+	Stream *a = login(), *b = login();
+	ask(a, query("SET search_path mine"));
+	const uint32_t before = slot().applies.load();
+	ask(b, query("SELECT c2.x"));
+	EXPECT_EQ(slot().applies.load(), before + 1) << "settings";
+	ask(b, query("PIN temporary"));
+	send(b, message('X'));
+	world.settle();
+	EXPECT_EQ(slot().applies.load(), before + 2) << "DISCARD ALL";
+}
+
+TEST_F(Agent, WhatAValueIsInTheServersEncodingIsForTheWorkerAlone)
+{
+	Stream *a = login(), *b = login();
+	backend().reports_bytes = true; // as if TimeZone were another text in the client's encoding
+	EXPECT_EQ(ask(a, query("SET TimeZone PST")), "C:SET S:TimeZone=? Z:I");
+	backend().reports_bytes = false;
+	ask(b, query("SHOW TimeZone"));
+	EXPECT_EQ(ask(a, query("SHOW TimeZone")), "T D:PST C:SHOW Z:I");
+}
+
 TEST_F(Agent, WithoutAPlaceForItAServerGoesWithout)
 {
 	for (uint32_t i = 0; i < world.view.header()->max_agents; i++)

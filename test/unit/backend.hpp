@@ -75,6 +75,9 @@ public:
 	std::string refused_value; // of a setting
 	const char *refused_with = "22023";
 	bool refuses_notify = false;
+	int proofs_ended = 0;         // of the questions who it is, by a timeout
+	std::string agent_named;      // the slot, as the worker says it
+	bool reports_bytes = false;   // a value that it reports by itself is another text to the client
 	bool agent = false;           // pgpool's library is in it, and reports every setting
 	bool dead = false;            // it closed its end
 	std::vector<std::string> log; // commands that it executed
@@ -453,7 +456,10 @@ private:
 			const bool by_itself = is_reported(s.first);
 			const bool is_default = agent && !by_itself && s.second == defaults[s.first];
 			if ((by_itself || agent) && reported_[s.first] != s.second)
-				pgpool::proto::append_parameter(out, (is_default ? "!" : "") + s.first, s.second);
+				pgpool::proto::append_parameter(out, (is_default ? "!" : "") + s.first,
+				                                by_itself && reports_bytes ? "?" : s.second);
+			if (by_itself && reports_bytes && reported_[s.first] != s.second)
+				pgpool::proto::append_parameter(out, "=" + s.first, s.second);
 		}
 		reported_ = now_;
 		pgpool::proto::append_ready(out, block_);
@@ -546,6 +552,8 @@ private:
 		log.push_back(sql);
 		if (block_ == 'E' && word != "ROLLBACK" && word != "COMMIT")
 			return fail("25P02", "current transaction is aborted");
+		if (word == "SELECT" && a == "d.oid," && proofs_ended-- > 0)
+			return fail("57014", "canceling statement due to statement timeout");
 		if (word == "SELECT" && a == "d.oid,")
 			return identity();
 		if (word == "SELECT" && (a == "pg_listening_channels()" || a == "pg_catalog.pg_listening_channels()"))

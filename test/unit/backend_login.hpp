@@ -16,7 +16,10 @@ inline bool Backend::startup()
 	pgpool::proto::Error error;
 	if (!pgpool::proto::read_startup(in_, s, error))
 		note("a startup packet that cannot be read");
-	agent = agent && in_.find("pgpool.agent") != std::string::npos;
+	const size_t named = in_.find("pgpool.agent");
+	if (named != std::string::npos)
+		agent_named = in_.c_str() + named + sizeof("pgpool.agent");
+	agent = agent && named != std::string::npos;
 	in_.clear();
 	for (const auto &setting : s.settings)
 		defaults[canonical(setting.first)] = setting.second;
@@ -80,8 +83,11 @@ inline void Backend::greeting()
 		if (is_reported(s.first))
 			pgpool::proto::append_parameter(out, s.first, s.second);
 	}
-	if (agent)
+	if (agent) {
+		const std::string oids = std::to_string(database_oid) + " " + std::to_string(role_oid);
+		pgpool::proto::append_parameter(out, "pgpool.identity", oids);
 		pgpool::proto::append_parameter(out, "pgpool.agent", "1");
+	}
 	reported_ = now_;
 	Writer(out).begin('K').u32(static_cast<uint32_t>(pid)).u32(77).end();
 	pgpool::proto::append_ready(out, 'I');
