@@ -169,6 +169,8 @@ void before_ready(char status)
 	publish_commit();
 	forget_defaults();
 	inside = true;
+	if (status == 'I' && library_came())
+		scan_settings(); // what it defines
 	tell_settings(status);
 	if (status == 'I') // only then the worker may give the session to somebody else
 		tell_pins();
@@ -289,6 +291,7 @@ void start(region::AgentSlot &mine, uint32_t generation)
 	install_pins();
 	install_defaults();
 	install_plans();
+	install_leftovers();
 	install_timeouts();
 	plain = PqCommMethods;
 	wrapped = *plain;

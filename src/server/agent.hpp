@@ -46,6 +46,15 @@ bool defaults_broken(); // a reset value is not what it was
 void install_timeouts();
 void forget_timeouts(); // that fired meanwhile
 
+// agent_leftovers.cpp
+void install_leftovers();
+bool user_differs();
+bool runs_backup();
+bool has_temporary_slot();
+bool has_replication_origin();
+bool has_dblink();
+bool library_came(); // since it was asked last
+
 // agent_placeholders.cpp
 void install_placeholders();
 

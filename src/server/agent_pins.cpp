@@ -40,9 +40,12 @@ namespace
 {
 
 constexpr uint32_t kAdvisoryLock = 1, kListen = 2, kTemporary = 4, kHoldCursor = 8, kPrepare = 16, kLoad = 32,
-                   kSetseed = 64, kSequences = 128, kUnknown = 256, kUntold = 512;
-const char *const kReasons[] = {"advisory lock", "LISTEN",  "temporary object", "WITH HOLD cursor", "PREPARE",
-                                "LOAD",          "setseed", "sequences",        "unknown",          "untold setting"};
+                   kSetseed = 64, kSequences = 128, kUnknown = 256, kUser = 512, kBackup = 1024, kSlot = 2048,
+                   kOrigin = 4096, kDblink = 8192, kUntold = 16384;
+const char *const kReasons[] = {
+    "advisory lock", "LISTEN",           "temporary object",   "WITH HOLD cursor", "PREPARE",
+    "LOAD",          "setseed",          "sequences",          "unknown",          "other user",
+    "backup",        "replication slot", "replication origin", "dblink",           "untold setting"};
 
 uint32_t present;  // reasons that hold
 uint32_t doubtful; // reasons to look at again
@@ -261,6 +264,11 @@ void look_without_catalog()
 	if (statements)
 		statements = still_there(statements, is_prepared);
 	set(kPrepare, statements != NIL);
+	set(kUser, user_differs());
+	set(kBackup, runs_backup());
+	set(kSlot, has_temporary_slot());
+	set(kOrigin, has_replication_origin());
+	set(kDblink, has_dblink());
 	set(kUntold, settings_untold() || defaults_broken());
 	set(kSequences, slot->pin_sequences.load(std::memory_order_relaxed) != 0 && uses_sequences());
 }
