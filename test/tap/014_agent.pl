@@ -27,12 +27,12 @@ sql("CREATE ROLE app LOGIN PASSWORD 'secret'", 'CREATE ROLE other', 'GRANT other
 # ---- forged: the parameter is accepted, and does nothing
 {
 	my $forger = PgPoolWire->open(port => $node->port);
-	ok($forger->login(user => 'app', password => 'secret', database => 'postgres', 'pgpool.agent' => '0')->{ok}, 'anybody may send the parameter');
+	ok($forger->login(user => 'app', password => 'secret', database => 'postgres', 'pgpool.agent' => '0.0')->{ok}, 'anybody may send the parameter');
 	$forger->{seen} = [];
 	$forger->query("SET work_mem = '8MB'");
 	$forger->query('SELECT pg_advisory_lock(99)');
 	is(scalar(grep { $_->[0] eq 'S' } @{ $forger->{seen} }), 0, '... but there is no agent');
-	like($forger->value("SET pgpool.agent = '1'"), qr/^55P02/, '... nor by SET');
+	like($forger->value("SET pgpool.agent = '0.0'"), qr/^55P02/, '... nor by SET');
 	$forger->close;
 }
 
