@@ -445,7 +445,7 @@ void Login::prepare()
 {
 	stage_ = Stage::Preparing;
 	Pool *pool = session_.pool();
-	if (pool->base && !session_.session_mode()) {
+	if (pool->base_holds() && !session_.session_mode()) {
 		auto known = pool->known_startups.find(startup_key());
 		if (known != pool->known_startups.end()) {
 			session_.params() = known->second.with("application_name", startup_.application_name, true);

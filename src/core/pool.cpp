@@ -319,7 +319,7 @@ void Pool::on_server_ready(ServerConn *server)
 				server->listener()->on_ready();
 			return;
 		}
-		if (!base || base_epoch_ != server->opened_in_epoch()) {
+		if (!base || (base_epoch_ != server->opened_in_epoch() && !server->stale())) {
 			base = server->params();
 			base_epoch_ = server->opened_in_epoch();
 			known_startups.clear(); // defaults may have changed

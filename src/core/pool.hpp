@@ -113,6 +113,8 @@ public:
 	int32_t pinned_everywhere() const;
 	bool wanted() const; // somebody waits for a server, in whichever worker
 	bool has_waiters() const { return !waiters_.empty(); }
+	// What the pool knows of a fresh login still holds.
+	bool base_holds() const { return base && base_epoch_ == epoch(); }
 	// Why a dead pool's clients must go.
 	proto::Error death() const;
 

@@ -69,7 +69,8 @@ bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 		const bool of_the_role = name == "session_authorization" || name == "is_superuser";
 		if (name == "session_authorization")
 			foreign_identity_ = value != pool_.role();
-		if (!of_the_role || state_ == control::ServerState::Login)
+		// a server that was opened before the role was changed does not know it as it is now
+		if (!of_the_role || (state_ == control::ServerState::Login && !stale()))
 			pool_.set_fixed(name, value);
 		return !for_us;
 	} else if (name.substr(0, 1) == "!") { // back to what it is reset to

@@ -117,7 +117,7 @@ enum class Missing : uint32_t { Nothing = 0, Tenant, Role, Database }; // what a
 struct alignas(64) PoolSlot {
 	Atomic<SlotState> state;
 	Atomic<uint32_t> generation; // raised when the slot is given to another pool
-	Atomic<uint32_t> epoch;      // raised when idle servers are stale (ALTER ROLE ... SET and the like)
+	Atomic<uint32_t> epoch;      // raised when servers are not what a fresh login would be
 	uint32_t tenant_slot;
 	uint32_t database_oid;
 	uint32_t role_oid;
@@ -127,6 +127,7 @@ struct alignas(64) PoolSlot {
 	char tenant[kNameLen];
 	char database[kNameLen]; // present names of the OIDs
 	char role[kNameLen];
+	uint64_t login_digest; // the manager's: what a fresh login would be when it looked last
 	PoolSettings settings;
 	PoolTotals baseline;
 };

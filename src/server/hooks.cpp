@@ -137,6 +137,34 @@ void before(const Node *s)
 	}
 }
 
+// What a login would be, not whether there is one: that ends no session.
+bool changes_logins(const AlterRoleStmt *s)
+{
+	static const char *const whether[] = {"password", "validUntil", "connectionlimit", "canlogin"};
+	ListCell *cell;
+
+	foreach (cell, s->options) {
+		const char *name = static_cast<DefElem *>(lfirst(cell))->defname;
+		bool only_whether = false;
+		for (const char *w : whether)
+			only_whether |= strcmp(name, w) == 0;
+		if (!only_whether)
+			return true;
+	}
+	return false;
+}
+
+void role_altered(const RoleSpec *role)
+{
+	Oid oid = get_rolespec_oid(role, true);
+
+	if (OidIsValid(oid))
+		raise_epochs_at_commit(InvalidOid, oid);
+}
+
+// The manager finds out itself whose login would be another one (digest.cpp) and hears here that it is time to look.
+// Where the statement says who it is, the epoch is raised at once: whoever is connected has the change in its next
+// transaction.
 void after(const Node *s)
 {
 	switch (nodeTag(s)) {
@@ -151,13 +179,26 @@ void after(const Node *s)
 		                       InvalidOid);
 		break;
 	case T_RenameStmt: {
-		ObjectType type = reinterpret_cast<const RenameStmt *>(s)->renameType;
-		if (type == OBJECT_DATABASE || type == OBJECT_ROLE)
+		auto *r = reinterpret_cast<const RenameStmt *>(s);
+		if (r->renameType == OBJECT_ROLE)
+			raise_epochs_at_commit(InvalidOid, get_role_oid(r->newname, true));
+		else if (r->renameType == OBJECT_DATABASE)
 			wake_manager_at_commit();
 		break;
 	}
-	case T_AlterRoleStmt:
+	case T_AlterRoleStmt: {
+		auto *a = reinterpret_cast<const AlterRoleStmt *>(s);
+		wake_manager_at_commit();
+		if (changes_logins(a))
+			role_altered(a->role);
+		break;
+	}
+	case T_CreateRoleStmt: // IN ROLE, ROLE
+	case T_GrantRoleStmt:
 	case T_DropRoleStmt:
+	case T_DropOwnedStmt:
+	case T_ReassignOwnedStmt:
+	case T_AlterOwnerStmt: // of a database
 	case T_DropdbStmt:
 	case T_AlterDatabaseStmt:
 	case T_DropStmt: // DROP EXTENSION among others
@@ -166,6 +207,7 @@ void after(const Node *s)
 		break;
 	case T_TransactionStmt: // catalog.cpp has not seen what it changed: another backend did that
 		catalog_changed();
+		wake_manager_now();
 		break;
 	default:
 		break;
@@ -187,7 +229,11 @@ bool of_interest(NodeTag tag)
 	case T_AlterRoleSetStmt:
 	case T_AlterDatabaseSetStmt:
 	case T_AlterRoleStmt:
+	case T_CreateRoleStmt:
+	case T_GrantRoleStmt:
 	case T_DropRoleStmt:
+	case T_DropOwnedStmt:
+	case T_ReassignOwnedStmt:
 	case T_CreateExtensionStmt:
 		return true;
 	default:
@@ -199,6 +245,8 @@ bool of_interest(const Node *s)
 {
 	if (IsA(s, DropStmt))
 		return reinterpret_cast<const DropStmt *>(s)->removeType == OBJECT_EXTENSION;
+	if (IsA(s, AlterOwnerStmt))
+		return reinterpret_cast<const AlterOwnerStmt *>(s)->objectType == OBJECT_DATABASE;
 	if (IsA(s, TransactionStmt))
 		return ends_prepared(reinterpret_cast<const TransactionStmt *>(s));
 	return of_interest(nodeTag(s));

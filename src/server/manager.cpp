@@ -250,6 +250,7 @@ void manager_run()
 	load_rules();
 	slots_start();
 	CacheRegisterSyscacheCallback(AUTHOID, catalog_changed, 0);
+	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, catalog_changed, 0);
 	CacheRegisterSyscacheCallback(DATABASEOID, catalog_changed, 0);
 	(void)listeners_open(header().manager_pid.load());
 	refresh(false); // so that extension_exists is right before the first lookup

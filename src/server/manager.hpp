@@ -54,7 +54,7 @@ struct Role {
 };
 
 struct Database {
-	Oid oid;
+	Oid oid, owner;
 	bool allows_connections;
 	int connection_limit; // -1 = none, -2 = a broken DROP DATABASE
 };
@@ -67,6 +67,10 @@ Database database_by_oid(Oid oid, char *name);
 void choose_verifier(const char *role, bool md5_allowed, bool any_kind, control::AuthAnswer &a);
 // The role's own verifier without an exchange, for a login to the server with a stored password.
 void copy_verifier(const char *role, control::AuthAnswer &a);
+
+// ---- digest.cpp: what a fresh login would be -----------------------------------------------------
+
+uint64 login_digest(Oid role, const Database &database);
 
 // ---- hba.cpp: pg_hba.conf and pg_ident.conf ------------------------------------------------------
 

@@ -51,6 +51,7 @@ Database database_of(HeapTuple tuple, char *name)
 		return d;
 	auto form = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple));
 	d.oid = form->oid;
+	d.owner = form->datdba;
 	d.allows_connections = form->datallowconn;
 	d.connection_limit = form->datconnlimit;
 	if (name)

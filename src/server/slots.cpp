@@ -306,6 +306,18 @@ uint32 new_pool(const PoolKey &key, uint32 tenant_slot)
 	return i;
 }
 
+// In the region, so that a manager that starts anew sees what was changed meanwhile.
+bool renew_if_changed(PoolSlot &p, const Role &role, const Database &database)
+{
+	uint64 digest = login_digest(role.oid, database);
+
+	if (p.login_digest == digest)
+		return false;
+	p.login_digest = digest;
+	p.epoch.fetch_add(1);
+	return true;
+}
+
 bool refresh_tenant(uint32 i, Tenant *&row)
 {
 	TenantSlot &slot = region_view.tenant(i);
@@ -347,6 +359,7 @@ bool refresh_pool(uint32 i, const Tenant *tenant)
 	}
 	TenantUser user;
 	bool listed = tenant_user(tenant->id, names.role, user);
+	changed |= renew_if_changed(p, role, database);
 	return apply_limits(p.settings, tenant->limits, listed ? &user : nullptr, role, database) || changed;
 }
 
@@ -412,6 +425,7 @@ bool assign_slots(const Tenant &t, const TenantUser *u, const Role &role, const 
 		write_pool_names(p, names);
 	}
 	(void)apply_limits(p.settings, t.limits, u, role, database);
+	(void)renew_if_changed(p, role, database); // before the answer: who logs in now is served as of now
 	p.state.store(SlotState::Used);
 	pool_used[i] = GetCurrentTimestamp();
 	a.tenant_slot = tenant_slot;

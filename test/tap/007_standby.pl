@@ -49,6 +49,15 @@ $pool->sql('DROP ROLE brief');
 $main->wait_for_catchup($node);
 ok(defined wait_until(5, sub { !eval { $standby->raw(user => 'brief')->close; 1 } }), '... and does not when it was dropped');
 
+# what a login would be is what the primary says
+$pool->sql("CREATE ROLE chief LOGIN SUPERUSER PASSWORD 'chief-secret'");
+$main->wait_for_catchup($node);
+my $as_chief = sub { my $c = $standby->raw(user => 'chief'); my @seen = ($c->{parameters}{is_superuser}, map { $c->value("SHOW $_") } 'is_superuser', 'work_mem'); $c->close; return "@seen" };
+is($as_chief->(), 'on on 4MB', 'a superuser on the standby');
+$pool->sql($_) for 'ALTER ROLE chief NOSUPERUSER', "ALTER ROLE chief SET work_mem = '9MB'";
+$main->wait_for_catchup($node);
+is(join(', ', map { $as_chief->() } 1 .. 4), join(', ', ('off off 9MB') x 4), '... is none, and has its new settings, as soon as the standby knows');
+
 # ---- promotion
 my $in_tx = $standby->raw;
 $in_tx->ask('BEGIN ISOLATION LEVEL REPEATABLE READ');
