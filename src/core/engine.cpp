@@ -7,6 +7,8 @@
 #include "core/login.hpp"
 #include "core/server.hpp"
 
+#include "region/names.hpp"
+
 #include "proto/no_postgres.hpp"
 
 namespace pgpool::core
@@ -19,9 +21,9 @@ namespace
 {
 
 constexpr uint32_t kTicksPerSecond = 10;
-constexpr int64_t kAskAgain = 50000;        // between two requests for a place of another worker, microseconds
-constexpr int64_t kStrangerLog = 1000000;   // between two lines about strangers
-constexpr int64_t kDrainDatabase = 6000000; // DROP DATABASE waits 5 seconds for others to leave
+constexpr uint32_t kMostAsked = 256;   // logins that the manager is asked about at a time
+constexpr size_t kStrangersLine = 300; // bytes of what strangers make us log
+constexpr int64_t kAskAgain = 50000;   // between two requests for a place of another worker, microseconds
 
 proto::Error shutdown_error()
 {
@@ -31,7 +33,7 @@ proto::Error shutdown_error()
 } // namespace
 
 Engine::Engine(Outside &outside, region::View region, uint32_t worker)
-    : outside_(outside), region_(region), worker_(worker), settings_(region.header()->settings)
+    : outside_(outside), region_(region), worker_(worker), settings_(region::present_settings(*region.header()))
 {
 	// What an earlier life of this worker had is gone with it.
 	for (uint32_t i = 0; i < region_.header()->max_pools; i++) {
@@ -95,20 +97,6 @@ void Engine::turn_away(Stream *stream)
 	stream->close(false);
 }
 
-void Engine::log_stranger(const std::string &line)
-{
-	const int64_t t = now();
-	if (stranger_logged_at_ != 0 && t < stranger_logged_at_ + kStrangerLog) {
-		strangers_unlogged_++;
-		return;
-	}
-	stranger_logged_at_ = t;
-	outside_.log(line + (strangers_unlogged_ > 0
-	                         ? "; " + std::to_string(strangers_unlogged_) + " such lines before it were left out"
-	                         : ""));
-	strangers_unlogged_ = 0;
-}
-
 void Engine::session_ended(Session *session)
 {
 	if (session->key_pid() != 0)
@@ -118,6 +106,19 @@ void Engine::session_ended(Session *session)
 	turns_.remove(session);
 	count_client(-1);
 	bury(std::unique_ptr<StreamOwner>(session));
+}
+
+void Engine::log_stranger(std::string line)
+{
+	if (!strangers_.take(now()))
+		return;
+	if (line.size() > kStrangersLine)
+		line.replace(kStrangersLine, std::string::npos, "...");
+	for (char &c : line) {
+		if (static_cast<unsigned char>(c) < ' ' || c == 0x7f)
+			c = '?';
+	}
+	outside_.log(line);
 }
 
 void Engine::retire(std::unique_ptr<Login> login)
@@ -229,19 +230,31 @@ uint64_t Engine::lookup(Session *session, control::AuthLookup &question)
 {
 	question.head.id = next_lookup_++;
 	lookups_[question.head.id] = session;
-	outside_.ask_manager(question);
+	// What a manager that hangs has not read is memory of ours.
+	if (in_flight_ >= kMostAsked)
+		unasked_[question.head.id] = session;
+	else if (outside_.ask_manager(question))
+		in_flight_++;
 	return question.head.id;
+}
+
+void Engine::ask_next()
+{
+	while (in_flight_ < kMostAsked && !unasked_.empty())
+		unasked_.begin()->second->login()->on_manager();
 }
 
 void Engine::on_answer(const control::AuthAnswer &answer)
 {
+	in_flight_ -= in_flight_ > 0 ? 1 : 0;
 	auto it = lookups_.find(answer.head.id);
-	if (it == lookups_.end())
-		return;
-	Session *session = it->second;
-	lookups_.erase(it);
-	if (session->login())
-		session->login()->on_answer(answer);
+	if (it != lookups_.end()) {
+		Session *session = it->second;
+		lookups_.erase(it);
+		if (session->login())
+			session->login()->on_answer(answer);
+	}
+	ask_next();
 }
 
 uint64_t Engine::derive(Session *session, std::string_view password, const proto::ScramVerifier &verifier)
@@ -272,6 +285,7 @@ void Engine::on_derived(uint64_t id, bool right, const proto::ScramKey &key)
 void Engine::on_manager()
 {
 	List<Session, &Session::login_hook> &waiting = logins_;
+	in_flight_ = 0;
 	for (Session *s = waiting.front(); s;) {
 		Session *next = List<Session, &Session::login_hook>::next(s);
 		s->login()->on_manager();
@@ -287,8 +301,11 @@ Pool *Engine::pool(uint32_t index, uint32_t generation)
 	if (shared.state.load() != region::SlotState::Used || shared.generation.load() != generation)
 		return nullptr;
 	std::unique_ptr<Pool> &p = pools_[index];
-	if (!p || p->generation() != generation)
+	if (!p || p->generation() != generation) {
 		p = std::make_unique<Pool>(*this, index, generation);
+		if (drains_.count(shared.database_oid) != 0)
+			p->drain(INT64_MAX);
+	}
 	return p.get();
 }
 
@@ -316,11 +333,24 @@ void Engine::evict_clients()
 
 void Engine::on_drain_database(uint32_t oid, uint32_t &done)
 {
+	drains_[oid]++;
 	for (auto &entry : pools_) {
 		if (entry.second->shared().database_oid == oid)
-			done += entry.second->drain(now() + kDrainDatabase);
+			done += entry.second->drain(INT64_MAX);
 	}
 	done += listeners_.close_unused(oid);
+}
+
+void Engine::on_drain_ended(uint32_t oid)
+{
+	auto it = drains_.find(oid);
+	if (it == drains_.end() || --it->second > 0)
+		return;
+	drains_.erase(it);
+	for (auto &entry : pools_) {
+		if (entry.second->shared().database_oid == oid)
+			entry.second->end_drain();
+	}
 }
 
 // ---- other workers
@@ -439,6 +469,8 @@ void Engine::tick()
 		tick_clients(t);
 		evict_clients();
 		shed_servers();
+		if (const uint64_t n = strangers_.held_back())
+			outside_.log(std::to_string(n) + " more logins were refused and not logged");
 		if (draining())
 			send_away_idle(shutdown_error());
 	}

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,6 +21,7 @@
 #include "core/prepared.hpp"
 #include "core/session.hpp"
 #include "region/control.hpp"
+#include "region/log_limit.hpp"
 
 namespace pgpool::core
 {
@@ -44,7 +46,9 @@ public:
 	void on_answer(const control::AuthAnswer &answer);
 	void on_manager(); // it is there (again): ask what could not be asked
 	void on_poke();
+	// A statement needs the database without connections, until it ends.
 	void on_drain_database(uint32_t oid, uint32_t &done);
+	void on_drain_ended(uint32_t oid);
 	void on_yield(const control::YieldServer &yield);
 	void on_place_free(uint32_t pool_slot, uint32_t generation);
 	void on_proof(const control::Proof &proof);
@@ -90,12 +94,16 @@ public:
 
 	Pool *pool(uint32_t slot, uint32_t generation);
 	uint64_t lookup(Session *session, control::AuthLookup &question); // number of the question
-	void forget_lookup(uint64_t id) { lookups_.erase(id); }
+	void forget_lookup(uint64_t id)
+	{
+		lookups_.erase(id);
+		unasked_.erase(id);
+	}
 	// Session's login hears Login::on_derived(), unless it is forgotten before.
 	uint64_t derive(Session *session, std::string_view password, const proto::ScramVerifier &verifier);
 	void forget_derivation(uint64_t id);
-	// What somebody does who has proved nothing is worth one line a second, whatever he does.
-	void log_stranger(const std::string &line);
+	// A line that anybody can cause who reaches the port: short, and not too often.
+	void log_stranger(std::string line);
 	// Here, else at the other workers. The client that asked is let go when it was acted on: a client that
 	// has waited for that may send its next query, which must not be hit.
 	void cancel(Session *asking, int32_t pid, std::string_view key);
@@ -134,6 +142,7 @@ private:
 	void shed_servers();
 	bool close_spare();
 	void ask_for_any_place();
+	void ask_next();
 	void tick_logins(int64_t now);
 	void tick_clients(int64_t now);
 
@@ -154,12 +163,14 @@ private:
 	Bounds bounds_;
 	std::unordered_map<uint32_t, std::unique_ptr<Pool>> pools_;
 	std::unordered_map<uint64_t, Session *> lookups_, derivations_;
+	std::map<uint64_t, Session *> unasked_; // those of lookups_ that wait until the manager has answered others
+	uint32_t in_flight_ = 0;
+	region::LogLimit strangers_;
 	std::unordered_map<int32_t, Session *> keys_;
 	std::vector<std::unique_ptr<StreamOwner>> graveyard_;
 	std::vector<std::unique_ptr<Login>> retired_;
+	std::unordered_map<uint32_t, uint32_t> drains_; // by database: statements that need it alone
 	uint64_t next_lookup_ = 1, next_derivation_ = 1;
-	int64_t stranger_logged_at_ = 0;
-	uint64_t strangers_unlogged_ = 0;
 	uint64_t next_session_ = 1;
 	uint64_t next_assignment_ = 1;
 	uint32_t servers_ = 0;

@@ -49,8 +49,10 @@ Login::~Login()
 	proto::wipe(in_.data(), in_.size());
 	proto::wipe(&client_key_, sizeof(client_key_));
 	proto::wipe(password_.data(), password_.size());
-	if (answer_)
-		proto::wipe(answer_.get(), sizeof(*answer_));
+	for (auto *answer : {answer_.get(), proved_.get()}) {
+		if (answer)
+			proto::wipe(answer, sizeof(*answer));
+	}
 }
 
 void Login::fail(const char *state, std::string message, std::string detail, std::string hint)
@@ -250,6 +252,7 @@ void Login::ask()
 	put(q.user, startup_.user);
 	put(q.database, startup_.database.empty() ? startup_.user : startup_.database);
 	put(q.tenant, startup_.tenant);
+	q.proved = proved_ != nullptr;
 	stage_ = Stage::Asking;
 	question_ = session_.engine().lookup(&session_, q);
 	asked_ = true;
@@ -269,12 +272,30 @@ void Login::on_answer(const control::AuthAnswer &answer)
 		return;
 	asked_ = false;
 	answer_ = std::make_unique<control::AuthAnswer>(answer);
-	start_exchange();
+	if (proved_)
+		on_admitted();
+	else
+		start_exchange();
 	// The client may have sent its part already.
 	if (!session_.dead() && stage_ == Stage::Exchange && !in_.empty())
 		on_data("", 0);
 	if (!busy())
 		session_.end_if_ended(); // nothing more will come from it
+}
+
+// The second answer, which has a place for the pool. What was proved must still be what is asked for.
+void Login::on_admitted()
+{
+	const control::AuthAnswer &was = *proved_;
+	if (answer_->method == AuthMethod::Refuse) {
+		log_refusal();
+		on_failed(to_error(answer_->error));
+	} else if (answer_->method != was.method || answer_->doomed || answer_->role_oid != was.role_oid ||
+	           strcmp(answer_->verifier, was.verifier) != 0) {
+		wrong_password();
+	} else {
+		authenticated();
+	}
 }
 
 // ---- the exchange of proofs
@@ -286,6 +307,7 @@ void Login::start_exchange()
 	proto::append_negotiation(out, startup_);
 	switch (answer_->method) {
 	case AuthMethod::Refuse:
+		log_refusal();
 		on_failed(to_error(answer_->error));
 		return;
 	case AuthMethod::Trust:
@@ -322,15 +344,28 @@ void Login::start_exchange()
 	session_.stream()->flush();
 }
 
+// As PostgreSQL logs it.
+void Login::log_refusal()
+{
+	session_.engine().log_stranger(answer_->error.message +
+	                               (answer_->log_detail[0] ? std::string(": ") + answer_->log_detail : std::string()));
+}
+
 // ---- after the proof
 
 void Login::authenticated()
 {
 	if (answer_->error.sqlstate[0] != '\0') {
+		log_refusal();
 		on_failed(to_error(answer_->error));
 		return;
 	}
 	Engine &engine = session_.engine();
+	if (answer_->pool_slot == UINT32_MAX && !proved_) {
+		proved_ = std::move(answer_);
+		ask();
+		return;
+	}
 	Pool *pool = engine.pool(answer_->pool_slot, answer_->pool_generation);
 	if (!pool) {
 		fail(sqlstate::kCannotConnectNow, "the pool was given to another role meanwhile", "", "Try again.");

@@ -65,6 +65,8 @@ private:
 	void wrong_password();
 	void derive(std::string_view password, const proto::ScramVerifier &verifier);
 	void password_checked(bool right);
+	void log_refusal();
+	void on_admitted();
 	void authenticated();
 	bool lacks_server_key();
 	void admitted();
@@ -81,6 +83,8 @@ private:
 	std::string in_;
 	proto::Startup startup_;
 	std::unique_ptr<control::AuthAnswer> answer_;
+	// The first answer, when the proof was given and the manager is asked for a place: who proves nothing takes none.
+	std::unique_ptr<control::AuthAnswer> proved_;
 	std::unique_ptr<proto::ScramServer> scram_;
 	proto::ScramKey client_key_{};
 	bool has_key_ = false;

@@ -164,8 +164,8 @@ void Login::check_md5(std::string_view response)
 void Login::wrong_password()
 {
 	const std::string user = answer_->role;
-	session_.engine().outside().log("password authentication failed for user \"" + user + "\"" +
-	                                (answer_->log_detail[0] ? std::string(": ") + answer_->log_detail : ""));
+	session_.engine().log_stranger("password authentication failed for user \"" + user + "\"" +
+	                               (answer_->log_detail[0] ? std::string(": ") + answer_->log_detail : ""));
 	fail(sqlstate::kInvalidPassword, "password authentication failed for user \"" + user + "\"");
 }
 

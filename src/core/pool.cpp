@@ -6,6 +6,7 @@
 
 #include "core/engine.hpp"
 #include "core/listeners.hpp"
+#include "region/names.hpp"
 
 #include "proto/no_postgres.hpp"
 
@@ -56,22 +57,12 @@ Pool::Pool(Engine &engine, uint32_t slot, uint32_t generation)
 
 Pool::~Pool() = default;
 
-// The manager writes names under an odd sequence number.
 void Pool::read_names()
 {
-	for (;;) {
-		const uint32_t before = shared_.name_sequence.load(std::memory_order_acquire);
-		char database[region::kNameLen], role[region::kNameLen];
-		memcpy(database, shared_.database, sizeof(database));
-		memcpy(role, shared_.role, sizeof(role));
-		std::atomic_thread_fence(std::memory_order_acquire);
-		if ((before & 1) == 0 && before == shared_.name_sequence.load(std::memory_order_relaxed)) {
-			database_.assign(database, strnlen(database, sizeof(database)));
-			role_.assign(role, strnlen(role, sizeof(role)));
-			names_sequence_ = before;
-			return;
-		}
-	}
+	region::PoolNames names;
+	names_sequence_ = region::read_names(shared_, names);
+	database_ = names.database;
+	role_ = names.role;
 }
 
 void Pool::refresh()

@@ -79,6 +79,11 @@ public:
 		drain_until_ = until;
 		return close_idle();
 	}
+	void end_drain()
+	{
+		drain_until_ = 0;
+		grow();
+	}
 	void yield(uint32_t worker, uint32_t waited_ms);
 	bool close_one_idle();
 	ServerConn *open_listener(Listener *listener); // nullptr: it cannot be had

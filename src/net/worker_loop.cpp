@@ -20,6 +20,7 @@
 
 #include "proto/scram.hpp"
 #include "region/files.hpp"
+#include "region/names.hpp"
 
 #include "net/no_postgres.hpp"
 
@@ -43,7 +44,7 @@ std::string control_path(uint32_t worker)
 } // namespace
 
 WorkerLoop::WorkerLoop(const Host &host)
-    : host_(host), loop_(host.region.header()->settings), engine_(*this, host.region, host.worker)
+    : host_(host), loop_(region::present_settings(*host.region.header())), engine_(*this, host.region, host.worker)
 {
 	setenv("UV_THREADPOOL_SIZE", kHashThreads, 0);
 	loop_.set_hooks([this] { engine_.end_event(); },
@@ -264,9 +265,11 @@ void WorkerLoop::listen()
 {
 	const region::Settings &s = loop_.settings();
 	if (host_.region.header()->port_taken.load()) {
-		problem("port " + std::to_string(s.port) +
-		        " or the session port is used by pgpool of another cluster on this machine: "
-		        "not listening");
+		if (listen_again_at_ == 0)
+			problem("port " + std::to_string(s.port) +
+			        " or the session port is used by pgpool of another cluster on this machine: "
+			        "not listening until that has left it");
+		listen_again_at_ = now_us() + kListenAgain;
 		return;
 	}
 	auto on_accept = [this](SocketStream *stream, bool session_port, int fd) { accept(stream, session_port, fd); };
@@ -324,7 +327,7 @@ void WorkerLoop::run()
 		        [this](PacketSocket &from, const control::Head &head, const std::vector<int> &) {
 			        on_control_packet(from, head);
 		        },
-		        [](PacketSocket &) {});
+		        [this](PacketSocket &from) { end_drain(from); });
 	    },
 	    why);
 	if (!control_)
@@ -464,6 +467,17 @@ void WorkerLoop::replace_unix_listeners(const control::UnixListeners &m, const s
 	publish_listening();
 }
 
+// The backend that asked has closed its connection: the statement is over.
+void WorkerLoop::end_drain(PacketSocket &from)
+{
+	auto it = drains_.find(&from);
+	if (it == drains_.end())
+		return;
+	const uint32_t database = it->second;
+	drains_.erase(it);
+	engine_.on_drain_ended(database);
+}
+
 template <class Row>
 void WorkerLoop::send_rows(PacketSocket &to, control::Type type, uint64_t id, const std::vector<Row> &rows)
 {
@@ -503,8 +517,12 @@ void WorkerLoop::on_control_packet(PacketSocket &from, const control::Head &head
 		}
 		break;
 	case control::Type::DrainDatabase:
-		if (head.size == sizeof(control::DrainDatabase))
-			engine_.on_drain_database(reinterpret_cast<const control::DrainDatabase &>(head).database_oid, ack.done);
+		if (head.size == sizeof(control::DrainDatabase)) {
+			const uint32_t database = reinterpret_cast<const control::DrainDatabase &>(head).database_oid;
+			end_drain(from);
+			drains_[&from] = database;
+			engine_.on_drain_database(database, ack.done);
+		}
 		break;
 	case control::Type::CancelKey: {
 		const auto &m = reinterpret_cast<const control::CancelKey &>(head);

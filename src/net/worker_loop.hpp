@@ -68,6 +68,7 @@ private:
 	void on_manager_packet(const control::Head &head, const std::vector<int> &fds);
 	void replace_unix_listeners(const control::UnixListeners &m, const std::vector<int> &fds);
 	void on_control_packet(PacketSocket &from, const control::Head &head);
+	void end_drain(PacketSocket &from);
 	template <class Row>
 	void send_rows(PacketSocket &to, control::Type type, uint64_t id, const std::vector<Row> &rows);
 	void on_signal();
@@ -84,6 +85,7 @@ private:
 	std::vector<Listener *> tcp_, session_tcp_, unix_;
 	PacketSocket *manager_ = nullptr;
 	PacketListener *control_ = nullptr;
+	std::unordered_map<PacketSocket *, uint32_t> drains_; // databases that statements need alone
 	sockaddr_storage unix_server_{}, tcp_server_{};
 	socklen_t unix_server_length_ = 0, tcp_server_length_ = 0;
 	std::unordered_map<uint64_t, Derivation *> derivations_;

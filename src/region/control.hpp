@@ -97,7 +97,7 @@ struct AuthLookup {
 	uint8_t tls;               // the client speaks TLS
 	uint8_t certificate_valid; // it showed a certificate that was verified
 	uint8_t session_port;
-	uint8_t spare;
+	uint8_t proved; // by the exchange that an earlier answer asked for: a place for the pool may be taken
 	char user[256]; // as in the startup packet
 	char database[256];
 	char tenant[kNameLen]; // from pgpool.tenant or reference, "" = not given
@@ -137,6 +137,7 @@ struct AuthAnswer {
 	ErrorText error;
 	char log_detail[kTextLen]; // why it is doomed, for the server log only
 	char verifier[512];        // as in pg_authid.rolpassword, or a mock of the same form
+	// UINT32_MAX: there is no place for them yet. It is given to who asks again after the exchange.
 	uint32_t tenant_slot, tenant_generation;
 	uint32_t pool_slot, pool_generation;
 	uint32_t role_oid, database_oid;

@@ -208,7 +208,10 @@ struct alignas(64) Header {
 	// Raised by every backend that changes the catalog, at the change and when its transaction ends: what was
 	// prepared before may mean something else now. By database OID, modulo: too often is harmless.
 	Atomic<uint64_t> catalog_changes[kCatalogCounters];
-	Settings settings; // of the postmaster, for workers at their start
+	Settings settings; // of the postmaster's start
+	// Those of the reloads since then, for workers that start while the manager is away: names.hpp.
+	Settings renewed[2];
+	Atomic<uint32_t> renewals;
 	char manager_problem[kTextLen];
 	WorkerSlot worker[kMaxWorkers];
 };

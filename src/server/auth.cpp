@@ -293,7 +293,9 @@ void after_authentication(Context &c, bool fits_tenant)
 			copy_verifier(c.a.role, c.a);
 	}
 	choose_route(c.a);
-	if (!assign_slots(c.tenant, listed ? &user : nullptr, role, database, c.a)) {
+	// strangers that know names must not fill the places: without an exchange there is nothing to wait for
+	bool may_take = c.q.proved || !exchanges_proof(c.a);
+	if (!assign_slots(c.tenant, listed ? &user : nullptr, role, database, may_take, c.a)) {
 		put_error(c.a.error, "53300", "all places for tenants and pools of pgpool are taken");
 		snprintf(c.a.error.detail, sizeof c.a.error.detail, "pgpool.max_tenants is %d, pgpool.max_pools is %d.",
 		         gucs.max_tenants, gucs.max_pools);

@@ -18,6 +18,7 @@ extern "C" {
 
 #include "access/xlog.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_tablespace.h"
 #include "common/base64.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -54,6 +55,33 @@ inline bool owns_database(Oid database, Oid role)
 	return object_ownercheck(DatabaseRelationId, database, role);
 #else
 	return pg_database_ownercheck(database, role);
+#endif
+}
+
+inline bool may_create_in_tablespace(Oid tablespace, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(TableSpaceRelationId, tablespace, role, ACL_CREATE) == ACLCHECK_OK;
+#else
+	return pg_tablespace_aclcheck(tablespace, role, ACL_CREATE) == ACLCHECK_OK;
+#endif
+}
+
+inline bool may_give_to(Oid role, Oid owner)
+{
+#if PG_VERSION_NUM >= 160000
+	return member_can_set_role(role, owner);
+#else
+	return is_member_of_role(role, owner);
+#endif
+}
+
+inline LocalTransactionId local_transaction(const PGPROC *process)
+{
+#if PG_VERSION_NUM >= 170000
+	return process->vxid.lxid;
+#else
+	return process->lxid;
 #endif
 }
 

@@ -19,6 +19,7 @@ extern "C" {
 #include "common/ip.h"
 #include "executor/spi.h"
 #include "libpq/hba.h"
+#include "mb/pg_wchar.h"
 #include "utils/memutils.h"
 }
 
@@ -159,11 +160,15 @@ Rule rule_for(const Peer &peer)
 // and before 16 a reload would walk them. The view parses the file by itself.
 bool map_admits(const char *map, const char *system_name, const char *role, Oid role_oid)
 {
+	const char *const texts[] = {system_name, role};
 	Oid types[5] = {TEXTOID, TEXTOID, TEXTOID, OIDOID, BOOLOID};
 	Datum values[5];
 
 	if (*map == '\0')
 		return strcmp(system_name, role) == 0;
+	for (const char *text : texts)
+		if (!pg_verify_mbstr(GetDatabaseEncoding(), text, static_cast<int>(strlen(text)), true))
+			return false; // bytes that no line of the file has
 	values[0] = CStringGetTextDatum(map);
 	values[1] = CStringGetTextDatum(system_name);
 	values[2] = CStringGetTextDatum(role);

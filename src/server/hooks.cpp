@@ -1,25 +1,18 @@
 // Hooks in backends: statements that the pooler must hear of.
 //
-// Owns a ProcessUtility hook. Before a statement that needs a database without connections, workers close
-// their idle servers in it; after one that changes what a new session starts with, idle servers become stale
+// Owns a ProcessUtility hook. A statement that needs a database without connections is run with workers out of it
+// (drain.cpp); after one that changes what a new session starts with, idle servers become stale
 // at COMMIT. The end of a prepared transaction may be the end of changes of the catalog. All other statements cost one
 // comparison of a node tag. Must not know pools or sessions.
 #include <cstring>
 
-#include <unistd.h>
-
 #include "server/shared.hpp"
 
 extern "C" {
-#include "access/htup_details.h"
-#include "catalog/pg_authid.h"
 #include "commands/dbcommands.h"
-#include "commands/defrem.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 #include "tcop/utility.h"
-#include "utils/syscache.h"
-#include "utils/timestamp.h"
 }
 
 namespace pgpool::server
@@ -28,78 +21,7 @@ namespace pgpool::server
 namespace
 {
 
-constexpr int kDrainMs = 1000;
-
 ProcessUtility_hook_type previous_utility;
-
-int ask_to_drain(uint32 worker, Oid database)
-{
-	auto m = control::make<control::DrainDatabase>(control::Type::DrainDatabase, worker);
-	int fd = -1;
-
-	m.database_oid = database;
-	if (region_view.worker(worker).pid.load() != 0)
-		fd = channel_connect_worker(worker);
-	if (fd >= 0 && !channel_send(fd, &m, sizeof m)) {
-		close(fd);
-		fd = -1;
-	}
-	return fd;
-}
-
-bool may_create_databases()
-{
-	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
-	bool may = false;
-
-	if (HeapTupleIsValid(tuple)) {
-		may = reinterpret_cast<Form_pg_authid>(GETSTRUCT(tuple))->rolcreatedb;
-		ReleaseSysCache(tuple);
-	}
-	return may;
-}
-
-// At most a second in all: a worker that hangs delays the statement, it does not stop it. Nothing in here
-// throws but an interrupt, which costs at most the descriptors, closed in the PG_FINALLY.
-void drain(Oid database)
-{
-	int fds[region::kMaxWorkers];
-	uint32 workers = region_view.header()->workers;
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), kDrainMs);
-	control::Ack ack;
-
-	// the statement itself will fail for others; CREATE DATABASE may copy a template of somebody else
-	if (!OidIsValid(database) || !(compat::owns_database(database, GetUserId()) || may_create_databases()))
-		return;
-	for (uint32 i = 0; i < workers; i++)
-		fds[i] = ask_to_drain(i, database);
-	PG_TRY();
-	{
-		for (uint32 i = 0; i < workers; i++)
-			if (fds[i] >= 0)
-				(void)channel_receive(fds[i], &ack, sizeof ack, deadline);
-	}
-	PG_FINALLY();
-	{
-		for (uint32 i = 0; i < workers; i++)
-			if (fds[i] >= 0)
-				close(fds[i]);
-	}
-	PG_END_TRY();
-}
-
-Oid template_of(const CreatedbStmt *s)
-{
-	const char *name = "template1";
-	ListCell *cell;
-
-	foreach (cell, s->options) {
-		auto *option = static_cast<DefElem *>(lfirst(cell));
-		if (strcmp(option->defname, "template") == 0 && option->arg)
-			name = defGetString(option);
-	}
-	return get_database_oid(name, true);
-}
 
 bool sets_tablespace(const AlterDatabaseStmt *s)
 {
@@ -111,29 +33,18 @@ bool sets_tablespace(const AlterDatabaseStmt *s)
 	return false;
 }
 
-void before(const Node *s)
+bool needs_database_alone(const Node *s)
 {
 	switch (nodeTag(s)) {
 	case T_DropdbStmt:
-		drain(get_database_oid(reinterpret_cast<const DropdbStmt *>(s)->dbname, true));
-		break;
 	case T_CreatedbStmt:
-		drain(template_of(reinterpret_cast<const CreatedbStmt *>(s)));
-		break;
-	case T_RenameStmt: {
-		auto *r = reinterpret_cast<const RenameStmt *>(s);
-		if (r->renameType == OBJECT_DATABASE)
-			drain(get_database_oid(r->subname, true));
-		break;
-	}
-	case T_AlterDatabaseStmt: {
-		auto *a = reinterpret_cast<const AlterDatabaseStmt *>(s);
-		if (sets_tablespace(a))
-			drain(get_database_oid(a->dbname, true));
-		break;
-	}
+		return true;
+	case T_RenameStmt:
+		return reinterpret_cast<const RenameStmt *>(s)->renameType == OBJECT_DATABASE;
+	case T_AlterDatabaseStmt:
+		return sets_tablespace(reinterpret_cast<const AlterDatabaseStmt *>(s));
 	default:
-		break;
+		return false;
 	}
 }
 
@@ -252,29 +163,63 @@ bool of_interest(const Node *s)
 	return of_interest(nodeTag(s));
 }
 
+struct Call { // of the hook
+	PlannedStmt *statement;
+	const char *text;
+	bool read_only_tree;
+	ProcessUtilityContext context;
+	ParamListInfo parameters;
+	QueryEnvironment *environment;
+	DestReceiver *receiver;
+	QueryCompletion *completion;
+};
+
+void run(const Call &c)
+{
+	(previous_utility ? previous_utility : standard_ProcessUtility)(
+	    c.statement, c.text, c.read_only_tree, c.context, c.parameters, c.environment, c.receiver, c.completion);
+}
+
+void run_alone(const Call &c)
+{
+	Drain drain;
+
+	drain.count = 0;
+	PG_TRY();
+	{
+		drain_begin(drain, c.statement->utilityStmt, c.context == PROCESS_UTILITY_TOPLEVEL);
+		run(c);
+	}
+	PG_CATCH();
+	{
+		drain_end(drain);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	drain_end(drain);
+}
+
 void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, ProcessUtilityContext context,
                 ParamListInfo parameters, QueryEnvironment *environment, DestReceiver *receiver,
                 QueryCompletion *completion)
 {
+	const Call c = {statement, text, read_only_tree, context, parameters, environment, receiver, completion};
 	const Node *s = statement->utilityStmt;
-	bool ours = of_interest(s);
 
+	if (!of_interest(s)) {
+		run(c);
+		return;
+	}
 	// the tree of the statement may be gone afterwards: a DROP DATABASE commits in between
 	MemoryContext keep = CurrentMemoryContext;
-	Node *copy = ours ? static_cast<Node *>(copyObjectImpl(s)) : nullptr;
-
-	if (ours)
-		before(s);
-	if (previous_utility)
-		previous_utility(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
+	Node *copy = static_cast<Node *>(copyObjectImpl(s));
+	if (needs_database_alone(s))
+		run_alone(c);
 	else
-		standard_ProcessUtility(statement, text, read_only_tree, context, parameters, environment, receiver,
-		                        completion);
-	if (ours) {
-		MemoryContext now = MemoryContextSwitchTo(keep);
-		after(copy);
-		MemoryContextSwitchTo(now);
-	}
+		run(c);
+	MemoryContext now = MemoryContextSwitchTo(keep);
+	after(copy);
+	MemoryContextSwitchTo(now);
 }
 
 } // namespace

@@ -194,6 +194,8 @@ void turn()
 		int pause = RecoveryInProgress() ? kStandbyRefreshMs : kRefreshMs;
 		if (dirty || TimestampDifferenceExceeds(last_refresh, now, pause)) {
 			last_refresh = now;
+			if (header().port_taken.load())
+				(void)claim_ports_again();
 			refresh(false);
 		}
 		retire_slots();

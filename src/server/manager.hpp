@@ -105,7 +105,8 @@ void choose_route(control::AuthAnswer &a);
 // ---- slots.cpp: tenants and pools in the region --------------------------------------------------
 
 void slots_start();
-bool assign_slots(const Tenant &t, const TenantUser *u, const Role &role, const Database &database,
+// False: there is no place. Without may_take only those are given that there are already.
+bool assign_slots(const Tenant &t, const TenantUser *u, const Role &role, const Database &database, bool may_take,
                   control::AuthAnswer &a);
 bool refresh_slots(); // true if anything changed
 void retire_slots();  // gives back what nobody has used for a while; needs no transaction

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "region/log_limit.hpp"
 #include "server/manager.hpp"
 #include "server/settings.hpp"
 
@@ -19,6 +20,7 @@ extern "C" {
 #include "storage/fd.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 }
 
 namespace pgpool::server
@@ -170,6 +172,13 @@ void send_settings(int i)
 	post(i, &m, sizeof m);
 }
 
+// A worker that starts while no manager is there has them from the region.
+void renew_settings(uint32 generation)
+{
+	fill_settings(settings_now, generation + 1);
+	region::write_settings(*region_view.header(), settings_now);
+}
+
 void accept_links()
 {
 	for (;;) {
@@ -279,6 +288,19 @@ void answer_failed(control::AuthAnswer &a, const ErrorData *error)
 		post(q.link, &a, sizeof a);
 }
 
+// One line: what asked for it is a stranger's.
+void log_failure(const ErrorData *error)
+{
+	static region::LogLimit limit;
+
+	if (!limit.take(GetCurrentTimestamp()))
+		return;
+	uint64 more = limit.held_back();
+	ereport(LOG, (errmsg_internal("pgpool could not look up a login: %.200s (" UINT64_FORMAT " before were not logged)",
+	                              error->message ? error->message : "", more),
+	              errhidestmt(true), errhidecontext(true)));
+}
+
 void answer_in_transaction(control::AuthAnswer &a)
 {
 	SetCurrentStatementStartTimestamp(); // or now() would stand still
@@ -316,7 +338,7 @@ void links_start()
 	if (epoll_fd < 0 || listen_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listen_fd, &e) < 0)
 		ereport(FATAL, (errcode_for_socket_access(),
 		                errmsg("pgpool manager could not listen on \"%s\": %m", control::kManagerSocket)));
-	fill_settings(settings_now, region_view.header()->settings.generation + 1);
+	renew_settings(region::present_settings(*region_view.header()).generation);
 }
 
 int links_fd()
@@ -362,8 +384,8 @@ void links_answer()
 			MemoryContextSwitchTo(old);
 			HOLD_INTERRUPTS();
 			ErrorData *error = CopyErrorData();
-			EmitErrorReport();
 			FlushErrorState();
+			log_failure(error);
 			AbortCurrentTransaction();
 			MemoryContextSwitchTo(old);
 			if (batch_next < batch_count) {
@@ -390,7 +412,7 @@ void links_poke()
 
 void links_settings()
 {
-	fill_settings(settings_now, settings_now.generation + 1);
+	renew_settings(settings_now.generation);
 	for (int i = 0; i < kMaxLinks; i++)
 		if (links[i].fd >= 0 && links[i].worker >= 0)
 			send_settings(i);

@@ -1,16 +1,12 @@
 // Entry of the preloaded library.
 //
 // Owns what happens in the postmaster: the region is mapped, the port is claimed, manager and workers are
-// registered. It runs no loop, opens no file but the port's lock, and allocates nothing that needs an end.
+// registered. It runs no loop, opens no file but the ports' locks, and allocates nothing that needs an end.
 // Must not know the network code (that is pgpool_worker.so) or the catalog.
-#include <cerrno>
 #include <cstdio>
 #include <cstring>
 
 #include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "server/settings.hpp"
 #include "server/shared.hpp"
@@ -53,40 +49,6 @@ void map_region()
 	*slot = &rendezvous;
 }
 
-// Workers bind with SO_REUSEPORT, so a second cluster of the same user would silently take part of the
-// connections. An abstract socket is a lock that the kernel frees with the last process that holds it; all
-// children inherit it.
-bool claim_port(int port)
-{
-	sockaddr_un address{};
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	address.sun_family = AF_UNIX;
-	int n = snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "pgpool.%d", port);
-	socklen_t size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + n);
-	if (fd < 0) {
-		ereport(LOG, (errmsg("pgpool could not create a socket to claim port %d: %m", port)));
-		return true;
-	}
-	if (bind(fd, reinterpret_cast<sockaddr *>(&address), size) == 0)
-		return true; // kept open on purpose
-	bool taken = errno == EADDRINUSE;
-	if (!taken)
-		ereport(LOG, (errmsg("pgpool could not claim port %d: %m", port)));
-	close(fd);
-	return !taken;
-}
-
-void claim_one(const char *setting, int port)
-{
-	if (port == 0 || claim_port(port))
-		return;
-	region_view.header()->port_taken.store(1);
-	ereport(WARNING,
-	        (errmsg("pgpool does not listen: another cluster on this machine uses port %d for its pooler", port),
-	         errhint("Set %s to a free port and restart, or stop the other cluster.", setting)));
-}
-
 void on_shmem_startup()
 {
 	static bool claimed;
@@ -97,8 +59,7 @@ void on_shmem_startup()
 	if (claimed || IsUnderPostmaster || !IsPostmasterEnvironment)
 		return;
 	claimed = true;
-	claim_one("pgpool.port", gucs.port);
-	claim_one("pgpool.session_port", gucs.session_port);
+	claim_ports();
 }
 
 void register_one(const char *library, const char *function, const char *name, const char *type, int flags, int restart,

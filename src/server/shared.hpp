@@ -8,6 +8,7 @@
 
 #include "region/control.hpp"
 #include "region/layout.hpp"
+#include "region/names.hpp"
 #include "server/compat.hpp"
 
 namespace pgpool::server
@@ -20,13 +21,6 @@ inline bool have_region()
 	return region_view.header() != nullptr;
 }
 void require_region(); // ERROR with the remedy if not preloaded
-
-// names.cpp: names of a pool are rewritten while others read them
-struct PoolNames {
-	char tenant[region::kNameLen], database[region::kNameLen], role[region::kNameLen];
-};
-void write_pool_names(region::PoolSlot &slot, const PoolNames &names);
-PoolNames read_pool_names(const region::PoolSlot &slot);
 
 // channel.cpp: AF_UNIX SOCK_SEQPACKET
 int channel_listen(const char *path);                       // -1 with errno
@@ -46,6 +40,18 @@ void raise_epochs_at_commit(Oid database, Oid role); // InvalidOid = any
 // catalog.cpp
 void catalog_changed(); // of this database: what was prepared is parsed anew
 void install_access_hook();
+
+// claim.cpp: the locks of the ports
+void claim_ports();       // in the postmaster
+bool claim_ports_again(); // in the manager; true: what was taken is free
+
+// drain.cpp: a statement that needs a database without connections
+struct Drain {
+	int fd[region::kMaxWorkers]; // to the workers that keep away until it is closed
+	uint32_t count;
+};
+void drain_begin(Drain &drain, const Node *statement, bool top_level); // raises, or returns with what is to be ended
+void drain_end(Drain &drain);
 
 // hooks.cpp
 void install_hooks();

@@ -337,11 +337,12 @@ bool refresh_tenant(uint32 i, Tenant *&row)
 bool refresh_pool(uint32 i, const Tenant *tenant)
 {
 	PoolSlot &p = region_view.pool(i);
-	PoolNames names{}, before = read_pool_names(p);
+	region::PoolNames names{}, before;
 	Role role = role_by_oid(p.role_oid, names.role);
 	Database database = database_by_oid(p.database_oid, names.database);
 	bool changed = false;
 
+	(void)region::read_names(p, before);
 	if (tenant == nullptr || !OidIsValid(role.oid) || !OidIsValid(database.oid)) {
 		PoolKey key = key_of(p);
 		p.missing.store(tenant == nullptr       ? region::Missing::Tenant
@@ -352,9 +353,9 @@ bool refresh_pool(uint32 i, const Tenant *tenant)
 		return changed;
 	}
 	strlcpy(names.tenant, tenant->name, sizeof names.tenant);
-	if (strcmp(names.tenant, before.tenant) != 0 || strcmp(names.role, before.role) != 0 ||
+	if (region::names_torn(p) || strcmp(names.tenant, before.tenant) != 0 || strcmp(names.role, before.role) != 0 ||
 	    strcmp(names.database, before.database) != 0) {
-		write_pool_names(p, names);
+		region::write_names(p, names);
 		changed = true;
 	}
 	TenantUser user;
@@ -399,18 +400,21 @@ void slots_start()
 	}
 }
 
-bool assign_slots(const Tenant &t, const TenantUser *u, const Role &role, const Database &database,
+bool assign_slots(const Tenant &t, const TenantUser *u, const Role &role, const Database &database, bool may_take,
                   control::AuthAnswer &a)
 {
 	PoolKey key;
-	uint32 tenant_slot = tenant_slot_for(t);
 
-	if (tenant_slot == UINT32_MAX)
-		return false;
 	memset(&key, 0, sizeof key);
 	key.tenant = t.id;
 	key.database = database.oid;
 	key.role = role.oid;
+	if (!may_take && (hash_search(pool_index, &key, HASH_FIND, nullptr) == nullptr ||
+	                  hash_search(tenant_index, &t.id, HASH_FIND, nullptr) == nullptr))
+		return true;
+	uint32 tenant_slot = tenant_slot_for(t);
+	if (tenant_slot == UINT32_MAX)
+		return false;
 	auto *e = static_cast<PoolEntry *>(hash_search(pool_index, &key, HASH_FIND, nullptr));
 	uint32 i = e ? e->slot : new_pool(key, tenant_slot);
 	if (i == UINT32_MAX)
@@ -418,11 +422,11 @@ bool assign_slots(const Tenant &t, const TenantUser *u, const Role &role, const 
 
 	PoolSlot &p = region_view.pool(i);
 	if (e == nullptr) {
-		PoolNames names{};
+		region::PoolNames names{};
 		strlcpy(names.tenant, t.name, sizeof names.tenant);
 		strlcpy(names.database, a.database, sizeof names.database);
 		strlcpy(names.role, a.role, sizeof names.role);
-		write_pool_names(p, names);
+		region::write_names(p, names);
 	}
 	(void)apply_limits(p.settings, t.limits, u, role, database);
 	(void)renew_if_changed(p, role, database); // before the answer: who logs in now is served as of now

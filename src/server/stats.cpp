@@ -147,7 +147,8 @@ void statement_columns(Row &r, const PoolTotals &t, const PoolTotals &b)
 void pool_row(Row &r, uint32 i)
 {
 	const region::PoolSlot &p = region_view.pool(i);
-	PoolNames n = read_pool_names(p);
+	region::PoolNames n;
+	(void)region::read_names(p, n);
 	PoolGauges g;
 	PoolTotals t = pool_sums(i, &g), b = p.baseline;
 

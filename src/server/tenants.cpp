@@ -10,6 +10,7 @@ extern "C" {
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
 }
 
 namespace pgpool::server
@@ -44,8 +45,17 @@ const char kUser[] = "SELECT u.server_password, " LIMITS("u") " FROM pgpool.tena
 
 SPIPlanPtr plan_by_name, plan_by_sni, plan_by_id, plan_user;
 
+// What a client sends is bytes. No row has a text that its database could not have.
+bool valid(const char *text)
+{
+	return pg_verify_mbstr(GetDatabaseEncoding(), text, static_cast<int>(strlen(text)), true);
+}
+
 bool run(SPIPlanPtr &plan, const char *sql, const char *first, const char *second)
 {
+	if (!valid(first) || !valid(second))
+		return false;
+
 	Oid types[2] = {TEXTOID, TEXTOID};
 	Datum values[2] = {CStringGetTextDatum(first), CStringGetTextDatum(second)};
 

@@ -1,4 +1,5 @@
 // The engine: lists for the views, verbs of the administrator, ends of tenants, pools and workers.
+#include "region/names.hpp"
 #include "session_fixture.hpp"
 
 namespace
@@ -18,6 +19,12 @@ protected:
 		world.settle();
 	}
 	control::ClientRow row(size_t i = 0) { return engine().client_rows().at(i); }
+	Stream *greet() // says who it is, and waits for no answer
+	{
+		Stream *s = world.connect(0, false);
+		s->from_peer = startup_packet({{"user", "anna"}, {"database", "shop"}});
+		return s;
+	}
 	std::string pinned(size_t i = 0) { return row(i).pinned; }
 	control::PreparedRow prepared(const std::string &text)
 	{
@@ -182,7 +189,15 @@ TEST_F(Engine, BeforeADatabaseIsDroppedItsServersGoAndNoneComes)
 	world.settle();
 	EXPECT_EQ(world.live_backends(), 0u);
 	EXPECT_EQ(ask(a, query("SELECT c1.x")), "");
-	world.pass(6200);
+	engine().on_drain_database(5, done);
+	world.pass(10000);
+	EXPECT_EQ(got(a), "") << "as long as the statement takes";
+	engine().on_drain_ended(4711);
+	engine().on_drain_ended(5);
+	world.settle();
+	EXPECT_EQ(got(a), "") << "another statement still needs it";
+	engine().on_drain_ended(5);
+	world.settle();
 	EXPECT_EQ(got(a), "T D:c1.x C:SELECT 1 Z:I");
 }
 
@@ -349,6 +364,93 @@ TEST_F(Engine, APoolThatWasRenamedIsCalledByItsNewName)
 	pool.name_sequence.fetch_add(1);
 	poke();
 	EXPECT_STREQ(row().role, "berta");
+}
+
+TEST_F(Engine, AManagerThatDiedWhileItWroteNamesHoldsNobodyUp)
+{
+	region::PoolSlot &pool = world.view.pool(0);
+	pool.name_sequence.fetch_add(1); // and never again
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	poke();
+	EXPECT_TRUE(region::names_torn(pool));
+	region::PoolNames names;
+	EXPECT_EQ(region::read_names(pool, names) & 1, 1u) << "so it is read again";
+	region::write_names(pool, {"t", "d", "berta"});
+	EXPECT_FALSE(region::names_torn(pool));
+	poke();
+	EXPECT_STREQ(row().role, "berta");
+}
+
+TEST_F(Engine, WhoProvesNothingTakesNoPlaceAndAProofIsForWhatWasAsked)
+{
+	std::vector<bool> asked;
+	bool same = true;
+	world.answer = [&](const control::AuthLookup &q, control::AuthAnswer &a) {
+		asked.push_back(q.proved != 0);
+		if (!q.proved)
+			a.pool_slot = a.tenant_slot = UINT32_MAX;
+		else if (!same)
+			a.role_oid++;
+	};
+	Stream *a = login();
+	EXPECT_EQ(asked, (std::vector<bool>{false, true}));
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	same = false;
+	Stream *b = greet();
+	world.settle();
+	EXPECT_EQ(got(b), "E:FATAL:28P01");
+}
+
+TEST_F(Engine, WhatAManagerThatHangsIsAskedIsBounded)
+{
+	size_t asked = 0;
+	std::vector<control::AuthLookup> unanswered;
+	world.manager_hangs = [&](const control::AuthLookup &q) {
+		asked++;
+		unanswered.push_back(q);
+	};
+	std::vector<Stream *> clients;
+	for (int i = 0; i < 1000; i++)
+		clients.push_back(greet());
+	world.settle();
+	EXPECT_EQ(asked, 256u);
+	world.manager_hangs = nullptr;
+	for (const control::AuthLookup &q : unanswered)
+		world.nodes.front()->ask_manager(q);
+	world.settle();
+	size_t in = 0;
+	for (Stream *s : clients)
+		in += got(s).find("Z:I") != std::string::npos;
+	EXPECT_EQ(in, 1000u) << "the others are asked as answers come";
+}
+
+TEST_F(Engine, WhatStrangersMakeUsLogIsShortAndNotTooOften)
+{
+	const size_t before = world.log.size();
+	for (int i = 0; i < 1000; i++)
+		engine().log_stranger(std::string(5000, 'x') + "\n");
+	ASSERT_EQ(world.log.size(), before + 20);
+	EXPECT_LE(world.log.back().size(), 310u);
+	world.pass(1100);
+	EXPECT_EQ(world.log.back(), "980 more logins were refused and not logged");
+	engine().log_stranger("a\nb\x7f");
+	EXPECT_EQ(world.log.back(), "a?b?");
+}
+
+TEST_F(Engine, AWorkerThatStartsHasTheSettingsOfTheLastReload)
+{
+	region::Header &header = *world.view.header();
+	EXPECT_EQ(region::present_settings(header).port, header.settings.port);
+	for (int port = 1; port <= 5; port++) {
+		region::Settings s = header.settings;
+		s.port = port;
+		region::write_settings(header, s);
+		EXPECT_EQ(region::present_settings(header).port, port);
+		// the next writer dies in the middle of it
+		header.renewed[(header.renewals.load() + 1) % 2].port = -1;
+		EXPECT_EQ(region::present_settings(header).port, port);
+	}
 }
 
 TEST_F(Engine, AnswersAndMessagesForWhoIsGoneAreIgnored)

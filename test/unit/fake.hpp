@@ -218,6 +218,7 @@ public:
 	std::vector<int32_t> interrupts;
 	std::string problem; // of the harness; backends have their own
 	bool manager_answers = true;
+	std::function<void(const control::AuthLookup &)> manager_hangs; // takes the question, and that is all
 	bool can_dial = true;
 	bool can_derive = true; // false: the threads are busy, the test runs `deriving`
 	std::vector<std::function<void()>> deriving;
@@ -502,6 +503,10 @@ inline bool Node::ask_manager(const control::AuthLookup &lookup)
 {
 	if (!world->manager_answers)
 		return false;
+	if (world->manager_hangs) {
+		world->manager_hangs(lookup);
+		return true;
+	}
 	world->post([this, lookup] {
 		auto a = control::make<control::AuthAnswer>(control::Type::AuthAnswer, lookup.head.id);
 		a.method = control::AuthMethod::Trust;

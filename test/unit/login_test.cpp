@@ -240,25 +240,24 @@ TEST_F(LoginTest, AHandshakeThatFailsOrLastsIsCountedAndToldInTheLogAlone)
 	EXPECT_EQ(world.log.back(), "could not accept SSL connection: EOF detected (client peer)");
 	world.pass(1500);
 	std::vector<Stream *> last;
-	for (int i = 0; i < 20; i++)
+	for (int i = 0; i < 60; i++)
 		last.push_back(half());
-	EXPECT_EQ(world.view.worker(0).clients.load(), 20);
+	EXPECT_EQ(world.view.worker(0).clients.load(), 60);
 	world.pass(2500);
 	EXPECT_EQ(world.view.worker(0).clients.load(), 0);
 	for (Stream *s : last) {
 		EXPECT_TRUE(s->closed);
 		EXPECT_EQ(s->to_peer, "") << "in clear, to one who was promised TLS";
 	}
-	EXPECT_EQ(world.view.worker(0).login_failures.load(), before + 21);
-	ASSERT_EQ(world.log.size(), 2u) << "one line a second, whatever strangers do";
-	EXPECT_EQ(world.log.back(),
-	          "could not accept SSL connection: the handshake was not complete after pgpool.login_timeout, "
-	          "2000 ms (client peer)");
-	world.pass(1000);
-	half()->peer_eof = true;
-	world.settle();
-	EXPECT_EQ(world.log.back(),
-	          "could not accept SSL connection: EOF detected (client peer); 19 such lines before it were left out");
+	EXPECT_EQ(world.view.worker(0).login_failures.load(), before + 61);
+	world.pass(1500);
+	size_t lines = 0;
+	for (const std::string &line : world.log)
+		lines += line == "could not accept SSL connection: the handshake was not complete after pgpool.login_timeout, "
+		                 "2000 ms (client peer)";
+	EXPECT_GE(lines, 1u);
+	EXPECT_LE(lines, 21u) << "a few lines, whatever strangers do";
+	EXPECT_EQ(world.log.back(), std::to_string(60 - lines) + " more logins were refused and not logged");
 }
 
 TEST_F(LoginTest, BeyondTheMarkOfDescriptorsIsAnsweredAndClosedAtOnce)

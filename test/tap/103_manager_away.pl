@@ -1,0 +1,62 @@
+# Shows: while the manager is away or hangs, a worker that starts has the settings of the last reload, and logins that
+# nobody answers end at login_timeout and take no more memory than those that are there; a port that another cluster has
+# is taken when it is free, without a restart.
+use strict;
+use warnings;
+use IO::Socket::UNIX;
+use Socket qw(SOCK_DGRAM);
+use Test::More;
+use PgPool;
+use PgPoolWire;
+
+my $pool = PgPool->new('away', workers => 1, conf => "pgpool.login_timeout = 60s\n");
+sub set { my ($name, $value) = @_; $pool->sql("ALTER SYSTEM SET $name = '$value'"); $pool->sql('SELECT pg_reload_conf()') }
+
+# ---- a worker that starts meanwhile
+my $manager = $pool->manager_pid;
+set('pgpool.login_timeout', '2s');
+sub silent_login_takes
+{
+	my $c = PgPoolWire->open(port => $pool->port) or return;
+	my $took = wait_until(20, sub { $c->closes(0.1) });
+	return $took;
+}
+cmp_ok(silent_login_takes() // 99, '<', 15, 'a reload is in force');
+kill STOP => $manager;
+my $worker = $pool->worker_pid(0);
+kill TERM => $worker;
+ok(defined wait_until(20, sub { my $now = $pool->worker_pid(0); $now && $now != $worker && PgPoolWire->open(port => $pool->port) }), 'a worker starts while the manager hangs');
+cmp_ok(silent_login_takes() // 99, '<', 15, '... and has the settings of the reload');
+
+# ---- logins that nobody answers
+$worker = $pool->worker_pid(0);
+my ($before, $asked) = (rss_kb($worker), 0);
+for my $round (1 .. 5)
+{
+	my @c = grep { $_ } map { PgPoolWire->open(port => $pool->port) } 1 .. 400;
+	$_->send(PgPoolWire::startup_packet(196608, user => 'app', database => 'app')) for @c;
+	$asked += @c;
+	$c[-1]->next(10);
+	$before = rss_kb($worker) if $round == 1;
+}
+my $grown = rss_kb($worker) - $before;
+cmp_ok($grown, '<', 1500, "$asked logins, 400 at a time, that the manager does not answer: the worker grew by $grown kB after the first 400");
+kill CONT => $manager;
+ok(defined wait_until(30, sub { eval { $pool->raw(timeout => 5)->value('SELECT 1') } }), 'when it goes on, so do logins');
+is($pool->manager_pid, $manager, '... and it is the same');
+
+# ---- the port's lock
+my $node = $pool->node;
+$node->stop;
+my $lock = IO::Socket::UNIX->new(Type => SOCK_DGRAM, Local => "\0pgpool." . $pool->port) or die "no socket: $!";
+my $log = $pool->log_offset;
+$node->start;
+ok(!PgPoolWire->open(port => $pool->port), 'a port that another cluster of this user has is not listened on');
+like($pool->log_text($log), qr/another cluster on this machine uses port/, '... the log says so');
+$lock->close;
+ok(defined wait_until(30, sub { PgPoolWire->open(port => $pool->port) }), '... until that is gone, without a restart');
+$pool->ready(20);
+like($pool->log_text($log), qr/listening on port/, '... and the log says that, too');
+is($pool->sql('SELECT count(*) FROM pgpool.pg_stat_workers WHERE problem IS NOT NULL'), 0, '... and no problem is left');
+
+done_testing();
