@@ -211,12 +211,13 @@ $(BUILD)/toolobj/%.o: %.cpp $(BUILD)/flags
 	$(call compile,$(COMMON) $(PQ_CFLAGS) -Itest/tools)
 $(BUILD)/tools/%: $(BUILD)/toolobj/test/tools/%.o $(TOOL_OBJS)
 	@mkdir -p $(@D); echo '  LINK  $@'; $(CXX) -Wl,--as-needed -o $@ $^ $(PQ_LIBS) -lssl -lcrypto -lpthread
-# what a test cluster is started with, to make its workers' sockets slow
-$(BUILD)/tools/slowsock.so: $(BUILD)/fast/test/shim/slowsock.o
-	@mkdir -p $(@D); echo '  LINK  $@'; $(CXX) -shared -o $@ $^ -ldl
-$(BUILD)/fast/test/shim/%.o: test/shim/%.cpp $(BUILD)/flags
-	$(call compile,$(COMMON) -fPIC)
-tools: $(TOOLS) $(BUILD)/tools/slowsock.so
+# ... and libraries to be loaded into servers: test/tools/preload by LD_PRELOAD, test/tools/extension by the server.
+TOOL_LIBS    = $(patsubst test/tools/%.cpp,$(BUILD)/tools/%.so,$(sort $(wildcard test/tools/preload/*.cpp test/tools/extension/*.cpp)))
+$(BUILD)/tools/preload/%.so: test/tools/preload/%.cpp $(BUILD)/flags
+	@mkdir -p $(@D); echo '  CXX   $<'; $(CXX) $(COMMON) -O1 -fPIC -shared -o $@ $< -ldl -lpthread
+$(BUILD)/tools/extension/%.so: test/tools/extension/%.cpp $(BUILD)/flags
+	@mkdir -p $(@D); echo '  CXX   $<'; $(CXX) $(POOL_FLAGS) -shared -o $@ $<
+tools: $(TOOLS) $(TOOL_LIBS)
 
 # PostgreSQL's own test programs, from its source (dev/pgsource.sh fetches it).  The traces to compare with are those of
 # a libpq of the same version.

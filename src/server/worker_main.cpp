@@ -1,9 +1,9 @@
 // The main function of a worker: it leaves PostgreSQL's shared memory and runs the network loop.
 //
-// Owns the border between the server and src/net: signals, the crash handler, the log sink. A background
+// Owns the border between the server and src/net: the signals that stop a worker, and the log sink. A background
 // worker that dies from a signal makes the postmaster restart every backend, so the first thing here is
-// what the syslogger does: give everything shared back. From then on a crash of the network code is, to
-// the postmaster, the exit with code 1 of a process that had already cleaned up.
+// what the syslogger does: give everything shared back. From then on a crash of the network code (net/crash.hpp) is,
+// to the postmaster, the exit with code 1 of a process that had already cleaned up.
 //
 // After detach() nothing of the server may be called that uses shared memory: no latch, lock, catalog or
 // transaction. What is left: ereport(LOG), and the globals that were inherited.
@@ -11,13 +11,12 @@
 // std and libraries first: postgres.h redefines names that they use
 #include <atomic>
 #include <csignal>
-#include <cstring>
 #include <exception>
 
-#include <execinfo.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "net/crash.hpp"
 #include "net/worker_loop.hpp"
 
 extern "C" {
@@ -55,26 +54,6 @@ void on_sigterm(int)
 	wake();
 }
 
-void put(const char *text)
-{
-	ssize_t rc = write(STDERR_FILENO, text, strlen(text));
-	(void)rc;
-}
-
-// Async-signal-safe (backtrace() was called once before, so it loads nothing here).
-void on_crash(int signal)
-{
-	char line[] =
-	    "pgpool worker: crashed by signal 00; its clients lose their connections, the database does not notice\n";
-	char *digits = strstr(line, "00");
-	digits[0] = static_cast<char>('0' + signal / 10);
-	digits[1] = static_cast<char>('0' + signal % 10);
-	put(line);
-	void *frames[48];
-	backtrace_symbols_fd(frames, backtrace(frames, 48), STDERR_FILENO);
-	_exit(1);
-}
-
 void detach()
 {
 	shmem_exit(0);
@@ -84,39 +63,12 @@ void detach()
 
 void install_signals()
 {
-	static char alternate[65536];
-	void *frame[1];
-	backtrace(frame, 1);
-	stack_t stack{};
-	stack.ss_sp = alternate;
-	stack.ss_size = sizeof(alternate);
-	sigaltstack(&stack, nullptr);
-	struct sigaction crash {
-	};
-	crash.sa_handler = on_crash;
-	crash.sa_flags = static_cast<int>(SA_ONSTACK | SA_RESETHAND);
-	for (const int s : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL})
-		sigaction(s, &crash, nullptr);
-
 	struct sigaction term {
 	};
 	term.sa_handler = on_sigterm;
 	term.sa_flags = SA_RESTART;
 	sigaction(SIGTERM, &term, nullptr);
-	// The manager reads the configuration and sends it; an immediate shutdown ends us at once.
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGINT, SIG_IGN);
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGUSR1, SIG_IGN);
-	signal(SIGUSR2, SIG_IGN);
-	signal(SIGALRM, SIG_IGN);
-	struct sigaction quit {
-	};
-	quit.sa_handler = [](int) { _exit(2); };
-	sigaction(SIGQUIT, &quit, nullptr);
-	sigset_t none;
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, nullptr);
+	pgpool::net::contain_crashes();
 }
 
 // The one sink for log lines. PostgreSQL's own format, level and destination.

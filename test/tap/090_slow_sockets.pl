@@ -1,6 +1,6 @@
 # Shows: whatever the workers' sockets do (slow writes, single bytes, EAGAIN at every second call, all of it), no login
 # by any method hangs, and each is judged as what it is, TLS or clear text: by pg_hba.conf's hostssl lines, by a tenant
-# that requires TLS, and by the view. PGPOOL_LOGINS is how many; test/shim makes the faults.
+# that requires TLS, and by the view. PGPOOL_LOGINS is how many; test/tools/preload makes the faults.
 use strict;
 use warnings;
 use PgPool;

@@ -26,12 +26,13 @@ C<< PgPool->new(name, %options) >> makes and starts a cluster. Options:
     pool_size   => 5        pgpool.default_pool_size
     session     => 1        gives it a session port, too
     tls         => 0        ssl stays off; else there is a certificate, and psql, pgbench and drivers come by TLS
-    sockets     => "..."    what test/shim/slowsock.cpp does to the workers' sockets, as "short=1,again=2"
+    sockets     => "..."    what test/tools/preload/slowsock.cpp does to the workers' sockets, as "short=1,again=2"
     conf        => "..."    lines for postgresql.conf, after all others
     streaming   => 1        can have standbys; room for connections all the same
     preload     => 0        pgpool is not preloaded
     extension   => 0        CREATE EXTENSION is left to the test
     start       => 0        the test starts it: $pool->node->start, then $pool->ready
+    faults      => 1        its processes can be made to do something wrong: $pool->fault
 
 Roles: the superuser (the operating system's user, by C<peer> on the Unix socket, without a password) and C<app>,
 C<app2> (password: the name followed by C<-secret>) by SCRAM everywhere. Databases: C<postgres> with the extension,
@@ -91,6 +92,11 @@ the number of backends of the role app (all databases without an argument).
 start a program of test/tools (or pgbench through the pool, as app to database app) in the background and give a
 PgPool::Job with C<finish(seconds)>: ends it when it takes longer, and gives its exit status; C<output>; C<running>.
 
+=item $pool->fault(pid, what)
+
+makes a process of the server (option C<faults>) do something wrong the next time that it waits: a word of
+test/tools/preload/fault.cpp. Returns when the process has taken it.
+
 =item $pool->log_offset, $pool->log_text(offset)
 
 the size of the server's log, and what came later.
@@ -109,7 +115,7 @@ polls until the sub is true; gives the seconds it took (above 0), or undef.
 
 the same as a test, with the time that it took as a comment.
 
-=item free_port(), kills_per_worker(), rss_kb(pid), children(pid), alive(pid)
+=item free_port(), kills_per_worker(), rss_kb(pid), children(pid), alive(pid), tool_file(name)
 
 =back
 
@@ -126,7 +132,7 @@ use PostgreSQL::Test::Utils ();
 use Test::More;
 use Time::HiRes qw(time sleep);
 
-our @EXPORT = qw(wait_until within free_port kills_per_worker rss_kb children alive);
+our @EXPORT = qw(wait_until within free_port kills_per_worker rss_kb children alive tool_file);
 
 my @jobs;       # background programs: whatever happens, none is left running
 my $test_pid = $$;
@@ -221,6 +227,7 @@ CONF
 	$node->append_conf('postgresql.conf', $conf . ($o{conf} // ''));
 	if ($o{start} // 1)
 	{
+		$self->{faults} = "$ENV{TESTDATADIR}/$name.faults" if $o{faults};
 		$self->start_node($o{sockets});
 		$self->prepare($o{extension} // 1);
 		$self->ready if $self->{preload};
@@ -229,13 +236,24 @@ CONF
 }
 
 # The postmaster's children have its environment; the clients of the test do not.
+# The libraries of test/tools/preload that the cluster was asked for are loaded into all its processes.
 sub start_node
 {
-	my ($self, $faults) = @_;
-	my $shim = File::Spec->rel2abs(($ENV{PGPOOL_TOOLS} // 'build/tools') . '/slowsock.so');
-	die "there is no $shim: run make tools\n" if $faults && !-e $shim;
-	local %ENV = (%ENV, $faults ? (LD_PRELOAD => $shim, PGPOOL_SOCKETS => $faults) : ());
-	$self->node->start;
+	my ($self, $sockets) = @_;
+	my (@libraries, %more);
+	if ($sockets)
+	{
+		push @libraries, tool_file('preload/slowsock.so');
+		$more{PGPOOL_SOCKETS} = $sockets;
+	}
+	if ($self->{faults})
+	{
+		mkdir $self->{faults};
+		push @libraries, tool_file('preload/fault.so');
+		$more{PGPOOL_FAULTS} = $self->{faults};
+	}
+	local %ENV = (%ENV, %more, @libraries ? (LD_PRELOAD => join(':', @libraries)) : ());
+	return $self->node->start;
 }
 
 sub sockets
@@ -252,6 +270,25 @@ sub adopt
 {
 	my ($class, $node, %o) = @_;
 	return bless { node => $node, preload => 1, %o }, $class;
+}
+
+sub fault
+{
+	my ($self, $pid, $what) = @_;
+	my $file = "$self->{faults}/$pid";
+	open(my $out, '>', "$file.new") or die "$file: $!";
+	print $out "$what\n";
+	close $out;
+	rename "$file.new", $file or die "$file: $!";
+	defined wait_until(30, sub { !-e $file }) or die "process $pid does not look for $file\n";
+}
+
+sub tool_file
+{
+	my ($name) = @_;
+	my $file = File::Spec->rel2abs(($ENV{PGPOOL_TOOLS} // "build/tools") . "/$name");
+	die "there is no $file: run make tools\n" unless -e $file;
+	return $file;
 }
 
 sub prepare
@@ -465,12 +502,11 @@ sub start
 sub start_tool
 {
 	my ($self, $name, @arguments) = @_;
-	my $dir = $ENV{PGPOOL_TOOLS} // 'build/tools';
-	die "there is no $dir/$name: run make tools\n" unless -x "$dir/$name";
+	my $program = tool_file($name);
 	my @target;
 	push @target, '--host=127.0.0.1' unless grep { /^--host=/ } @arguments;
 	push @target, '--port=' . $self->port unless grep { /^--port=/ } @arguments;
-	return $self->start([ "$dir/$name", @target, @arguments ]);
+	return $self->start([ $program, @target, @arguments ]);
 }
 
 sub pgbench
