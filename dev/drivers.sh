@@ -29,21 +29,7 @@ need npm has npm
 
 log=$(mktemp /tmp/pgpool-drivers.XXXXXX)
 trap 'rm -f "$log"' EXIT
-if [ ${#missing[@]} -gt 0 ]; then
-    sudo=()
-    [ "$(id -u)" = 0 ] || sudo=(sudo -n)
-    if ! has apt-get >/dev/null || { [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null; }; then
-        say "drivers: not installed, which takes apt-get and root: ${missing[*]}"
-    else
-        say "drivers: installing ${missing[*]}"
-        timeout 300 "${sudo[@]}" apt-get update -qq >"$log" 2>&1 || true
-        # one by one, so that one that is not to be had does not take the others along
-        for package in "${missing[@]}"; do
-            timeout 600 "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" \
-                >"$log" 2>&1 </dev/null || say "drivers: $package cannot be installed: $(grep -m 1 '^E:' "$log" || tail -n 1 "$log")"
-        done
-    fi
-fi
+install_optional drivers "${missing[@]}"
 
 if has npm >/dev/null && ! { [ -d "$OUT/drivers/node_modules" ] && cmp -s test/drivers/package-lock.json "$OUT/drivers/installed"; }; then
     say "drivers: installing test/drivers/package.json into $BUILD/drivers"

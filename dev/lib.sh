@@ -70,6 +70,28 @@ as_user() {
 owner_name() { if [ -n "$RUN_USER" ]; then echo "$RUN_USER"; else id -un; fi; }
 user_can_read() { [ -z "$RUN_USER" ] || [ -z "$(as_user -C / find "$@" ! -readable -print -quit 2>&1)" ]; }
 
+# ---------------------------------------------------------------- packages that a test can do without
+# install_optional NAME package...: what cannot be had is told under that name
+install_optional() {
+    local name=$1 sudo=() package log
+    shift
+    [ $# -gt 0 ] || return 0
+    [ "$(id -u)" = 0 ] || sudo=(sudo -n)
+    if ! command -v apt-get >/dev/null || { [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null; }; then
+        say "$name: not installed, which takes apt-get and root: $*"
+        return 0
+    fi
+    say "$name: installing $*"
+    log=$(mktemp "/tmp/pgpool-$name.XXXXXX")
+    timeout 300 "${sudo[@]}" apt-get update -qq >"$log" 2>&1 || true
+    # one by one, so that one that is not to be had does not take the others along
+    for package; do
+        timeout 600 "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" \
+            >"$log" 2>&1 </dev/null || say "$name: $package cannot be installed: $(grep -m 1 '^E:' "$log" || tail -n 1 "$log")"
+    done
+    rm -f "$log"
+}
+
 # ---------------------------------------------------------------- a run
 RUN='' SOCK='' KEEP_RUN='' CHILD=''
 # Below this length a socket's path fits everywhere (sun_path has 108 bytes).

@@ -36,7 +36,8 @@ mkdir -p "$target"
 target=$(cd "$target" && pwd -P)
 [ "$target" != "$prefix" ] || fail "$target is the server itself, not a place for a copy"
 
-stamp="$("$system_config" --version) $prefix $(stat -c '%Y %s' "$bindir/postgres")"
+# the directories change when a package adds an extension
+stamp="$("$system_config" --version) $prefix $(stat -c '%Y %s' "$bindir/postgres") $(stat -c %Y "$pkglibdir" "$sharedir/extension" | xargs)"
 if [ "$(cat "$target/.complete" 2>/dev/null || true)" != "$stamp" ]; then
     rm -rf "$target"
     mkdir -p "$target"

@@ -2,7 +2,7 @@
 # dev/setup.sh [build|demo|bench|check] - installs the Debian packages that are missing for `make demo`, `make bench` or
 # `make check`.
 #
-# For `check` it calls dev/drivers.sh, too, which installs what is optional and never fails.
+# For `check` it calls dev/drivers.sh and dev/neighbours.sh, too, which install what is optional and never fail.
 #
 # Owns: nothing but the packages it installs. It looks for what is needed (programs, headers, Perl modules), not for
 #       package names, so PostgreSQL from another source is fine: give PG_CONFIG.
@@ -69,11 +69,15 @@ find_missing() {
     need libipc-run-perl perl -MIPC::Run -e 1
 }
 
-drivers() { [ "$what" != check ] || "$ROOT/dev/drivers.sh"; }
+optional() {
+    [ "$what" = check ] || return 0
+    "$ROOT/dev/drivers.sh"
+    "$ROOT/dev/neighbours.sh"
+}
 
 find_missing
 if [ ${#missing[@]} = 0 ]; then
-    drivers
+    optional
     exit 0
 fi
 
@@ -112,4 +116,4 @@ fi
 installed=("${missing[@]}")
 find_missing
 [ ${#missing[@]} -eq 0 ] || fail "installed ${installed[*]}, but these are still missing: ${missing[*]}"
-drivers
+optional

@@ -54,11 +54,14 @@ void on_sigterm(int)
 	wake();
 }
 
+// What other libraries have hooked in works on shared memory, too: none of it may run here any more.
 void detach()
 {
 	shmem_exit(0);
 	dsm_detach_all();
 	PGSharedMemoryDetach();
+	on_exit_reset();
+	emit_log_hook = nullptr;
 }
 
 void install_signals()

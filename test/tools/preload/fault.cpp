@@ -277,5 +277,4 @@ void *realloc(void *old, size_t size)
 	}
 	return __libc_realloc(old, size);
 }
-
 }
