@@ -1,4 +1,4 @@
-# Shows: on slow, short and reluctant sockets (test/shim) the isolation of clients holds, by TLS that was asked for and by
+# Shows: on slow, short and reluctant sockets (test/tools/preload) the isolation of clients holds, by TLS that was asked for and by
 # direct TLS as well as in clear, and a driver lives its ordinary life.
 use strict;
 use warnings;
