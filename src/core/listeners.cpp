@@ -57,14 +57,11 @@ void Listener::attach(Subscription *s)
 
 void Listener::subscribe(Subscription *s)
 {
-	std::string listen;
-	s->round = 0;
+	s->missing = 0;
 	for (const std::string &c : s->channels()) {
-		const auto [it, is_new] = channels_.try_emplace(c, Channel{sent_ + 1, {}});
-		it->second.subscribers[s->id()] = s;
-		if (is_new)
-			append_command(listen, "LISTEN ", c);
-		s->round = std::max(s->round, it->second.round);
+		Channel &channel = channels_[c];
+		channel.subscribers[s->id()] = s;
+		s->missing += channel.there ? 0 : 1;
 	}
 	if (!server_ && !open(*s->session().pool())) {
 		retry_at_ = engine_.now() + kRetryAfter;
@@ -72,11 +69,10 @@ void Listener::subscribe(Subscription *s)
 		s->on_listener_lost({});
 		return;
 	}
-	if (!ready_)
-		return; // on_ready() asks for all
-	if (!listen.empty())
-		run(listen);
-	tell_subscribed();
+	if (ready_) // else on_ready() asks for all
+		ask(*s);
+	if (s->missing == 0)
+		s->on_subscribed();
 }
 
 void Listener::detach(Subscription *s)
@@ -84,16 +80,17 @@ void Listener::detach(Subscription *s)
 	if (subscriptions_.erase(s->id()) == 0)
 		return;
 	forget(s);
-	std::string unlisten;
+	std::vector<std::string> unlisten;
 	for (const std::string &c : s->channels()) {
 		const auto it = channels_.find(c);
 		if (it == channels_.end() || it->second.subscribers.erase(s->id()) == 0 || !it->second.subscribers.empty())
 			continue;
+		if (it->second.round > 0)
+			unlisten.push_back(c);
 		channels_.erase(it);
-		append_command(unlisten, "UNLISTEN ", c);
 	}
-	if (ready_ && !unlisten.empty())
-		run(unlisten);
+	if (ready_)
+		run(Round::Kind::Unlisten, std::move(unlisten));
 	if (subscriptions_.empty())
 		unused_since_ = engine_.now();
 }
@@ -116,29 +113,71 @@ bool Listener::open(Pool &pool)
 	return server_ != nullptr;
 }
 
-void Listener::run(const std::string &sql)
+uint64_t Listener::run(Round::Kind kind, std::vector<std::string> channels)
 {
-	sent_++;
+	if (channels.empty())
+		return last_round_;
+	std::string sql;
+	for (const std::string &c : channels)
+		append_command(sql, kind == Round::Kind::Unlisten ? "UNLISTEN " : "LISTEN ", c);
+	rounds_.push_back({kind, ++last_round_, std::move(channels)});
 	server_->run(sql);
+	return last_round_;
 }
 
 void Listener::on_ready()
 {
 	ready_ = true;
-	std::string listen;
-	append_command(listen, "LISTEN ", engine_.listeners().marker_channel());
-	for (const auto &c : channels_)
-		append_command(listen, "LISTEN ", c.first);
-	run(listen);
+	run(Round::Kind::Marker, {engine_.listeners().marker_channel()});
+	for (const auto &s : subscriptions_)
+		ask(*s.second);
 }
 
-void Listener::tell_subscribed()
+// For those of its channels that nobody asked for.
+void Listener::ask(const Subscription &s)
 {
-	// Each of them may come and go when it is told.
-	std::vector<uint64_t> told;
-	for (const auto &s : subscriptions_) {
-		if (!s.second->subscribed && s.second->round <= done_)
-			told.push_back(s.first);
+	std::vector<std::string> channels;
+	for (const std::string &c : s.channels()) {
+		const auto it = channels_.find(c);
+		if (it == channels_.end() || it->second.round > 0)
+			continue;
+		it->second.round = last_round_ + 1;
+		channels.push_back(c);
+	}
+	run(Round::Kind::Listen, std::move(channels));
+}
+
+// What it asked for is still wanted, and nobody has asked for it again.
+bool Listener::in_force(const Round &round, const std::string &channel) const
+{
+	const auto it = channels_.find(channel);
+	if (round.kind == Round::Kind::Unlisten)
+		return it == channels_.end();
+	return it != channels_.end() && it->second.round == round.number;
+}
+
+void Listener::on_round(const proto::Error &error)
+{
+	const Round round = std::move(rounds_.front());
+	rounds_.pop_front();
+	if (!error.sqlstate.empty())
+		failed(round);
+	else if (round.kind == Round::Kind::Listen)
+		done(round);
+}
+
+void Listener::done(const Round &round)
+{
+	std::vector<uint64_t> told; // each of them may come and go when it is told
+	for (const std::string &c : round.channels) {
+		if (!in_force(round, c))
+			continue;
+		Channel &channel = channels_[c];
+		channel.there = true;
+		for (const auto &s : channel.subscribers) {
+			if (--s.second->missing == 0)
+				told.push_back(s.first);
+		}
 	}
 	for (const uint64_t id : told) {
 		if (const auto it = subscriptions_.find(id); it != subscriptions_.end())
@@ -146,14 +185,38 @@ void Listener::tell_subscribed()
 	}
 }
 
-void Listener::on_round(const proto::Error &error)
+// None of its commands was done. Each is tried by itself; one that fails even so fails those alone who need it.
+void Listener::failed(const Round &round)
 {
-	done_++;
-	if (!error.sqlstate.empty()) { // which channels it has cannot be known any more
+	if (round.kind == Round::Kind::Marker) { // nobody can be parked here
+		ready_ = false;
 		server_->close();
 		return;
 	}
-	tell_subscribed();
+	if (round.channels.size() > 1) {
+		for (const std::string &c : round.channels) {
+			if (!in_force(round, c))
+				continue;
+			const uint64_t again = run(round.kind, {c});
+			if (round.kind == Round::Kind::Listen)
+				channels_[c].round = again;
+		}
+		return;
+	}
+	// A channel too many does no harm: nobody is given what comes there.
+	if (round.kind == Round::Kind::Unlisten || !in_force(round, round.channels.front()))
+		return;
+	const auto it = channels_.find(round.channels.front());
+	const std::map<uint64_t, Subscription *> losers = std::move(it->second.subscribers);
+	channels_.erase(it);
+	for (const auto &l : losers) {
+		const auto s = subscriptions_.find(l.first);
+		if (s == subscriptions_.end())
+			continue;
+		Subscription *loser = s->second;
+		detach(loser);
+		loser->on_listener_lost({});
+	}
 }
 
 void Listener::on_notification(const Notification &n)
@@ -195,7 +258,7 @@ void Listener::on_lost(const proto::Error &why)
 	flush();
 	server_ = nullptr;
 	ready_ = false;
-	sent_ = done_ = 0; // the next one counts anew, from the channels on that are asked for before it is there
+	rounds_.clear();
 	channels_.clear();
 	expected_.clear();
 	for (const auto &s : std::exchange(subscriptions_, {}))
@@ -222,7 +285,8 @@ Listener &Listeners::find(Session &session)
 {
 	const Param *p = session.server()->params()->find("client_encoding");
 	const std::string encoding = p ? p->value : "UTF8";
-	std::unique_ptr<Listener> &l = all_[{session.pool()->shared().database_oid, encoding}];
+	const region::PoolSlot &pool = session.pool()->shared();
+	std::unique_ptr<Listener> &l = all_[{pool.database_oid, pool.role_oid, encoding}];
 	if (!l)
 		l = std::make_unique<Listener>(engine_, encoding);
 	return *l;
@@ -240,7 +304,7 @@ uint32_t Listeners::close_unused(uint32_t database_oid)
 {
 	uint32_t n = 0;
 	for (auto &l : all_)
-		n += l.first.first == database_oid && l.second->close_unused();
+		n += std::get<0>(l.first) == database_oid && l.second->close_unused();
 	return n;
 }
 

@@ -1,19 +1,21 @@
 // Servers that listen for clients which have none: LISTEN without a server of one's own.
 //
-// A Listener is one server of this worker in one database, with one client_encoding. It subscribes to the channels of
-// all clients that are parked on it (subscription.hpp) and hands each notification to those who listen to its channel,
-// in the order in which it comes and as the backend wrote it. It is opened for the first client, by that client's pool
-// and role, takes no place of the pool but one of pgpool.max_server_connections, and is closed when nobody has been
-// parked for a while. When it is lost, its clients are: they may have missed something.
+// A Listener is one server of this worker in one database, of one role and with one client_encoding. It subscribes to
+// the channels of all clients that are parked on it (subscription.hpp) and hands each notification to those who listen
+// to its channel, in the order in which it comes and as the backend wrote it. It is opened for the first client, by
+// that client's pool, takes no place of the pool but one of pgpool.max_server_connections, and is closed when nobody
+// has been parked for a while. When it is lost, its clients are: they may have missed something.
 // Owns who is parked and which channels its server has. Must not know SQL beyond LISTEN and UNLISTEN, nor how a client
 // comes and goes.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -74,19 +76,30 @@ public:
 
 private:
 	struct Channel {
-		uint64_t round; // in which the server is asked for it
+		uint64_t round = 0; // in which the server is asked for it, 0 = not yet
+		bool there = false;
 		std::map<uint64_t, Subscription *> subscribers;
+	};
+	// A query of ours, and so a transaction: all of its commands are done, or none.
+	struct Round {
+		enum class Kind : uint8_t { Marker, Listen, Unlisten } kind;
+		uint64_t number;
+		std::vector<std::string> channels;
 	};
 
 	bool open(Pool &pool);
-	void run(const std::string &sql);
-	void tell_subscribed();
+	uint64_t run(Round::Kind kind, std::vector<std::string> channels);
+	void ask(const Subscription &s);
+	bool in_force(const Round &round, const std::string &channel) const;
+	void done(const Round &round);
+	void failed(const Round &round);
 
 	Engine &engine_;
 	const std::string encoding_;
 	ServerConn *server_ = nullptr;
 	bool ready_ = false;
-	uint64_t sent_ = 0, done_ = 0; // rounds
+	uint64_t last_round_ = 0;
+	std::deque<Round> rounds_; // that are not answered
 	std::unordered_map<std::string, Channel> channels_;
 	std::map<uint64_t, Subscription *> subscriptions_; // by the client's id, so that the order is always the same
 	std::unordered_map<std::string, Subscription *> expected_;
@@ -109,7 +122,8 @@ public:
 
 private:
 	Engine &engine_;
-	std::map<std::pair<uint32_t, std::string>, std::unique_ptr<Listener>> all_; // by database and encoding
+	// By database, role and encoding: a role may terminate its own backends, and so ends no client of another one.
+	std::map<std::tuple<uint32_t, uint32_t, std::string>, std::unique_ptr<Listener>> all_;
 	std::string marker_channel_;
 	uint64_t next_marker_ = 1;
 };

@@ -69,7 +69,7 @@ void append_reset(std::string &sql, const Param &p)
 {
 	if (is_ascii(p.name)) {
 		sql += "RESET ";
-		proto::append_identifier(sql, p.name);
+		proto::append_setting_name(sql, p.name);
 	} else { // an identifier is read in the encoding of who has the server until now
 		sql += "SELECT pg_catalog.set_config(";
 		proto::append_literal(sql, p.name);

@@ -74,7 +74,6 @@ void Subscription::own_row(std::string_view body)
 
 void Subscription::on_subscribed()
 {
-	subscribed = true;
 	mark();
 }
 

@@ -58,8 +58,7 @@ public:
 	Session &session() { return session_; }
 	const std::vector<std::string> &channels() const { return channels_; }
 	const std::string &marker() const { return marker_; }
-	uint64_t round = UINT64_MAX; // of the listener, in which it has all channels
-	bool subscribed = false;
+	size_t missing = 0; // channels that the listener does not have yet
 	void on_subscribed();
 	bool on_notification(const Notification &n); // true: the client was given something
 	void on_marker(const Notification &n);

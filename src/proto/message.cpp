@@ -115,17 +115,25 @@ void append_literal(std::string &sql, std::string_view value)
 
 void append_identifier(std::string &sql, std::string_view name)
 {
-	// A dot separates the class of a custom setting: each part is an identifier of its own.
 	sql += '"';
 	for (const char c : name) {
 		if (c == '"')
-			sql += "\"\"";
-		else if (c == '.')
-			sql += "\".\"";
-		else
-			sql += c;
+			sql += '"';
+		sql += c;
 	}
 	sql += '"';
+}
+
+void append_setting_name(std::string &sql, std::string_view name)
+{
+	for (;;) {
+		const size_t dot = name.find('.');
+		append_identifier(sql, name.substr(0, dot));
+		if (dot == std::string_view::npos)
+			return;
+		sql += '.';
+		name.remove_prefix(dot + 1);
+	}
 }
 
 } // namespace pgpool::proto

@@ -38,7 +38,11 @@ void append_query(std::string &out, std::string_view sql);
 // `value` as an SQL literal that means the same whatever client_encoding and
 // standard_conforming_strings are: printable ASCII as it is, all else as \x escapes in E''.
 void append_literal(std::string &sql, std::string_view value);
+// `name` as one identifier, dots and all. In no client_encoding is the byte of a double quote part of another
+// character.
 void append_identifier(std::string &sql, std::string_view name);
+// The name of a setting: dots separate parts, and each is an identifier of its own.
+void append_setting_name(std::string &sql, std::string_view name);
 
 constexpr uint32_t kAuthOk = 0;
 constexpr uint32_t kAuthCleartext = 3;

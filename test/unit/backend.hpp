@@ -15,6 +15,8 @@
 // Longer than a header should be: the language of the simulator and its model are one thing.
 #pragma once
 
+#include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -67,8 +69,11 @@ public:
 	std::string problem;         // a claim that did not hold
 	std::string verifier;        // asks for SCRAM when not empty
 	pgpool::proto::Error refuse; // instead of a greeting
-	std::string demand;          // sent in place of a greeting, which comes after an answer
-	std::string proof;           // that answer
+	std::string refuse_routine;  // of PostgreSQL's, which says so
+	std::function<void(Backend &)> on_startup;
+	std::string user, database; // of the startup packet
+	std::string demand;         // sent in place of a greeting, which comes after an answer
+	std::string proof;          // that answer
 	int32_t pid = 0;
 	uint32_t database_oid = 5, role_oid = 10;
 	bool deaf = false;         // to cancel requests and to the end of the stream
@@ -78,6 +83,7 @@ public:
 	int proofs_ended = 0;         // of the questions who it is, by a timeout
 	std::string agent_named;      // the slot, as the worker says it
 	bool reports_bytes = false;   // a value that it reports by itself is another text to the client
+	std::string refused_channel;  // to LISTEN to
 	bool agent = false;           // pgpool's library is in it, and reports every setting
 	bool dead = false;            // it closed its end
 	std::vector<std::string> log; // commands that it executed
@@ -392,11 +398,14 @@ private:
 		portals_.clear();
 		statements_.erase("");
 		pending_.clear();
-		bool quoted = false;
+		char quote = '\0';
 		std::string one;
 		for (const char c : sql) {
-			quoted ^= c == '\'';
-			if (c == ';' && !quoted) {
+			if (quote == '\0' && (c == '\'' || c == '"'))
+				quote = c;
+			else if (c == quote)
+				quote = '\0';
+			if (c == ';' && quote == '\0') {
 				pending_.push_back(one);
 				one.clear();
 			} else {
@@ -625,7 +634,16 @@ private:
 			return done("PIN");
 		}
 		if (word == "LISTEN" || word == "UNLISTEN") {
-			to_listen_.push_back({sender(sql), word == "LISTEN", unquoted(a), 0});
+			if (word == "UNLISTEN" && a == "*") {
+				to_listen_.push_back({sender(sql), false, "*", 0});
+				return done(word);
+			}
+			std::string channel;
+			if (const char *why = channel_name(sql.substr(sql.find(word) + word.size() + 1), channel))
+				return fail("42601", why);
+			if (channel == refused_channel && word == "LISTEN")
+				return fail("22P05", "character has no equivalent");
+			to_listen_.push_back({sender(sql), word == "LISTEN", channel, 0});
 			return done(word);
 		}
 		if (word == "NOTIFY") {
@@ -719,6 +737,34 @@ private:
 	}
 
 	// ---- notifications
+
+	// One identifier, as the scanner of PostgreSQL takes it, and perhaps the mark of who sends. nullptr: without an
+	// error.
+	static const char *channel_name(const std::string &text, std::string &name)
+	{
+		constexpr size_t kMost = 63;
+		size_t at = text.find_first_not_of(' ');
+		if (at == std::string::npos)
+			return "syntax error at end of input";
+		if (text[at] == '"') {
+			for (at++; at < text.size() && (text[at] != '"' || text.substr(at, 2) == "\"\""); at++) {
+				name += text[at];
+				at += text[at] == '"';
+			}
+			if (at++ == text.size())
+				return "unterminated quoted identifier";
+			if (name.empty())
+				return "zero-length delimited identifier";
+		} else {
+			for (; at < text.size() && (isalnum(static_cast<unsigned char>(text[at])) || text[at] == '_'); at++)
+				name += static_cast<char>(tolower(static_cast<unsigned char>(text[at])));
+			if (name.empty() || isdigit(static_cast<unsigned char>(name[0])))
+				return "syntax error";
+		}
+		name.resize(std::min(name.size(), kMost));
+		at = at < text.size() ? text.find_first_not_of(' ', at) : std::string::npos;
+		return at == std::string::npos || sender(text.substr(at - 1)) > 0 ? nullptr : "syntax error";
+	}
 
 	static std::string unquoted(const std::string &name)
 	{

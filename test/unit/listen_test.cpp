@@ -231,6 +231,99 @@ TEST_F(Listen, ALostListenerTakesItsClientsAlong)
 	EXPECT_EQ(row().state, ClientState::Listening) << "by a new listener";
 }
 
+TEST_F(Listen, AChannelMayHaveAnyNameAndNoneEndsTheOthers)
+{
+	const std::string names[] = {"a.b",
+	                             ".",
+	                             "..",
+	                             "a\"\"b",
+	                             " ",
+	                             "x; LISTEN y",
+	                             "UPPER",
+	                             "'",
+	                             "\xe4\xf6",
+	                             std::string(63, 'n'),
+	                             std::string(60, 'n') + ".nn",
+	                             "select"};
+	Stream *other = parked();
+	for (const std::string &n : names) {
+		Stream *a = listening("\"" + n + "\"");
+		world.pass(1200);
+		EXPECT_EQ(busy(), 0) << n << " is parked";
+		std::string plain = n;
+		if (plain.find("\"\"") != std::string::npos)
+			plain.erase(plain.find('"'), 1);
+		notify(plain, "x");
+		notify("news", n);
+		world.settle();
+		EXPECT_EQ(got(a), "A:" + plain + "=x") << n;
+		EXPECT_EQ(got(other), "A:news=" + n);
+		EXPECT_EQ(ask(a, query("SELECT pg_listening_channels()")), "T D:" + plain + " C:SELECT 1 Z:I")
+		    << "it comes back";
+		a->peer_eof = a->peer_gone = true;
+		world.settle();
+	}
+	EXPECT_EQ(ask(login(), query("LISTEN \"\"")), "E:42601 Z:I");
+}
+
+// The listener refuses one of the channels: its clients keep their servers, and nobody else notices.
+TEST_F(Listen, ARoundThatFailsFailsThoseWhoNeedIt)
+{
+	world.settings().pool_size.store(4);
+	world.settings().max_pinned.store(4);
+	Stream *before = parked("news");
+	listener()->refused_channel = "bad";
+	Stream *guilty = listening("bad"), *too = listening("bad"), *with = listening("news");
+	EXPECT_EQ(ask(guilty, query("LISTEN good")), "C:LISTEN Z:I");
+	EXPECT_EQ(ask(with, query("LISTEN good")), "C:LISTEN Z:I");
+	for (int i = 0; i < 3; i++) {
+		world.pass(5500); // and again
+		EXPECT_EQ(busy(), 2) << "the two that need it";
+		EXPECT_EQ(row(0).state, ClientState::Listening);
+		EXPECT_EQ(row(3).state, ClientState::Listening);
+		EXPECT_EQ(world.counters().listeners.load(), 1) << "the same";
+		for (const char *c : {"bad", "good", "news"})
+			notify(c, "x");
+		world.settle();
+		EXPECT_EQ(got(before), "A:news=x");
+		EXPECT_EQ(got(guilty), "A:bad=x A:good=x");
+		EXPECT_EQ(got(too), "A:bad=x");
+		EXPECT_EQ(got(with), "A:good=x A:news=x");
+	}
+	listener()->refused_channel.clear();
+	world.pass(6000);
+	EXPECT_EQ(busy(), 0) << "when it is refused no more, they are parked, too";
+	notify("bad", "y");
+	world.settle();
+	EXPECT_EQ(got(guilty) + got(too), "A:bad=yA:bad=y");
+}
+
+TEST_F(Listen, ARefusalBeforeAnybodyIsParkedIsTakenAlike)
+{
+	world.settings().pool_size.store(3);
+	world.settings().max_pinned.store(3);
+	world.prepare_backend = [](Backend &b) {
+		b.agent = true;
+		b.refused_channel = "bad";
+	};
+	Stream *good = nullptr, *bad = nullptr;
+	good = listening("news");
+	for (auto &b : world.backends)
+		b->refused_channel.clear();
+	bad = login();
+	ask(bad, query("LISTEN news"));
+	for (auto &b : world.backends)
+		b->refused_channel.clear();
+	EXPECT_EQ(ask(bad, query("LISTEN bad")), "C:LISTEN Z:I");
+	world.pass(1500);
+	EXPECT_EQ(busy(), 1);
+	notify("news", "x");
+	notify("bad", "x");
+	world.settle();
+	EXPECT_EQ(got(good), "A:news=x");
+	EXPECT_EQ(got(bad), "A:news=x A:bad=x");
+}
+
 TEST_F(Listen, AnotherListenerTakesTheNextClients)
 {
 	parked("news");

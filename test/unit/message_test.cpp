@@ -52,4 +52,19 @@ TEST(Message, ATruncatedErrorIsReadAsFarAsItGoes)
 	EXPECT_EQ(read_error(std::string("Cabcdefgh\0", 10)).sqlstate, "XX000");
 }
 
+TEST(Message, AnIdentifierIsOneWhateverItHasAndTheNameOfASettingIsItsParts)
+{
+	auto quoted = [](std::string_view name, bool setting) {
+		std::string sql;
+		(setting ? append_setting_name : append_identifier)(sql, name);
+		return sql;
+	};
+	EXPECT_EQ(quoted("a.b", false), "\"a.b\"");
+	EXPECT_EQ(quoted("a.b", true), "\"a\".\"b\"");
+	EXPECT_EQ(quoted("a\"; b..", false), "\"a\"\"; b..\"");
+	EXPECT_EQ(quoted("a\".b.c", true), "\"a\"\"\".\"b\".\"c\"");
+	EXPECT_EQ(quoted("DateStyle", true), quoted("DateStyle", false));
+	EXPECT_EQ(quoted("\x95\x5c\xe4", false), "\"\x95\x5c\xe4\"") << "bytes of any encoding";
+}
+
 } // namespace
