@@ -25,6 +25,20 @@ constexpr uint32_t kMostAsked = 256;   // logins that the manager is asked about
 constexpr size_t kStrangersLine = 300; // bytes of what strangers make us log
 constexpr int64_t kAskAgain = 50000;   // between two requests for a place of another worker, microseconds
 
+bool counts_for(control::ServerLimit limit, const region::PoolSlot &a, const region::PoolSlot &b)
+{
+	switch (limit) {
+	case control::ServerLimit::Role:
+		return a.role_oid == b.role_oid;
+	case control::ServerLimit::Database:
+		return a.database_oid == b.database_oid;
+	case control::ServerLimit::Server:
+		return true;
+	default:
+		return false;
+	}
+}
+
 proto::Error shutdown_error()
 {
 	return {sqlstate::kAdminShutdown, "terminating connection due to administrator command", "", ""};
@@ -218,6 +232,51 @@ bool Engine::reserve_server()
 	return false;
 }
 
+bool Engine::give_up_idle(control::ServerLimit limit, const Claim &to)
+{
+	for (auto &entry : pools_) {
+		if (counts_for(limit, region_.pool(to.pool_slot), entry.second->shared()) && entry.second->give_up_idle(to))
+			return true;
+	}
+	return false;
+}
+
+bool Engine::ask_for_idle(control::ServerLimit limit, Pool &pool)
+{
+	const region::Header &h = *region_.header();
+	for (uint32_t i = 0; h.workers > 1 && i < h.max_pools; i++) {
+		if (region_.pool(i).state.load(std::memory_order_relaxed) != region::SlotState::Used ||
+		    !counts_for(limit, pool.shared(), region_.pool(i)))
+			continue;
+		for (uint32_t w = 0; w < h.workers; w++) {
+			const region::PoolCounters &c = region_.pool_counters(i, w);
+			if (w == worker_ || c.idle.load(std::memory_order_relaxed) <= 0 ||
+			    c.waiting.load(std::memory_order_relaxed) > 0)
+				continue;
+			auto ask = control::make<control::YieldServer>(control::Type::YieldServer);
+			ask.from = worker_;
+			ask.pool_slot = pool.slot();
+			ask.pool_generation = pool.generation();
+			ask.refused_by = limit;
+			outside_.tell_worker(w, &ask, sizeof(ask));
+			return true;
+		}
+	}
+	return false;
+}
+
+void Engine::tell_place_free(const Claim &to)
+{
+	if (to.worker == worker_) {
+		on_place_free(to.pool_slot, to.pool_generation);
+		return;
+	}
+	auto free = control::make<control::PlaceFree>(control::Type::PlaceFree);
+	free.pool_slot = to.pool_slot;
+	free.pool_generation = to.pool_generation;
+	outside_.tell_worker(to.worker, &free, sizeof(free));
+}
+
 void Engine::release_server()
 {
 	servers_--;
@@ -361,9 +420,14 @@ void Engine::on_yield(const control::YieldServer &yield)
 		close_spare();
 		return;
 	}
+	if (yield.pool_slot >= region_.header()->max_pools || yield.from >= region_.header()->workers)
+		return;
+	if (yield.refused_by != control::ServerLimit::None) {
+		give_up_idle(yield.refused_by, {yield.from, yield.pool_slot, yield.pool_generation});
+		return;
+	}
 	auto it = pools_.find(yield.pool_slot);
-	if (it != pools_.end() && it->second->generation() == yield.pool_generation &&
-	    yield.from < region_.header()->workers)
+	if (it != pools_.end() && it->second->generation() == yield.pool_generation)
 		it->second->yield(yield.from, yield.waited_ms);
 }
 
@@ -371,7 +435,7 @@ void Engine::on_place_free(uint32_t pool_slot, uint32_t generation)
 {
 	auto it = pools_.find(pool_slot);
 	if (it != pools_.end() && it->second->generation() == generation)
-		it->second->grow();
+		it->second->on_place_free();
 }
 
 void Engine::on_proof(const control::Proof &proof)

@@ -117,6 +117,10 @@ public:
 	uint32_t take_agent_slot(); // UINT32_MAX: none is free
 	void free_agent_slot(uint32_t i);
 	void release_server();
+	// Places for a pool whose login the server refused: false if no idle server counts for that limit.
+	bool give_up_idle(control::ServerLimit limit, const Claim &to); // here
+	bool ask_for_idle(control::ServerLimit limit, Pool &pool);      // in another worker
+	void tell_place_free(const Claim &to);
 	void bury(std::unique_ptr<StreamOwner> corpse) { graveyard_.push_back(std::move(corpse)); }
 	void retire(std::unique_ptr<Login> login);
 	void session_ended(Session *session);

@@ -20,6 +20,7 @@ namespace
 {
 
 constexpr int64_t kRetryAfter = 500000; // after a server could not log in, microseconds
+constexpr int64_t kFullFor = 1000000;   // after the server refused a login at a limit of its own
 constexpr int64_t kAskAgain = 50000;    // between two requests for a place of another worker
 constexpr int64_t kYieldPause = 20000;  // a yielded place is not taken back at once
 constexpr uint32_t kYieldAfterMs = 30;  // a busy server is not given away for less
@@ -117,7 +118,8 @@ void Pool::learn(std::unique_ptr<Credential> credential)
 	                  memcmp(&credential->client_key, &credential_->client_key, sizeof(credential->client_key)) != 0 ||
 	                  credential->md5 != credential_->md5 || credential->password != credential_->password;
 	credential_ = std::move(credential);
-	retry_at_ = 0; // a new proof may succeed where the last one failed
+	if (refused_by_ == control::ServerLimit::None)
+		retry_at_ = 0; // a new proof may succeed where the last one failed
 	if (news)
 		tell_others();
 }
@@ -154,7 +156,8 @@ void Pool::learn(const control::Proof &proof)
 	memcpy(c.client_key.bytes, proof.client_key, sizeof(proof.client_key));
 	c.md5 = proof.has_key ? std::string() : std::string(verifier);
 	c.password.assign(proof.password, strnlen(proof.password, sizeof(proof.password)));
-	retry_at_ = 0;
+	if (refused_by_ == control::ServerLimit::None)
+		retry_at_ = 0;
 	grow();
 }
 
@@ -301,9 +304,12 @@ void Pool::serve()
 
 void Pool::on_server_ready(ServerConn *server)
 {
-	if (server->state() == ServerState::Login) {
+	const bool logged_in = server->state() == ServerState::Login;
+	if (logged_in) {
 		bump(mine_.server_logins);
 		last_failure_ = {};
+		if (engine_.now() >= refused_at_ + kFullFor)
+			refused_by_ = control::ServerLimit::None;
 		if (server->is_listener()) {
 			server->set_state(ServerState::Listener);
 			if (server->listener())
@@ -323,14 +329,24 @@ void Pool::on_server_ready(ServerConn *server)
 	}
 	server->set_state(ServerState::Idle);
 	serve();
+	if (logged_in && refused_by_ != control::ServerLimit::None) { // there may be room for the next who waits
+		retry_at_ = waiters_.empty() ? engine_.now() + kRetryAfter : 0;
+		grow();
+	}
 }
 
 void Pool::grow()
 {
 	const int64_t now = engine_.now();
 	while (waiters_.size() > connecting_ && idle_.empty()) {
-		if (now < retry_at_ || now < hold_until_ || now < drain_until_)
+		if (now < hold_until_ || now < drain_until_)
 			return;
+		if (refused_by_ != control::ServerLimit::None && connecting_ > 0)
+			return;
+		if (now < retry_at_) {
+			ask_for_place(now);
+			return;
+		}
 		if (!credential_ || credential_->route == control::ServerRoute::None) {
 			fail_waiters(credential_
 			                 ? credential_->route_error
@@ -422,18 +438,22 @@ void Pool::on_server_failed(ServerConn *server, const proto::Error &why)
 		return;
 	last_failure_ = why;
 	retry_at_ = now + kRetryAfter;
+	refused_at_ = now;
+	refused_by_ = server->refused_by();
 	// A changed password: the session did nothing wrong, and can go on when somebody has proved the new one.
 	const bool session_survives = why.sqlstate == proto::sqlstate::kInvalidPassword;
 	// The manager may know better than the server's refusal why there is no way in.
 	const bool explained = credential_ && !credential_->route_error.sqlstate.empty();
 	if (!is_passing(why.sqlstate))
 		fail_waiters(explained ? credential_->route_error : why, !session_survives);
+	ask_for_place(now);
 }
 
 void Pool::on_server_gone(ServerConn *server)
 {
 	list_of(server->state()).remove(server);
 	const bool listener = server->is_listener();
+	const std::optional<Claim> claimed = server->claim;
 	if ((server->state() == ServerState::Connecting || server->state() == ServerState::Login) && !listener)
 		connecting_--;
 	count();
@@ -449,10 +469,46 @@ void Pool::on_server_gone(ServerConn *server)
 		free.pool_generation = generation_;
 		engine_.outside().tell_worker(yielded_to_, &free, sizeof(free));
 	}
+	if (claimed) {
+		hold_until_ = engine_.now() + kYieldPause;
+		engine_.tell_place_free(*claimed);
+	}
 	engine_.want_servers();
 }
 
 // ---- limits over all workers
+
+// Whatever is idle and counts for the limit at which the server refused us gives its place up, here or in another
+// worker; else one of this pool's servers there, so that the waits even out as at the pool's own limit.
+void Pool::ask_for_place(int64_t now)
+{
+	if (refused_by_ == control::ServerLimit::None || waiters_.empty() || now < asked_at_ + kAskAgain)
+		return;
+	if (engine_.give_up_idle(refused_by_, {engine_.worker(), slot_, generation_}) ||
+	    engine_.ask_for_idle(refused_by_, *this))
+		asked_at_ = now;
+	else
+		ask_others(now);
+}
+
+bool Pool::give_up_idle(const Claim &to)
+{
+	ServerConn *s = waiters_.empty() ? idle_.back() : nullptr;
+	if (!s)
+		return false;
+	s->claim = to;
+	s->close();
+	return true;
+}
+
+// The next try waits no longer. It is made at the end of the event: this may be the end of the server whose place it
+// is.
+void Pool::on_place_free()
+{
+	if (refused_by_ != control::ServerLimit::None)
+		retry_at_ = 0;
+	engine_.want_servers();
+}
 
 // At the limit: a worker with an idle server is asked for a place, else the one whose own clients wait
 // least, if that is less than half as long as ours.

@@ -86,6 +86,8 @@ public:
 	}
 	void yield(uint32_t worker, uint32_t waited_ms);
 	bool close_one_idle();
+	bool give_up_idle(const Claim &to);            // false: there is none, or our own clients wait
+	void on_place_free();                          // that was asked for
 	ServerConn *open_listener(Listener *listener); // nullptr: it cannot be had
 	bool unused() const { return clients_ == 0 && servers() == 0; }
 	template <class F> void each_server(F f)
@@ -141,6 +143,8 @@ private:
 	void fail_late_waiters(int64_t now);
 	proto::Error wait_timeout_error() const;
 	void ask_others(int64_t now);
+	void ask_for_place(int64_t now);
+	void end_surplus_pin(int64_t now);
 	size_t servers() const { return idle_.size() + active_.size() + other_.size(); }
 	uint32_t open_everywhere() const;
 	void read_names();
@@ -171,6 +175,9 @@ private:
 	uint32_t base_epoch_ = 0;
 	bool serving_ = false;
 	int64_t retry_at_ = 0; // after a failed login
+	// The server's own limit that refused the last one, and when. Logins are tried one at a time then.
+	control::ServerLimit refused_by_ = control::ServerLimit::None;
+	int64_t refused_at_ = 0;
 	int64_t asked_at_ = 0;
 	proto::Error last_failure_;
 };

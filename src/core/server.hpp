@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -36,6 +37,11 @@ namespace pgpool::core
 class Listener;
 class Pool;
 class Session;
+
+// Who gets the place of a server that is closed for him.
+struct Claim {
+	uint32_t worker, pool_slot, pool_generation;
+};
 
 class ServerConn final : public StreamOwner
 {
@@ -121,7 +127,11 @@ public:
 	uint32_t opened_in_epoch() const { return epoch_; }
 	bool expired(int64_t now) const;
 
+	// The limit of the server's own at which it refused our login.
+	control::ServerLimit refused_by() const { return refused_by_; }
+
 	Hook<ServerConn> pool_hook;
+	std::optional<Claim> claim;
 
 private:
 	friend class Pool; // state and lists move together, in Pool::change_state()
@@ -244,6 +254,7 @@ private:
 	int32_t pid_ = 0;
 	control::ServerState state_ = control::ServerState::Connecting;
 	Proof proof_ = Proof::None;
+	control::ServerLimit refused_by_ = control::ServerLimit::None;
 	bool body_forward_ = false;
 	bool by_tcp_ = false;
 	int proof_asked_ = 0;

@@ -26,6 +26,16 @@ namespace
 {
 
 constexpr int kMostProofs = 20; // questions, if a timeout ends them
+// Of a refused login. By the routine, for the message is in the server's language.
+control::ServerLimit limit_of(std::string_view error)
+{
+	if (proto::error_field(error, 'C') != proto::sqlstate::kTooManyConnections)
+		return control::ServerLimit::None;
+	const std::string_view routine = proto::error_field(error, 'R');
+	return routine == "InitializeSessionUserId" ? control::ServerLimit::Role
+	       : routine == "CheckMyDatabase"       ? control::ServerLimit::Database
+	                                            : control::ServerLimit::Server;
+}
 
 } // namespace
 
@@ -111,6 +121,7 @@ void ServerConn::login_message(char type, std::string_view body)
 		break;
 	}
 	case 'E':
+		refused_by_ = limit_of(body);
 		login_failed(proto::read_error(body));
 		break;
 	case 'Z':

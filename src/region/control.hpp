@@ -236,12 +236,18 @@ struct CancelKey {
 	uint8_t key[256];
 };
 
-struct YieldServer { // a client of worker `from` waits at the pool's limit
+// What the server counted when it refused a login of pgpool's with 53300.
+enum class ServerLimit : uint32_t { None = 0, Role, Database, Server };
+
+// A client of worker `from` waits at the pool's limit, or, with `refused_by`, at one of the server's: then the place of
+// any idle server that counts for the same limit will do.
+struct YieldServer {
 	Head head;
 	uint32_t from;
 	uint32_t pool_slot;
 	uint32_t pool_generation;
 	uint32_t waited_ms;
+	ServerLimit refused_by;
 };
 
 // What a client proved, for the same pool of the other workers: after ALTER ROLE ... PASSWORD all of them

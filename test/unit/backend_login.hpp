@@ -24,6 +24,10 @@ inline bool Backend::startup()
 	for (const auto &setting : s.settings)
 		defaults[canonical(setting.first)] = setting.second;
 	defaults["application_name"] = s.application_name;
+	user = s.user;
+	database = s.database;
+	if (on_startup)
+		on_startup(*this);
 	now_ = defaults;
 	phase_ = Phase::Password;
 	if (!demand.empty()) {
@@ -72,7 +76,11 @@ inline void Backend::password(const std::string &body)
 inline void Backend::greeting()
 {
 	if (!refuse.sqlstate.empty()) {
-		pgpool::proto::append_error(out, pgpool::proto::Severity::Fatal, refuse);
+		Writer w(out);
+		w.begin('E').string("SFATAL").string("VFATAL").string("C" + refuse.sqlstate).string("M" + refuse.message);
+		if (!refuse_routine.empty())
+			w.string("R" + refuse_routine);
+		w.u8(0).end();
 		dead = true;
 		return;
 	}
