@@ -104,7 +104,7 @@ read -r port pool_port session_port < <(free_ports 3)
 # that a session has lost to a server of the pool costs a minute, not the run.
 conf=('lock_timeout = 60s' 'fsync = off' 'max_prepared_transactions = 2' 'log_lock_waits = on' 'max_connections = 200'
     'max_worker_processes = 11' 'pgpool.workers = 2' "pgpool.default_pool_size = ${POOL_SIZE:-$((20 + BUSY))}" "pgpool.session_port = $session_port"
-    "pgpool.default_max_pinned = ${POOL_SIZE:-0}" 'pgpool.default_pin_sequences = on' "ssl_ca_file = 'server.crt'")
+    "pgpool.default_max_pinned = ${POOL_SIZE:-0}" 'pgpool.pin_grace_time = 0' 'pgpool.default_pin_sequences = on' "ssl_ca_file = 'server.crt'")
 # guc sets placeholders of plpgsql that is not loaded yet, and a backend says so when it is, to whomever it serves then. In a
 # pool that would be a matter of who gets which backend, so all have it loaded.
 [ "$MODE" = direct ] || conf+=("session_preload_libraries = 'plpgsql'")

@@ -57,6 +57,7 @@ Engine::Engine(Outside &outside, region::View region, uint32_t worker)
 		for (auto *gauge : {&c.clients, &c.open, &c.active, &c.idle, &c.pinned, &c.parkable, &c.listeners, &c.waiting})
 			gauge->store(0);
 		c.waiting_since_us.store(0);
+		c.kept_since_us.store(0);
 	}
 	for (uint32_t i = 0; i < region_.header()->max_tenants; i++) {
 		if (region_.tenant(i).state.load() != region::SlotState::Free)

@@ -369,15 +369,6 @@ uint32_t Pool::open_everywhere() const
 	return static_cast<uint32_t>(std::max<int64_t>(0, sum));
 }
 
-int32_t Pool::pinned_everywhere() const
-{
-	int32_t sum = 0;
-	for (uint32_t w = 0; w < engine_.region().header()->workers; w++)
-		sum += engine_.region().pool_counters(slot_, w).pinned.load() -
-		       engine_.region().pool_counters(slot_, w).parkable.load();
-	return sum;
-}
-
 bool Pool::wanted() const
 {
 	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
@@ -619,6 +610,38 @@ void Pool::fail_late_waiters(int64_t now)
 	}
 }
 
+// Clients that keep a server must leave some to the others. Nobody is one too many as long as nobody waits, nor before
+// he has been idle, and others have waited, for the time of grace. Then the one that was idle for longest goes, of all
+// workers: each tells the others how long its own one was, and ends it if there is none before it.
+void Pool::end_surplus_pin(int64_t now)
+{
+	ServerConn *longest = nullptr;
+	for (ServerConn *s = mine_.pinned.load() > 0 ? active_.front() : nullptr; s; s = ServerList::next(s)) {
+		if (s->kept_since() > 0 && (!longest || s->kept_since() < longest->kept_since()))
+			longest = s;
+	}
+	const int64_t since = longest ? longest->kept_since() : 0;
+	mine_.kept_since_us.store(since, std::memory_order_relaxed);
+	const int64_t grace = int64_t{engine_.settings().pin_grace_time} * 1000;
+	if (!longest || grace <= 0)
+		return;
+	int32_t kept = 0;
+	int64_t waiting_since = 0;
+	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
+		const region::PoolCounters &c = engine_.region().pool_counters(slot_, w);
+		kept += c.pinned.load() - c.parkable.load();
+		const int64_t waits = c.waiting_since_us.load(std::memory_order_relaxed);
+		if (waits > 0 && (waiting_since == 0 || waits < waiting_since))
+			waiting_since = waits;
+		const int64_t theirs = c.kept_since_us.load(std::memory_order_relaxed);
+		if (theirs > 0 && (theirs < since || (theirs == since && w < engine_.worker())))
+			return;
+	}
+	const int32_t most = std::min(settings().max_pinned.load(), settings().pool_size.load() - 1);
+	if (kept > most && waiting_since > 0 && now - std::max(waiting_since, since) >= grace)
+		longest->end_surplus_pin(now, most);
+}
+
 void Pool::tick(int64_t now)
 {
 	fail_late_waiters(now);
@@ -628,6 +651,7 @@ void Pool::tick(int64_t now)
 		if (session && s->session() == session)
 			session->check_timeouts(now);
 	});
+	end_surplus_pin(now);
 	if (engine_.draining())
 		close_idle();
 	grow();

@@ -117,7 +117,6 @@ public:
 	uint64_t catalog_clock();                           // of the last change that was seen
 	// A client prepares `s`: what was parsed before the last change of the catalog is outdated.
 	void renew_if_changed(Statement *s);
-	int32_t pinned_everywhere() const;
 	bool wanted() const; // somebody waits for a server, in whichever worker
 	bool has_waiters() const { return !waiters_.empty(); }
 	// What the pool knows of a fresh login still holds.

@@ -71,6 +71,7 @@ ServerConn::~ServerConn()
 void ServerConn::set_state(ServerState to)
 {
 	since_ = pool_.engine().now();
+	count_kept();
 	pool_.change_state(this, to);
 }
 
@@ -418,6 +419,8 @@ void ServerConn::service_data(const char *data, size_t size)
 void ServerConn::after_service()
 {
 	emit_fakes();
+	if (session_ && replies_.at_rest())
+		count_kept(); // before the client is told that it is done
 	if (session_) {
 		session_->stream()->flush();
 		if (session_->stream()->unsent() > 0)
@@ -427,7 +430,7 @@ void ServerConn::after_service()
 		session_->on_replies();
 	if (state_ == ServerState::Cleaning)
 		clean();
-	else if (session_ && !(replies_.at_rest() && pinned_too_many()))
+	else if (session_)
 		try_release();
 }
 
@@ -672,7 +675,7 @@ void ServerConn::tick_active(int64_t now)
 		return;
 	if (cannot_park_ && now >= park_again_at_) {
 		cannot_park_ = false;
-		count_pins();
+		count_kept();
 	}
 	if (may_park() && (now - since_ >= kParkAfter || pool_.wanted()))
 		park();

@@ -91,7 +91,7 @@ public:
 	// Its client only listens and is at rest: see subscription.hpp.
 	bool may_park() const;
 	void park();
-	bool cannot_park();               // for a while. False: the client had to leave
+	void cannot_park();               // for a while
 	void run(const std::string &sql); // a query of ours
 	void own_commit_seen() { commit_known_ = commit_lsn(); }
 	bool is_listener() const { return is_listener_; }
@@ -122,6 +122,9 @@ public:
 	bool agent() const { return agent_; }
 	const std::string &pins() const { return pins_; }
 	bool foreign_identity() const { return foreign_identity_; }
+	// Since when its client has kept it between transactions without a word; 0 = it does not, or can be parked.
+	int64_t kept_since() const;
+	void end_surplus_pin(int64_t now, int32_t most);
 	void announce_custom(const Statement *s);
 	bool stale() const;
 	uint32_t opened_in_epoch() const { return epoch_; }
@@ -188,9 +191,11 @@ private:
 	uint64_t commit_lsn();
 	void note_commit();
 	void set_pins(std::string_view pins);
-	void count_pins();
+	bool kept() const;
+	bool only_listens() const;
+	void count_kept();
+	void recount_kept(bool kept);
 	void tick_active(int64_t now);
-	bool pinned_too_many();
 	void end_idle_pin(int64_t idle_ms);
 	void announce_client();
 	void command_complete(std::string_view tag);
@@ -269,7 +274,6 @@ private:
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
 	bool starting_over_ = false;    // the batch is served once more as soon as the Sync is answered
 	bool withheld_due_ = false;
-	bool newly_pinned_ = false;
 	const bool is_listener_;
 	bool cannot_park_ = false;
 	bool counted_pinned_ = false, counted_parkable_ = false;

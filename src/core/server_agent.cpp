@@ -107,7 +107,6 @@ void ServerConn::set_pins(std::string_view pins)
 	agent_pins_ = pins;
 	pins_ = pins;
 	update_pins();
-	count_pins();
 }
 
 void ServerConn::update_pins()
@@ -121,23 +120,45 @@ void ServerConn::update_pins()
 	pins_ = agent_pins_;
 	if (too_many)
 		pins_.append(pins_.empty() ? "" : ", ").append(kSettings);
-	count_pins();
+}
+
+// Why the client must go on here although its transaction is over, whoever says so; Session::pinned_by() names it.
+bool ServerConn::kept() const
+{
+	return !pins_.empty() || foreign_identity_ || session_->pinned();
+}
+
+bool ServerConn::only_listens() const
+{
+	return pins_ == "LISTEN" && !foreign_identity_ && !session_->pinned();
+}
+
+// Between two transactions, and when the client has left: within one there is nothing to be counted yet.
+void ServerConn::count_kept()
+{
+	const bool keeps = session_ && !session_->session_mode() && kept();
+	if (keeps || counted_pinned_)
+		recount_kept(keeps);
 }
 
 // A client that only listens can be parked, and so takes no server from the others for long.
-void ServerConn::count_pins()
+void ServerConn::recount_kept(bool kept)
 {
-	const bool pinned = !pins_.empty();
-	const bool parkable = pins_ == "LISTEN" && agent_ && session_ && !session_->session_mode() && !cannot_park_;
-	newly_pinned_ |= (pinned && !parkable) && !(counted_pinned_ && !counted_parkable_);
+	const bool parkable = kept && agent_ && !cannot_park_ && only_listens();
 	region::PoolCounters &c = pool_.counters();
-	c.pinned.store(c.pinned.load() + pinned - std::exchange(counted_pinned_, pinned));
+	c.pinned.store(c.pinned.load() + kept - std::exchange(counted_pinned_, kept));
 	c.parkable.store(c.parkable.load() + parkable - std::exchange(counted_parkable_, parkable));
+}
+
+int64_t ServerConn::kept_since() const
+{
+	const bool idle = counted_pinned_ && !counted_parkable_ && replies_.at_rest() && !session_->mid_message();
+	return idle ? since_ : 0; // its last answer
 }
 
 bool ServerConn::may_park() const
 {
-	return counted_parkable_ && session_ && !holding_ && client_at_rest() && session_->may_park();
+	return counted_parkable_ && session_ && !holding_ && client_at_rest() && only_listens() && session_->may_park();
 }
 
 void ServerConn::park()
@@ -148,29 +169,24 @@ void ServerConn::park()
 		session_->park();
 }
 
-bool ServerConn::cannot_park()
+void ServerConn::cannot_park()
 {
 	park_again_at_ = pool_.engine().now() + kParkAgain;
 	cannot_park_ = true;
-	count_pins();
-	return !(replies_.at_rest() && pinned_too_many());
+	count_kept();
 }
 
-// Asked at the end of each transaction. Clients that keep a server must leave some to the others.
-bool ServerConn::pinned_too_many()
+// The pool chose its client, for others wait.
+void ServerConn::end_surplus_pin(int64_t now, int32_t most)
 {
-	if (!std::exchange(newly_pinned_, false) || pins_.empty() || session_->session_mode())
-		return false;
-	const int32_t size = pool_.settings().pool_size.load(std::memory_order_relaxed);
-	const int32_t most = pool_.settings().max_pinned.load(std::memory_order_relaxed);
-	if (pool_.pinned_everywhere() <= most)
-		return false;
 	session_->fatal(
 	    {"53400", "too many clients of this pool keep their server",
-	     "This one keeps it because of: " + pins_ + ". A pool of " + std::to_string(size) + " has at most " +
+	     "This one keeps it because of: " + std::string(session_->pinned_by()) + ", and was idle for " +
+	         std::to_string((now - kept_since()) / 1000) + " ms while others waited. A pool of " +
+	         std::to_string(pool_.settings().pool_size.load(std::memory_order_relaxed)) + " has at most " +
 	         std::to_string(most) + " for such clients.",
-	     "Raise max_pinned or pool_size of the tenant or user, or use pool_mode session or the session port."});
-	return true;
+	     "Raise max_pinned or pool_size of the tenant or user, or pgpool.pin_grace_time, or use pool_mode session or "
+	     "the session port."});
 }
 
 // A client that keeps the server between transactions, and has been silent for `idle_ms`.

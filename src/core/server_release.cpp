@@ -31,18 +31,17 @@ constexpr int64_t kClosingTime = 1000000;  // until a place is given up although
 // The heart: see the design, "when a server may be released". Nothing here is ever weakened.
 bool ServerConn::may_release() const
 {
-	return client_at_rest() && pins_.empty();
+	return client_at_rest() && !kept(); // (f)
 }
 
-// All of the rule but what the agent says.
+// All of the rule but what the client keeps.
 bool ServerConn::client_at_rest() const
 {
-	return replies_.at_rest()                            // (a), (b)
-	       && stash_.empty() && body_left_ == 0          // (c) unread from the server
-	       && stream_->unsent() == 0                     // (c) unsent to the server
-	       && session_->stream()->unsent() == 0          // (c) unsent to the client
-	       && !session_->mid_message()                   // (d)
-	       && !session_->pinned() && !foreign_identity_; // (f); (e): kill() is synchronous
+	return replies_.at_rest()                   // (a), (b)
+	       && stash_.empty() && body_left_ == 0 // (c) unread from the server
+	       && stream_->unsent() == 0            // (c) unsent to the server
+	       && session_->stream()->unsent() == 0 // (c) unsent to the client
+	       && !session_->mid_message();         // (d); (e): kill() is synchronous
 }
 
 bool ServerConn::try_release()
@@ -273,11 +272,10 @@ void ServerConn::on_closed(const char *why)
 		    {proto::sqlstate::kConnectionFailure, std::string("could not connect to the server: ") + why, "", ""});
 		return;
 	}
-	Session *session = session_;
-	session_ = nullptr;
+	const bool was_kept = session_ && kept(); // what the client had there is lost
+	Session *session = std::exchange(session_, nullptr);
 	const bool in_transaction = !replies_.at_rest();
 	const bool unused = holding_ && applying_;
-	const bool was_pinned = !pins_.empty(); // what the client had there is lost
 	end();
 	if (!session)
 		return;
@@ -289,7 +287,7 @@ void ServerConn::on_closed(const char *why)
 		session->on_server_died_unused();
 		return;
 	}
-	if (!in_transaction && !session->session_mode() && !session->pinned() && !was_pinned) {
+	if (!in_transaction && !session->session_mode() && !was_kept) {
 		// It died between two transactions: the client keeps its connection.
 		session->params() = params_;
 		session->on_server_died_at_rest();
@@ -306,7 +304,10 @@ void ServerConn::end()
 	gone_ = true;
 	if (Listener *listener = std::exchange(listener_, nullptr))
 		listener->on_lost(our_error_);
-	set_pins("");
+	session_ = nullptr;
+	agent_pins_.clear();
+	pins_.clear();
+	count_kept();
 	free_agent_slot();
 	stream_->close(false);
 	stream_ = nullptr;

@@ -355,7 +355,7 @@ std::string_view Session::pinned_by() const
 		return "unnamed statement";
 	if (!server_)
 		return "";
-	if (server_->foreign_identity() && server_->pins().empty())
+	if (server_->foreign_identity())
 		return "SET SESSION AUTHORIZATION";
 	return server_->pins();
 }

@@ -42,8 +42,8 @@ void Session::park()
 void Session::on_park_failed()
 {
 	subscription_.reset();
-	if (server_->cannot_park())
-		end_handover();
+	server_->cannot_park();
+	end_handover();
 }
 
 // `release`: this is no event of the server, which would look by itself whether it can be released.

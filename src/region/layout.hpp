@@ -100,11 +100,12 @@ struct alignas(64) PoolCounters { // one per worker and pool
 	Atomic<int32_t> open;         // servers, those that log in or close included
 	Atomic<int32_t> active;       // servers that serve a client
 	Atomic<int32_t> idle;
-	Atomic<int32_t> pinned;           // active ones that their client keeps between transactions
+	Atomic<int32_t> pinned;           // active ones that their client keeps between transactions, whatever the reason
 	Atomic<int32_t> parkable;         // of these, those whose client only listens and will be parked
 	Atomic<int32_t> listeners;        // that listen for parked clients; none of `open`
 	Atomic<int32_t> waiting;          // clients in the queue
 	Atomic<int64_t> waiting_since_us; // CLOCK_MONOTONIC of the first in the queue, 0 = none
+	Atomic<int64_t> kept_since_us;    // of the client that keeps its server idle for longest, parkable ones excepted
 	Atomic<uint64_t> transactions, queries, bytes_received, bytes_sent;
 	Atomic<uint64_t> waits, wait_us, query_us, transaction_us;
 	Atomic<uint64_t> errors, wait_timeouts, server_logins, server_login_failures;

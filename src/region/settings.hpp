@@ -28,6 +28,7 @@ struct Settings {
 	int32_t max_server_connections; // over all workers and pools, already resolved (never 0)
 	int32_t login_timeout;
 	int32_t write_timeout;
+	int32_t pin_grace_time; // of clients that keep a server while others wait
 	int32_t shutdown_timeout;
 	int32_t tcp_keepalives_idle;     // seconds
 	int32_t tcp_keepalives_interval; // seconds

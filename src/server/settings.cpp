@@ -103,6 +103,9 @@ const IntSetting kInts[] = {
     {"pgpool.pin_idle_timeout",
      "Time after which an idle client is disconnected that keeps its server between transactions.", "0 turns it off.",
      &gucs.pin_idle_timeout, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
+    {"pgpool.pin_grace_time",
+     "Time after which an idle client is disconnected that is one too many to keep its server while others wait.",
+     "0 turns it off: the others wait.", &gucs.pin_grace_time, 5000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
     {"pgpool.max_prepared_statements", "Most shared prepared statements on one server connection.",
      "The least recently used one is closed to make room.", &gucs.max_prepared_statements, 1000, 1, 100000, PGC_SIGHUP,
      0},
@@ -259,6 +262,7 @@ void fill_settings(region::Settings &to, uint32_t generation)
 	to.max_server_connections = resolved_max_server_connections();
 	to.login_timeout = gucs.login_timeout;
 	to.write_timeout = gucs.write_timeout;
+	to.pin_grace_time = gucs.pin_grace_time;
 	to.shutdown_timeout = gucs.shutdown_timeout;
 	to.tcp_keepalives_idle = gucs.tcp_keepalives_idle;
 	to.tcp_keepalives_interval = gucs.tcp_keepalives_interval;

@@ -33,6 +33,7 @@ struct Gucs {
 	int client_idle_timeout;
 	int idle_in_transaction_timeout;
 	int pin_idle_timeout;
+	int pin_grace_time;
 	int server_idle_timeout; // seconds
 	int server_lifetime;     // seconds
 	int write_timeout;

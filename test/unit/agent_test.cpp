@@ -128,9 +128,7 @@ TEST_F(Agent, AClientKeepsAServerThatTheAgentPins)
 	EXPECT_EQ(ask(a, query("PIN temporary")), "C:PIN Z:I");
 	EXPECT_EQ(busy(), 1);
 	EXPECT_STREQ(row().pinned, "temporary");
-	EXPECT_EQ(ask(b, query("PIN listen")), "C:PIN Z:I E:FATAL:53400") << "one of two must be left for the others";
-	world.pass(1200);
-	EXPECT_EQ(world.live_backends(), 1u) << "that of the second client is closed";
+	EXPECT_EQ(ask(b, query("SELECT c2.x")), "T D:c2.x C:SELECT 1 Z:I") << "one of two is left";
 	EXPECT_EQ(ask(a, query("PIN off")), "C:PIN Z:I");
 	EXPECT_EQ(busy(), 0);
 	EXPECT_STREQ(row().pinned, "");
@@ -140,14 +138,149 @@ TEST_F(Agent, AClientKeepsAServerThatTheAgentPins)
 	EXPECT_EQ(world.counters().pinned.load(), 0);
 }
 
-TEST_F(Agent, TheTenantSaysHowManyClientsMayKeepAServer)
+// A pool of two, of which one may be kept.
+TEST_F(Agent, WhoIsOneTooManyToKeepAServerStaysAsLongAsNobodyWaits)
 {
 	world.settings().pool_size.store(2);
-	world.settings().max_pinned.store(2);
 	Stream *a = login(), *b = login();
 	EXPECT_EQ(ask(a, query("PIN temporary")), "C:PIN Z:I");
 	EXPECT_EQ(ask(b, query("PIN listen")), "C:PIN Z:I");
 	EXPECT_EQ(world.counters().pinned.load(), 2);
+	world.pass(10000);
+	EXPECT_EQ(got(a) + got(b), "");
+	EXPECT_EQ(busy(), 2);
+}
+
+TEST_F(Agent, WhenOthersWaitTheOneThatWasIdleForLongestGoesAfterATimeOfGrace)
+{
+	world.settings().pool_size.store(2);
+	Stream *a = login(), *b = login(), *c = login();
+	ask(a, query("PIN temporary"));
+	ask(b, query("PIN listen"));
+	world.pass(10000);
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I") << "now b was idle for longer";
+	EXPECT_EQ(ask(c, query("SELECT c3.x")), "");
+	world.pass(1500);
+	EXPECT_EQ(got(a) + got(b) + got(c), "") << "in the time of grace";
+	world.pass(1000);
+	EXPECT_EQ(got(b), "E:FATAL:53400");
+	world.pass(1200); // the fake's pin is for good, so that server is closed
+	EXPECT_EQ(got(c), "T D:c3.x C:SELECT 1 Z:I");
+	EXPECT_EQ(world.counters().pinned.load(), 1);
+	world.pass(10000);
+	EXPECT_EQ(got(a), "") << "one may be kept";
+	EXPECT_FALSE(a->closed);
+}
+
+TEST_F(Agent, WhoIsHeardOftenEnoughOrIsInATransactionIsNotOneTooMany)
+{
+	world.settings().pool_size.store(2);
+	world.settings().query_wait_timeout.store(9000);
+	Stream *a = login(), *b = login(), *c = login();
+	ask(a, query("PIN temporary"));
+	ask(b, query("PIN listen"));
+	ask(b, query("BEGIN"));
+	EXPECT_EQ(ask(c, query("SELECT c3.x")), "");
+	for (int i = 0; i < 6; i++) {
+		world.pass(1500);
+		EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	}
+	EXPECT_EQ(got(c), "E:53300 Z:I") << "it waited in vain";
+	EXPECT_FALSE(a->closed || b->closed);
+	EXPECT_EQ(ask(b, query("COMMIT")), "C:COMMIT Z:I");
+	EXPECT_EQ(ask(b, query("PIN off")), "C:PIN Z:I");
+	EXPECT_EQ(ask(c, query("SELECT c3.x")), "T D:c3.x C:SELECT 1 Z:I");
+}
+
+TEST_F(Agent, APoolOfWhichAllServersAreKeptDoesNotLockUp)
+{
+	world.settings().max_pinned.store(1); // and the pool has one
+	Stream *a = login(), *b = login();
+	ask(a, query("PIN temporary"));
+	world.pass(5000);
+	EXPECT_EQ(ask(b, query("SELECT c2.x")), "");
+	world.pass(1900);
+	EXPECT_EQ(got(a), "");
+	world.pass(1500);
+	EXPECT_EQ(got(a), "E:FATAL:53400");
+	EXPECT_EQ(got(b), "T D:c2.x C:SELECT 1 Z:I");
+}
+
+TEST_F(Agent, WithoutATimeOfGraceOthersWait)
+{
+	region::Settings settings = world.engine().settings();
+	settings.pin_grace_time = 0;
+	world.engine().on_settings(settings);
+	Stream *a = login(), *b = login();
+	ask(a, query("PIN temporary"));
+	EXPECT_EQ(ask(b, query("SELECT c2.x")), "");
+	world.pass(60000);
+	EXPECT_EQ(got(a) + got(b), "");
+	EXPECT_EQ(ask(a, query("PIN off")), "C:PIN Z:I");
+	EXPECT_EQ(got(b), "T D:c2.x C:SELECT 1 Z:I");
+}
+
+// Whatever keeps a server counts, is shown, has its limit and its time, and is forgotten with its client.
+TEST_F(Agent, EveryReasonToKeepAServerCounts)
+{
+	const std::string long_text = "SELECT c9.x/*" + std::string((1 << 20) + 1000, 'x') + "*/";
+	const std::string wide_text = "SELECT c9.x/*" + std::string(70000, 'x') + "*/";
+	const struct {
+		const char *reason;
+		std::string bytes, undo;
+	} reasons[] = {
+	    {"long statement", parse(long_text, "big") + kSync, query("DEALLOCATE ALL")},
+	    {"long statement", parse(long_text, "big") + bind_to("big") + execute() + kSync, query("DEALLOCATE ALL")},
+	    {"unnamed statement", parse(wide_text) + kSync, query("SELECT c9.y")},
+	    {"SET SESSION AUTHORIZATION", query("SET session_authorization bob"), query("SET session_authorization anna")},
+	    {"temporary", query("PIN temporary"), query("PIN off")},
+	};
+	for (const auto &r : reasons) {
+		for (const bool leaves : {false, true}) {
+			Stream *a = login(), *b = login();
+			ask(a, r.bytes);
+			EXPECT_STREQ(row().pinned, r.reason);
+			EXPECT_EQ(world.counters().pinned.load(), 1) << r.reason;
+			if (leaves) {
+				EXPECT_EQ(ask(b, query("SELECT c2.x")), "") << r.reason;
+				world.pass(3500);
+				EXPECT_EQ(got(a), "E:FATAL:53400") << r.reason << ": the limit holds for it";
+				EXPECT_EQ(got(b), "T D:c2.x C:SELECT 1 Z:I") << r.reason;
+			} else {
+				ask(a, r.undo);
+				EXPECT_STREQ(row().pinned, "");
+				EXPECT_EQ(busy(), 0) << r.reason;
+			}
+			EXPECT_EQ(world.counters().pinned.load(), 0) << r.reason;
+			if (leaves)
+				continue;
+			world.settings().pin_idle_timeout.store(1000);
+			ask(a, r.bytes);
+			world.pass(1200);
+			EXPECT_EQ(got(a), "E:FATAL:57P05") << r.reason << ": its time, too";
+			world.settings().pin_idle_timeout.store(0);
+			world.pass(1200);
+			EXPECT_EQ(world.counters().pinned.load(), 0) << r.reason;
+			b->peer_eof = b->peer_gone = true;
+			world.pass(100);
+		}
+		for (auto &s : world.streams) {
+			if (!s->backend)
+				s->peer_eof = s->peer_gone = true;
+		}
+		world.pass(1200);
+	}
+}
+
+// What a client had there is lost with the server: it must not go on elsewhere as if it were another session.
+TEST_F(Agent, AServerThatDiesTakesWhoeverKeepsItAlong)
+{
+	Stream *a = login();
+	ask(a, query("SET session_authorization bob"));
+	backend().die();
+	world.settle();
+	EXPECT_EQ(got(a), "E:FATAL:57P01");
+	EXPECT_TRUE(a->closed);
 }
 
 TEST_F(Agent, AClientThatOnlyKeepsAServerIsEndedAfterATime)

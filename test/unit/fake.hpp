@@ -175,6 +175,7 @@ public:
 		p.settings.pool_size.store(2);
 		p.settings.max_pinned.store(1);
 		p.state.store(region::SlotState::Used);
+		h->settings.pin_grace_time = 2000;
 		catalog->changed = [this] { view.header()->catalog_changes[5 % region::kCatalogCounters].fetch_add(1); };
 		for (uint32_t i = 0; i < workers; i++) {
 			nodes.push_back(std::make_unique<Node>());
