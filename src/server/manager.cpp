@@ -194,8 +194,10 @@ void turn()
 		int pause = RecoveryInProgress() ? kStandbyRefreshMs : kRefreshMs;
 		if (dirty || TimestampDifferenceExceeds(last_refresh, now, pause)) {
 			last_refresh = now;
-			if (header().port_taken.load())
-				(void)claim_ports_again();
+			if (header().port_taken.load() && claim_ports_again()) {
+				(void)listeners_open(0);
+				links_listeners();
+			}
 			refresh(false);
 		}
 		retire_slots();
@@ -254,6 +256,7 @@ void manager_run()
 	CacheRegisterSyscacheCallback(AUTHOID, catalog_changed, 0);
 	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, catalog_changed, 0);
 	CacheRegisterSyscacheCallback(DATABASEOID, catalog_changed, 0);
+	(void)claim_ports_again(); // what a former manager held is free, or somebody else's
 	(void)listeners_open(header().manager_pid.load());
 	refresh(false); // so that extension_exists is right before the first lookup
 	links_start();

@@ -119,7 +119,8 @@ int links_fd(); // an epoll descriptor
 bool links_read();
 void links_answer();
 void links_poke();
-void links_settings(); // a new snapshot to all
+void links_settings();  // a new snapshot to all
+void links_listeners(); // new Unix sockets to all
 const region::Settings &current_settings();
 
 // ---- manager_listeners.cpp: Unix sockets for clients ---------------------------------------------

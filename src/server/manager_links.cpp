@@ -410,6 +410,21 @@ void links_poke()
 			post(i, &m, sizeof m);
 }
 
+void links_listeners()
+{
+	for (int i = 0; i < kMaxLinks; i++) {
+		Link &l = links[i];
+		if (l.fd < 0 || l.worker < 0)
+			continue;
+		if (l.first)
+			l.listeners_due = true; // behind what waits already
+		else
+			send_listeners(i);
+		if (l.listeners_due)
+			watch(i, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
+	}
+}
+
 void links_settings()
 {
 	renew_settings(settings_now.generation);
