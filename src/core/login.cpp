@@ -8,6 +8,7 @@
 #include "core/pool.hpp"
 #include "core/server.hpp"
 #include "core/session.hpp"
+#include "proto/bytes.hpp"
 #include "proto/md5.hpp"
 #include "proto/wire.hpp"
 
@@ -94,7 +95,10 @@ void Login::on_timeout()
 
 void Login::on_data(const char *data, size_t size)
 {
-	in_.append(data, size);
+	if (!proto::try_append(in_, {data, size})) {
+		fail(sqlstate::kOutOfMemory, "out of memory");
+		return;
+	}
 	while (!session_.dead()) {
 		if (stage_ == Stage::Startup) {
 			if (!startup_packet())

@@ -19,6 +19,9 @@ namespace pgpool::core
 // Most that is kept for a peer that does not read, per direction; also the size of one read.
 constexpr size_t kChunk = 65536;
 
+// Why a stream was closed (on_closed()) that could not keep what the peer does not take.
+inline constexpr char kNoMemory[] = "out of memory";
+
 struct TlsInfo {
 	std::string version, cipher;
 	std::string sni;

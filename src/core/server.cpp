@@ -12,6 +12,7 @@
 #include "core/pool.hpp"
 #include "core/session.hpp"
 #include "core/subscription.hpp"
+#include "proto/bytes.hpp"
 #include "proto/scram.hpp"
 #include "proto/startup.hpp"
 #include "proto/wire.hpp"
@@ -341,7 +342,10 @@ void ServerConn::service_data(const char *data, size_t size)
 {
 	std::string joined;
 	if (!stash_.empty()) {
-		stash_.append(data, size);
+		if (!proto::try_append(stash_, {data, size})) {
+			out_of_memory();
+			return;
+		}
 		if (stash_.size() < stash_needs_)
 			return;
 		joined = std::exchange(stash_, {});
@@ -409,10 +413,20 @@ void ServerConn::service_data(const char *data, size_t size)
 	put_run(p);
 	if (listener_)
 		listener_->flush();
-	if (p < end)
-		stash_.assign(p, static_cast<size_t>(end - p));
+	if (p < end && !proto::try_append(stash_, {p, static_cast<size_t>(end - p)})) {
+		out_of_memory();
+		return;
+	}
 	bump(pool_.counters().bytes_sent, forwarded);
 	after_service();
+}
+
+void ServerConn::out_of_memory()
+{
+	if (session_)
+		session_->out_of_memory();
+	else
+		close();
 }
 
 // All that came has been taken.

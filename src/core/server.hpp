@@ -85,6 +85,8 @@ public:
 	void abandon();         // after refused_all(): the client goes elsewhere
 	void client_writable();
 	void client_gone();
+	void forsake();                                          // its client ends in the middle of something
+	bool between_replies() const { return body_left_ == 0; } // as the client has them
 	void interrupt();
 	void close(); // politely; the pool hears on_server_gone() when the backend is gone
 	bool try_release();
@@ -159,6 +161,7 @@ private:
 	enum class Header { More, Whole, Broken };
 	Header read_header(const char *p, size_t have, size_t &total) const;
 	void service_data(const char *data, size_t size);
+	void out_of_memory();
 	void after_service();
 	bool message(char type, std::string_view body, bool &forward);
 	void error(const Replies::Verdict &v, std::string_view body, bool &forward);

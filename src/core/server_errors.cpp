@@ -148,7 +148,7 @@ bool ServerConn::start_over(const Replies::Verdict &v, std::string_view error)
 	const bool stale = refused || is_stale_plan(error);
 	replay_.statement()->suspect |= stale && !refused;
 	if ((!lost && !(stale && replay_.takes_any_columns())) || session_->mid_message() || session_->leaving_ ||
-	    !(replies_.empty() || replies_.only_sync()))
+	    !(replies_.empty() || replies_.only_sync()) || !session_->start_over(replay_.bytes()))
 		return false;
 	StatementStore &store = pool_.engine().statements();
 	if (!refused)
@@ -162,7 +162,6 @@ bool ServerConn::start_over(const Replies::Verdict &v, std::string_view error)
 	else
 		replies_.disown();
 	starting_over_ = true;
-	session_->start_over(replay_.bytes());
 	replay_.stop();
 	return true;
 }

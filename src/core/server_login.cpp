@@ -10,6 +10,7 @@
 #include "core/listeners.hpp"
 #include "core/pool.hpp"
 #include "core/session.hpp"
+#include "proto/bytes.hpp"
 #include "proto/md5.hpp"
 #include "proto/scram.hpp"
 #include "proto/wire.hpp"
@@ -80,7 +81,10 @@ void ServerConn::send_startup()
 
 void ServerConn::login_data(const char *data, size_t size)
 {
-	stash_.append(data, size);
+	if (!proto::try_append(stash_, {data, size})) {
+		login_failed({proto::sqlstate::kOutOfMemory, "out of memory", "", ""});
+		return;
+	}
 	size_t at = 0;
 	while (stash_.size() - at >= proto::kHeaderSize && state_ == ServerState::Login && !gone_) {
 		const uint32_t length = proto::load32(&stash_[at + 1]);

@@ -139,6 +139,17 @@ void ServerConn::client_gone()
 	clean();
 }
 
+// What was written, or not written, of the client's messages is not what the account says.
+void ServerConn::forsake()
+{
+	if (!replies_.empty())
+		interrupt();
+	replay_.stop();
+	starting_over_ = holding_ = false;
+	session_ = nullptr;
+	close();
+}
+
 // One step of making the server fit for the next client: end what runs, roll back, discard.
 void ServerConn::clean()
 {
@@ -270,6 +281,10 @@ void ServerConn::on_closed(const char *why)
 	if (state_ == ServerState::Connecting || state_ == ServerState::Login) {
 		login_failed(
 		    {proto::sqlstate::kConnectionFailure, std::string("could not connect to the server: ") + why, "", ""});
+		return;
+	}
+	if (why == kNoMemory && session_) {
+		session_->out_of_memory();
 		return;
 	}
 	const bool was_kept = session_ && kept(); // what the client had there is lost

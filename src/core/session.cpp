@@ -11,6 +11,7 @@
 #include "core/server.hpp"
 #include "core/sql_command.hpp"
 #include "core/subscription.hpp"
+#include "proto/bytes.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -26,6 +27,12 @@ namespace
 bool is_known_type(char type)
 {
 	return type != 0 && strchr("QPBDECSHFXdcf", type) != nullptr;
+}
+
+// For a copy of the messages in `size` bytes that came, rewritten: names, and a message of ours, are all that is added.
+bool has_room(std::string &copy, size_t size)
+{
+	return proto::try_reserve(copy, copy.size() + size + 1024);
 }
 
 bool may_be_long(char type)
@@ -78,8 +85,9 @@ void Session::on_data(const char *data, size_t size)
 	if (kept()) {
 		// Reading stays on, as long as there is room: to turn it off and on again for each wait would cost
 		// two system calls.
-		inbuf_.append(data, size);
-		if (inbuf_.size() >= kChunk)
+		if (!proto::try_append(inbuf_, {data, size}))
+			out_of_memory();
+		else if (inbuf_.size() >= kChunk)
 			stream_->read(false);
 		return;
 	}
@@ -87,9 +95,19 @@ void Session::on_data(const char *data, size_t size)
 		process(data, size);
 		return;
 	}
-	inbuf_.append(data, size);
-	if (inbuf_.size() >= wanted_)
+	if (!proto::try_append(inbuf_, {data, size}))
+		out_of_memory();
+	else if (inbuf_.size() >= wanted_)
 		resume();
+}
+
+bool Session::stash(const char *p, const char *end)
+{
+	inbuf_.clear();
+	if (proto::try_append(inbuf_, {p, static_cast<size_t>(end - p)}))
+		return true;
+	out_of_memory();
+	return false;
 }
 
 void Session::on_writable()
@@ -168,6 +186,10 @@ void Session::on_closed(const char *why)
 	}
 	if (why == kTimedOut)
 		log_timed_out();
+	if (why == kNoMemory) {
+		out_of_memory();
+		return;
+	}
 	const bool more_to_serve = login_ ? login_->busy() : pause_ == Pause::Turn || pause_ == Pause::Backlog;
 	if (more_to_serve && (login_ || !ended_) && !stream_->broken()) {
 		// What it sent already is served, as by a backend, which reads the end of file last.
@@ -193,8 +215,8 @@ void Session::process(const char *data, size_t size)
 	const char *p = data;
 	const char *end = data + size;
 	if (server_ && subscription_) {
-		stash(p, end);
-		come_back();
+		if (stash(p, end))
+			come_back();
 		return;
 	}
 	if (server_) {
@@ -306,20 +328,20 @@ void Session::acquire(const char *p, const char *end)
 	if (!pool_->acquire(this)) {
 		if (dead_)
 			return;
-		stash(p, end);
-		since_ = engine_.now();
+		if (stash(p, end))
+			since_ = engine_.now();
 		return;
 	}
 	if (!take_settings({p, static_cast<size_t>(end - p)})) {
 		holding_ = true;
-		stash(p, end);
-		server_->flush();
+		if (stash(p, end))
+			server_->flush();
 		return;
 	}
 	since_ = engine_.now();
 	if (subscription_) {
-		stash(p, end);
-		come_back();
+		if (stash(p, end))
+			come_back();
 		return;
 	}
 	forward(p, end);
@@ -359,7 +381,10 @@ bool Session::take_settings(std::string_view message)
 // What came meanwhile went to the backend, which executed nothing of it.
 void Session::on_settings_refused()
 {
-	inbuf_.insert(0, server_->take_unproved());
+	if (!proto::try_prepend(inbuf_, server_->take_unproved())) {
+		out_of_memory();
+		return;
+	}
 	leave_server();
 	settings_doubtful_ = true;
 	resume();
@@ -460,6 +485,8 @@ void Session::forward(const char *p, const char *end)
 			size_t used = 0;
 			const size_t mark = out.size();
 			const bool replayed = server_->replay().on();
+			if (!has_room(out, static_cast<size_t>(end - run)))
+				return out_of_memory();
 			out.append(run, static_cast<size_t>(p - run));
 			verdict = rewrite(p, have, total, out, used);
 			if (!replayed && server_->replay().on())
@@ -498,9 +525,9 @@ void Session::forward(const char *p, const char *end)
 	if (server_->replay().on())
 		server_->replay().add({replay_from, static_cast<size_t>(p - replay_from)});
 	if (verdict == Rewrite::Settle)
-		settle(p, end);
-	else if (p < end)
-		stash(p, end);
+		settling_ = true; // the message means what the replies to an earlier batch decide: it waits, and all behind it
+	if (p < end && !stash(p, end))
+		return; // nothing was sent of what the account has
 	if (pause_ == Pause::Backlog && body_left_ == 0 && server_->replies().unsynced()) {
 		// The backend keeps replies to itself until there are many, or it is asked for them.
 		out.append(run, static_cast<size_t>(p - run));
@@ -533,7 +560,8 @@ void Session::send(std::string &out, const char *run, const char *end)
 // The server was dead when it was assigned: no byte of the transaction left, so another one can have it.
 void Session::retry(const char *p, const char *end)
 {
-	inbuf_.assign(p, static_cast<size_t>(end - p));
+	if (!stash(p, end))
+		return;
 	leave_server();
 	resume();
 }
@@ -606,10 +634,12 @@ void Session::forget_statements()
 }
 
 // The batch that began with `bytes` is served again, as if it came now, when on_settled() says so.
-void Session::start_over(std::string_view bytes)
+bool Session::start_over(std::string_view bytes)
 {
+	if (!proto::try_prepend(inbuf_, bytes))
+		return false;
 	settling_ = true;
-	inbuf_.insert(0, bytes);
+	return true;
 }
 
 // The backend is asked what a statement's result looks like now: what uses it waits, and all behind it.
@@ -635,13 +665,6 @@ void Session::work_off_backlog()
 		return;
 	pause_ = Pause::None;
 	resume();
-}
-
-// A message means what the replies to an earlier batch decide: it waits for them, and all behind it.
-void Session::settle(const char *p, const char *end)
-{
-	settling_ = true;
-	stash(p, end);
 }
 
 void Session::on_settled()

@@ -65,11 +65,12 @@ public:
 	void on_server_died_at_rest();                // between two transactions: another one will serve
 	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
 	void on_server_writable();
+	void out_of_memory(); // for what the client sent, or is to get
 	// ---- for the engine: the others had their turn
 	void on_turn();
 	void on_discarded();    // DISCARD ALL or DEALLOCATE ALL was executed
 	void on_unnamed_void(); // the unnamed statement was not prepared after all
-	void start_over(std::string_view bytes);
+	[[nodiscard]] bool start_over(std::string_view bytes);
 	std::string name_of(std::string_view server_name) const;     // of a statement, "" = the unnamed one
 	bool settling() const { return settling_ && awaited_ == 0; } // up to a ReadyForQuery
 	void on_replies();
@@ -149,7 +150,7 @@ private:
 	void acquire(const char *p, const char *end);
 	bool take_settings(std::string_view message);
 	void leave_server();
-	void stash(const char *p, const char *end) { inbuf_.assign(p, static_cast<size_t>(end - p)); }
+	bool stash(const char *p, const char *end); // false: there is no memory for it, the session is over
 	void leave();
 	void retry(const char *p, const char *end);
 	void come_back();
@@ -187,7 +188,6 @@ private:
 	void await_columns(std::string &out);
 	void after_sync(std::string &out);
 	bool answer_statement(const char *message, size_t total, std::string &answers);
-	void settle(const char *p, const char *end);
 	void reply(std::string_view bytes);
 	std::string described() const;
 	void log_timed_out();

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/engine.hpp"
 #include "core/login.hpp"
@@ -89,6 +90,23 @@ void Session::on_server_lost(const proto::Error *why)
 		fatal(*why);
 	else
 		close(true);
+}
+
+// What it sent cannot be kept, so the place in the stream of its messages is lost, and what the server was sent may be
+// half of a batch.
+void Session::out_of_memory()
+{
+	const proto::Error why{proto::sqlstate::kOutOfMemory, "out of memory", "", ""};
+	const bool between_replies = !server_ || server_->between_replies();
+	if (pool_)
+		engine_.outside().log("out of memory (SQLSTATE 53200): the connection of a client is closed, role \"" +
+		                      pool_->role() + "\", database \"" + pool_->database() + "\"");
+	if (ServerConn *server = std::exchange(server_, nullptr))
+		server->forsake();
+	if (between_replies)
+		fatal(why);
+	else
+		close(false);
 }
 
 void Session::on_wait_failed(const proto::Error &why, bool is_fatal)

@@ -1,12 +1,15 @@
 // See loop.hpp.
 #include "net/loop.hpp"
 
+#include <cstdio>
 #include <ctime>
 #include <stdexcept>
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+
+#include "net/crash.hpp"
 
 #include "net/no_postgres.hpp"
 
@@ -42,6 +45,15 @@ void Loop::after_event()
 			s->deferred();
 	}
 	after_();
+}
+
+void Loop::give_up(const char *what)
+{
+	char line[256];
+	snprintf(line, sizeof(line), "pgpool worker: ends because of an unexpected exception: %s", what);
+	if (log_)
+		log_(line);
+	end_process();
 }
 
 void Loop::tick()

@@ -1,8 +1,9 @@
 // The event loop of a worker, as far as streams need it: buffers, deferred work, lingering streams, TLS.
 //
 // Owns the uv_loop_t and the read buffer that all streams share. Every callback from libuv goes through
-// guarded(): libuv is C, nothing may be thrown through it, and after each event the deferred work is done
-// and what was buried is freed. Must not know sessions.
+// guarded(): after each event the deferred work is done and what was buried is freed. An exception ends the process:
+// what the event left half done, in the account of replies or in what is queued for a peer, could be served to another.
+// Must not know sessions.
 #pragma once
 
 #include <cstdint>
@@ -41,29 +42,31 @@ public:
 	static void set_tcp_options(int fd, const region::Settings &settings);
 
 	// Runs one event's work and what follows from it.
-	template <class F> void guarded(F f)
+	template <class F> void guarded(F f) noexcept
 	{
 		event_time_ = kNotRead;
 		try {
 			f();
 			after_event();
 		} catch (const std::exception &e) {
-			on_exception_(e.what());
+			give_up(e.what());
 		} catch (...) {
-			on_exception_("unknown exception");
+			give_up("unknown exception");
 		}
 		event_time_ = kNoEvent;
 	}
-	void set_hooks(std::function<void()> after, std::function<void(const char *)> on_exception)
+	// `log` is told why the process ends, and must not need memory.
+	void set_hooks(std::function<void()> after, void (*log)(const char *))
 	{
 		after_ = std::move(after);
-		on_exception_ = std::move(on_exception);
+		log_ = log;
 	}
 
 private:
 	static constexpr int64_t kNoEvent = -1, kNotRead = 0;
 
 	void after_event();
+	[[noreturn]] void give_up(const char *what);
 
 	uv_loop_t uv_;
 	std::unique_ptr<char[]> buffer_, scratch_;
@@ -73,7 +76,7 @@ private:
 	core::List<SocketStream, &SocketStream::linger_hook> lingering_;
 	std::vector<SocketStream *> deferred_;
 	std::function<void()> after_;
-	std::function<void(const char *)> on_exception_;
+	void (*log_)(const char *) = nullptr;
 };
 
 } // namespace pgpool::net

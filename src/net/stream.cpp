@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "net/loop.hpp"
+#include "proto/bytes.hpp"
 
 #include "net/no_postgres.hpp"
 
@@ -337,14 +338,13 @@ void SocketStream::queue(const char *data, size_t size)
 {
 	if (size == 0 || broken_)
 		return;
-	if (unsent() > 0) {
-		out_->append(data, size);
-		return;
-	}
 	if (piece_count_ == kPieces)
 		flush();
+	if (broken_)
+		return;
 	if (unsent() > 0) {
-		out_->append(data, size);
+		if (!proto::try_append(*out_, {data, size}))
+			out_of_memory();
 		return;
 	}
 	pieces_[piece_count_].iov_base = const_cast<char *>(data);
@@ -431,10 +431,23 @@ void SocketStream::keep(size_t skip)
 	for (int i = 0; i < piece_count_; i++) {
 		const size_t n = std::min(skip, pieces_[i].iov_len);
 		skip -= n;
-		out_->append(static_cast<const char *>(pieces_[i].iov_base) + n, pieces_[i].iov_len - n);
+		if (!proto::try_append(*out_, {static_cast<const char *>(pieces_[i].iov_base) + n, pieces_[i].iov_len - n})) {
+			out_of_memory();
+			return;
+		}
 	}
 	piece_count_ = 0;
 	blocked_since_ = loop_.now_us();
+}
+
+// What is lost is a part of a message, so nothing may follow it.
+void SocketStream::out_of_memory()
+{
+	piece_count_ = 0;
+	out_.reset();
+	out_at_ = 0;
+	broken_ = true;
+	fail(core::kNoMemory);
 }
 
 void SocketStream::send_kept()

@@ -108,6 +108,7 @@ private:
 	ssize_t send_pieces(const iovec *pieces, int count);
 	void send_kept();
 	void keep(size_t skip);
+	void out_of_memory();
 	void fail(const char *why);
 	void linger();
 	bool drained();

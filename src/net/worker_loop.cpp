@@ -47,8 +47,7 @@ WorkerLoop::WorkerLoop(const Host &host)
     : host_(host), loop_(region::present_settings(*host.region.header())), engine_(*this, host.region, host.worker)
 {
 	setenv("UV_THREADPOOL_SIZE", kHashThreads, 0);
-	loop_.set_hooks([this] { engine_.end_event(); },
-	                [this](const char *what) { log(std::string("unexpected exception: ") + what); });
+	loop_.set_hooks([this] { engine_.end_event(); }, host_.log);
 }
 
 WorkerLoop::~WorkerLoop() = default;

@@ -31,7 +31,7 @@ struct Host {
 	int postmaster_fd; // readable when the postmaster is gone
 	std::function<bool()> postmaster_alive;
 	std::function<bool()> stop_requested; // SIGTERM
-	std::function<void(const char *)> log;
+	void (*log)(const char *);
 };
 
 class WorkerLoop final : public core::Outside

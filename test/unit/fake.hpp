@@ -13,6 +13,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend.hpp"
@@ -32,6 +33,24 @@ namespace control = pgpool::control;
 namespace region = pgpool::region;
 
 class World;
+
+// Says whether the core is at work, not the world around it: a test that makes allocations fail fails those of the
+// core.
+class At
+{
+public:
+	enum Place { World, Core };
+	explicit At(Place place) : before_(std::exchange(now_, place)) {}
+	~At() { now_ = before_; }
+	At(const At &) = delete;
+	At &operator=(const At &) = delete;
+	static bool core() { return now_ == Core; }
+	static void reset() { now_ = World; } // the core was left without its destructors
+
+private:
+	static inline Place now_ = World;
+	Place before_;
+};
 
 class Stream final : public core::Stream
 {
@@ -57,6 +76,7 @@ public:
 	// ---- what the engine sees
 	void queue(const char *data, size_t size) override
 	{
+		const At at(At::World);
 		alive("queue");
 		if (size == 0 || broken_)
 			return;
@@ -86,6 +106,7 @@ public:
 	void set_owner(core::StreamOwner *o) override { owner = o; }
 	void close(bool with_flush) override
 	{
+		const At at(At::World);
 		alive("close");
 		pieces_.clear();
 		if (with_flush && !broken_ && !handshaking())
@@ -246,6 +267,7 @@ public:
 	Stream *connect(uint32_t node = 0, bool session_port = false)
 	{
 		Stream *s = new_stream(node);
+		const At at(At::Core);
 		engine(node).accept(s, session_port, false);
 		engine(node).end_event();
 		return s;
@@ -256,6 +278,7 @@ public:
 	{
 		if (!s->event(most))
 			return false;
+		const At at(At::Core);
 		engine(s->node).end_event();
 		return true;
 	}
@@ -309,6 +332,7 @@ public:
 	void tick(int64_t ms = 100)
 	{
 		clock += ms * 1000;
+		const At at(At::Core);
 		for (auto &n : nodes) {
 			n->engine->tick();
 			n->engine->end_event();
@@ -408,12 +432,14 @@ private:
 
 inline void Stream::alive(const char *what)
 {
+	const At at(At::World);
 	if (closed && world->problem.empty())
 		world->problem = std::string(what) + "() of a closed stream";
 }
 
 inline void Stream::flush()
 {
+	const At at(At::World);
 	alive("flush");
 	if (pieces_.empty())
 		return;
@@ -434,20 +460,27 @@ inline void Stream::flush()
 		blocked_ = world->clock;
 }
 
+// What the core does with it is its own.
+template <class F> void tell(F act)
+{
+	const At at(At::Core);
+	act();
+}
+
 inline bool Stream::event(size_t most)
 {
 	if (!has_event())
 		return false;
 	if (connecting) {
 		connecting = false;
-		owner->on_connected();
+		tell([&] { owner->on_connected(); });
 	} else if (handshaking()) {
 		told_ = true;
-		owner->on_closed("EOF detected");
+		tell([&] { owner->on_closed("EOF detected"); });
 	} else if (broken_) {
 		told_ = true;
 		reading = false;
-		owner->on_closed("the connection was reset");
+		tell([&] { owner->on_closed("the connection was reset"); });
 	} else if (wants_writable()) {
 		if (peer_gone) {
 			out_.clear();
@@ -462,21 +495,21 @@ inline bool Stream::event(size_t most)
 		room -= room == SIZE_MAX ? 0 : n;
 		blocked_ = out_.empty() ? 0 : world->clock;
 		if (out_.empty())
-			owner->on_writable();
+			tell([&] { owner->on_writable(); });
 	} else if (!reading) {
 		half_told_ = true;
-		owner->on_half_closed();
+		tell([&] { owner->on_half_closed(); });
 	} else if (!from_peer.empty()) {
 		// A buffer of exactly this size, so that a byte beyond it is seen.
 		const size_t n = std::min(most, from_peer.size());
 		std::unique_ptr<char[]> buffer(new char[n]);
 		memcpy(buffer.get(), from_peer.data(), n);
 		from_peer.erase(0, n);
-		owner->on_data(buffer.get(), n);
+		tell([&] { owner->on_data(buffer.get(), n); });
 	} else {
 		told_ = true;
 		reading = false;
-		owner->on_closed(end);
+		tell([&] { owner->on_closed(end); });
 	}
 	return true;
 }
@@ -498,10 +531,12 @@ inline void Node::random(void *out, size_t size)
 }
 inline void Node::log(std::string_view line)
 {
+	const At at(At::World);
 	world->log.emplace_back(line);
 }
 inline bool Node::ask_manager(const control::AuthLookup &lookup)
 {
+	const At at(At::World);
 	if (!world->manager_answers)
 		return false;
 	if (world->manager_hangs) {
@@ -519,6 +554,7 @@ inline bool Node::ask_manager(const control::AuthLookup &lookup)
 		a.route = control::ServerRoute::Unix;
 		if (world->answer)
 			world->answer(lookup, a);
+		const At inside(At::Core);
 		engine->on_answer(a);
 		engine->end_event();
 	});
@@ -526,6 +562,7 @@ inline bool Node::ask_manager(const control::AuthLookup &lookup)
 }
 inline void Node::derive(uint64_t id, std::string_view password, const pgpool::proto::ScramVerifier &verifier)
 {
+	const At at(At::World);
 	world->derived++;
 	auto act = [this, id, text = std::string(password), verifier] {
 		pgpool::proto::ScramKey key;
@@ -544,6 +581,7 @@ inline void Node::forget_derivation(uint64_t)
 }
 inline core::Stream *Node::dial(const core::ServerAddress &, core::StreamOwner *owner)
 {
+	const At at(At::World);
 	if (!world->can_dial)
 		return nullptr;
 	Stream *s = world->new_stream(index);
@@ -562,15 +600,18 @@ inline core::Stream *Node::dial(const core::ServerAddress &, core::StreamOwner *
 }
 inline void Node::interrupt_backend(int32_t pid)
 {
+	const At at(At::World);
 	world->interrupts.push_back(pid);
 	if (Backend *b = world->find_backend(pid))
 		b->interrupt();
 }
 inline void Node::tell_worker(uint32_t worker, const void *packet, size_t size)
 {
+	const At at(At::World);
 	const std::string copy(static_cast<const char *>(packet), size);
 	World *w = world;
 	w->post([w, worker, copy] {
+		const At inside(At::Core);
 		control::Head head;
 		memcpy(&head, copy.data(), sizeof(head));
 		if (head.type == control::Type::YieldServer) {
@@ -592,9 +633,11 @@ inline void Node::tell_worker(uint32_t worker, const void *packet, size_t size)
 }
 inline void Node::forward_cancel(const control::CancelKey &cancel, uint64_t session)
 {
+	const At at(At::World);
 	World *w = world;
 	const uint32_t me = index;
 	w->post([w, me, cancel, session] {
+		const At inside(At::Core);
 		for (auto &n : w->nodes) {
 			if (n->index != me)
 				n->engine->on_cancel_key(cancel.pid, {reinterpret_cast<const char *>(cancel.key), cancel.key_length});
