@@ -18,6 +18,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "net/crash.hpp"
 #include "proto/scram.hpp"
 #include "region/files.hpp"
 #include "region/names.hpp"
@@ -109,6 +110,7 @@ void WorkerLoop::derive(uint64_t id, std::string_view password, const proto::Scr
 	const int rc = uv_queue_work(
 	    loop_.uv(), &d->work,
 	    [](uv_work_t *w) {
+		    use_crash_stack();
 		    auto *self = static_cast<Derivation *>(w->data);
 		    self->right = proto::scram_keys_from_password(self->password, self->verifier, self->key);
 	    },
