@@ -66,7 +66,6 @@ void StatementNotes::index(uint64_t number)
 void StatementNotes::push(Note note)
 {
 	const bool renames = note.renames;
-	befores_ += note.before != nullptr;
 	notes_.push_back(std::move(note));
 	if (!renames)
 		return;
@@ -119,7 +118,6 @@ void StatementNotes::confirm(ClientStatements *client, uint64_t columns)
 	if (names && client)
 		client->set_columns(n.name, n.statement, columns);
 	store_.release(n.statement);
-	befores_ -= n.before != nullptr;
 	store_.release(n.before);
 	pop(1);
 }
@@ -129,7 +127,6 @@ void StatementNotes::make_void(uint32_t count, ClientStatements *client)
 	count = static_cast<uint32_t>(std::min<size_t>(count, notes_.size()));
 	for (uint32_t i = count; i-- > 0;) {
 		Note &n = notes_[i];
-		befores_ -= n.before != nullptr;
 		if (n.what == OnServer::Parse || n.what == OnServer::Close)
 			server_.take_back(n.statement, store_);
 		const bool later_stands = n.name.empty() && client && client->find("") != n.statement;
@@ -159,13 +156,9 @@ std::string_view StatementNotes::name_of(std::string_view server_name) const
 
 void StatementNotes::forget_before()
 {
-	if (befores_ == 0)
-		return;
-	befores_ = 0;
-	for (Note &n : notes_) {
-		store_.release(n.before);
-		n.before = nullptr;
-	}
+	for (uint64_t n = std::max(first_, forgotten_); n < first_ + notes_.size(); n++)
+		store_.release(std::exchange(at(n).before, nullptr));
+	forgotten_ = first_ + notes_.size();
 }
 
 bool StatementNotes::unsettled(std::string_view name, uint64_t batch) const

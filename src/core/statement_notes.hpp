@@ -72,7 +72,7 @@ private:
 	// Of each name the last note that renames it, in chains by hash, newest first. Those that are gone end a chain:
 	// nothing behind them is there.
 	std::vector<uint64_t> chains_;
-	size_t befores_ = 0; // notes that have one
+	uint64_t forgotten_ = 1; // notes before this one have no `before`
 	uint64_t batch_ = 0;
 };
 

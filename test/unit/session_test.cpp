@@ -666,7 +666,8 @@ TEST_F(Session, ASettingThatEveryServerRefusesIsLostWithAWarning)
 	world.prepare_backend = [](Backend &n) { n.refused_value = "7"; };
 	backend().refused_value = "7";
 	EXPECT_EQ(ask(a, query("SHOW lock_timeout")), "N T D:8 C:SHOW Z:I") << "and the other one is kept";
-	EXPECT_EQ(ask(a, query("SHOW statement_timeout") + query("SELECT c1.y")), "T D: C:SHOW Z:I T D:c1.y C:SELECT 1 Z:I")
+	EXPECT_EQ(ask(a, query("SHOW statement_timeout") + query("SELECT c1.y")),
+	          "T D:0 C:SHOW Z:I T D:c1.y C:SELECT 1 Z:I")
 	    << "at its default, and said once";
 	EXPECT_EQ(ask(b, query("SELECT c2.y")), "T D:c2.y C:SELECT 1 Z:I");
 }
