@@ -143,11 +143,20 @@ void Session::resume()
 {
 	if (dead_ || kept())
 		return;
-	read_on();
 	std::string all = std::exchange(inbuf_, {});
 	wanted_ = 0;
+	const bool much = all.size() >= kChunk;
+	if (!much)
+		read_on();
 	if (!all.empty())
 		process(all.data(), all.size());
+	if (dead_)
+		return;
+	// Not before there is room: one turn may take less than the next reads bring.
+	const bool backed_up =
+	    pause_ == Pause::Reader || pause_ == Pause::Backlog || (server_ && server_->stream()->unsent() > 0);
+	if (much && inbuf_.size() < kChunk && !backed_up)
+		read_on();
 	if (!kept())
 		end_if_ended();
 }

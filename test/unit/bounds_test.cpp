@@ -124,6 +124,22 @@ TEST_F(Bounds, AnotherClientHasItsTurnBeforeAPipelineIsDone)
 	EXPECT_EQ(a->from_peer, "");
 }
 
+TEST_F(Bounds, WhoHasTurnsIsNotReadFasterThanItIsServed)
+{
+	world.engine().set_bounds({10, 4096});
+	Stream *a = login();
+	a->from_peer = times(kFlush, kInput);
+	for (int i = 0; i < 50; i++) {
+		for (int reads = 0; reads < 4; reads++)
+			world.stream_event(a, core::kChunk);
+		world.turn(0);
+	}
+	EXPECT_GE(a->from_peer.size(), kInput - 3 * core::kChunk) << "it is all kept";
+	world.settle();
+	EXPECT_EQ(a->from_peer, "");
+	EXPECT_EQ(ask(a, kSync), "Z:I");
+}
+
 TEST_F(Bounds, WhatAClientSentBeforeItsEndIsServedInTurns)
 {
 	world.engine().set_bounds({2, 4096});
