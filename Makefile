@@ -137,6 +137,9 @@ UNIT_FILTER ?= *
 
 $(BUILD)/san/%.o: %.cpp $(BUILD)/flags
 	$(call compile,$(TEST_FLAGS) $(SANITIZE) -Itest/unit)
+# The tests themselves are not what is looked at: without optimisation and UBSan they build in an eighth of the time.
+$(BUILD)/san/test/unit/%.o: test/unit/%.cpp $(BUILD)/flags
+	$(call compile,$(TEST_FLAGS) -O0 -fsanitize=address -fno-omit-frame-pointer -Itest/unit)
 $(BUILD)/unit/run: $(UNIT_OBJS) $(call pure_objects,san)
 	@mkdir -p $(@D); echo '  LINK  $@'
 	@$(CXX) $(SANITIZE) -o $@ $^ -lgtest_main -lgtest -lcrypto -lpthread
