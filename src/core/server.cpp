@@ -1,9 +1,8 @@
-// See server.hpp. The login at the backend is in server_login.cpp, release and end in server_release.cpp, errors in
-// server_errors.cpp.
+// See server.hpp. The login at the backend is in server_login.cpp, settings in server_settings.cpp, release and end in
+// server_release.cpp, errors in server_errors.cpp.
 #include "core/server.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -14,7 +13,6 @@
 #include "core/subscription.hpp"
 #include "proto/bytes.hpp"
 #include "proto/scram.hpp"
-#include "proto/startup.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -38,20 +36,6 @@ constexpr int64_t kConnectTime = 15000000; // for connecting and logging in at a
 bool is_needed_whole(char type)
 {
 	return type == 'Z' || type == 'S' || type == 'C' || type == 'K' || type == 'A';
-}
-
-// statement_timeout is that of the last client until ours is set, and to set it may take longer than a short one.
-bool has_short_timeout(const ParamSet &settings)
-{
-	constexpr double kShort = 1000; // ms
-	const Param *p = settings.find("statement_timeout");
-	if (!p)
-		return false;
-	char *unit = nullptr;
-	const double value = strtod(p->value.c_str(), &unit);
-	if (strcmp(unit, "us") == 0)
-		return value > 0;
-	return value > 0 && value < kShort && (*unit == '\0' || strcmp(unit, "ms") == 0);
 }
 
 } // namespace
@@ -108,118 +92,6 @@ void ServerConn::assign(Session *session)
 	cannot_park_ = false;
 	transaction_began_ = query_began_ = 0;
 	set_state(ServerState::Active);
-}
-
-bool ServerConn::apply(const Params &want, bool must_wait, std::string_view ground)
-{
-	bool only_reported = true;
-	if (want == params_)
-		return true;
-	const std::string sql = sql_between(*params_.get(), *want.get(), only_reported);
-	target_ = want;
-	if (sql.empty()) {
-		params_ = want;
-		return true;
-	}
-	std::string message;
-	proto::append_query(message, std::string(ground) + sql);
-	// queue() borrows; the text must live until flush(), so it goes out alone when nobody waits for it.
-	replies_.sent('Q', Owner::Skip);
-	applying_ = true;
-	stash_out_ = std::move(message);
-	stream_->queue(stash_out_.data(), stash_out_.size());
-	// Only the agent keeps the client's messages from running under other settings, should these be refused.
-	holding_ = must_wait || !(only_reported || agent_) || has_short_timeout(*params_.get());
-	announce_own();
-	if (!holding_)
-		params_ = want;
-	return !holding_;
-}
-
-void ServerConn::applied()
-{
-	applying_ = false;
-	std::string().swap(stash_out_);
-	if (!our_error_.sqlstate.empty()) {
-		const proto::Error why = std::exchange(our_error_, {});
-		Session *session = session_;
-		// Without the agent the backend has run what came behind.
-		const bool unserved = holding_ || agent_;
-		if (session && unserved && !session->login() && !session->subscription() &&
-		    why.sqlstate != proto::sqlstate::kQueryCanceled) {
-			session->on_settings_refused();
-			return;
-		}
-		if (holding_ && session && !session->session_mode() && why.sqlstate == proto::sqlstate::kQueryCanceled) {
-			session_ = nullptr;
-			close();
-			session->on_server_died_unused();
-			return;
-		}
-		lost(&why);
-		return;
-	}
-	// What the server reports it has told; the rest is as we set it, in the server's spelling if the agent told that.
-	Params now = params_.reported_only();
-	for (const auto &p : target_->items) {
-		const Param *told = agent_ ? params_->find(p->name) : nullptr;
-		if (!p->reported && !is_refused(p->name))
-			now = now.with(p->name, told ? told->value : p->value, false);
-	}
-	params_ = now;
-	update_pins();
-	unproved_.clear();
-	if (holding_) {
-		holding_ = false;
-		if (session_ && !refused_.empty())
-			session_->on_applied_in_part();
-		else if (session_)
-			session_->on_applied();
-	}
-}
-
-bool ServerConn::apply_each(const Params &want)
-{
-	std::string out;
-	each_.clear();
-	refused_.clear();
-	each_done_ = 0;
-	if (want == params_)
-		return true;
-	for (SettingSql &s : each_between(*params_.get(), *want.get())) {
-		proto::append_query(out, s.sql);
-		replies_.sent('Q', Owner::Skip);
-		each_.push_back(std::move(s.name));
-	}
-	target_ = want;
-	if (each_.empty()) {
-		params_ = want;
-		return true;
-	}
-	hush(true);
-	stream_->queue(out.data(), out.size());
-	stream_->flush();
-	applying_ = holding_ = true;
-	return false;
-}
-
-// The reply to one of those that apply_each() sent.
-void ServerConn::applied_one()
-{
-	if (!our_error_.sqlstate.empty())
-		refused_.push_back({each_[each_done_], std::exchange(our_error_, {})});
-	if (++each_done_ < each_.size())
-		return;
-	each_.clear();
-	hush(false);
-	applied();
-	refused_.clear();
-}
-
-bool ServerConn::is_refused(std::string_view name) const
-{
-	return std::any_of(refused_.begin(), refused_.end(),
-	                   [&](const Refused &r) { return proto::equal_names(r.name, name); });
 }
 
 void ServerConn::run(const std::string &sql)

@@ -456,12 +456,8 @@ void Session::forward(const char *p, const char *end)
 	out.clear();
 	Rewrite verdict = Rewrite::Verbatim;
 	uint32_t messages = 0;
-	while (p < end) {
+	while (p < end && !waits_for_proof()) {
 		const auto have = static_cast<size_t>(end - p);
-		if (server_->has_much_unproved()) {
-			pause(Pause::Backlog);
-			break;
-		}
 		if (body_left_ > 0) {
 			const auto n = static_cast<uint32_t>(std::min<size_t>(body_left_, have));
 			p += n;
@@ -481,13 +477,7 @@ void Session::forward(const char *p, const char *end)
 			leave();
 			return;
 		}
-		if (server_->has_enough()) {
-			pause(Pause::Backlog);
-			break;
-		}
-		if (out.size() > kMostRewritten)
-			messages = UINT32_MAX;
-		if (!has_turn(messages))
+		if (!may_forward_another(out, messages))
 			break;
 		const size_t total = size_t{length} + 1;
 		if (type == 'P' || type == 'B' || type == 'D' || type == 'C' || (type == 'Q' && length > 5)) {
@@ -529,27 +519,65 @@ void Session::forward(const char *p, const char *end)
 			after_sync(out);
 		}
 	}
-	if (server_->unproved())
-		server_->keep_unproved({start, static_cast<size_t>(p - start)});
-	if (server_->replay().on())
-		server_->replay().add({replay_from, static_cast<size_t>(p - replay_from)});
+	remember({start, static_cast<size_t>(p - start)}, {replay_from, static_cast<size_t>(p - replay_from)});
 	if (verdict == Rewrite::Settle)
 		settling_ = true; // the message means what the replies to an earlier batch decide: it waits, and all behind it
 	if (p < end && !stash(p, end))
 		return; // nothing was sent of what the account has
-	if (pause_ == Pause::Backlog && body_left_ == 0 && server_->replies().unsynced()) {
-		// The backend keeps replies to itself until there are many, or it is asked for them.
-		out.append(run, static_cast<size_t>(p - run));
-		run = p;
-		proto::Writer(out).begin('H').end();
-	}
+	ask_for_replies(out, run, p);
 	send(out, run, p);
 	if (server_ && server_->refused_all() && !session_mode_)
 		retry(start, end);
-	else if (stream_->unsent() > kChunk)
+	else
+		pause_behind();
+}
+
+// As long as it may have to be served again.
+void Session::remember(std::string_view all, std::string_view of_batch)
+{
+	if (server_->unproved())
+		server_->keep_unproved(all);
+	if (server_->replay().on())
+		server_->replay().add(of_batch);
+}
+
+// What may have to be sent again is no more than so much.
+bool Session::waits_for_proof()
+{
+	const bool waits = server_->has_much_unproved();
+	if (waits)
+		pause(Pause::Backlog);
+	return waits;
+}
+
+// The backend keeps replies to itself until there are many, or it is asked for them.
+void Session::ask_for_replies(std::string &out, const char *&run, const char *end)
+{
+	if (pause_ != Pause::Backlog || body_left_ > 0 || !server_->replies().unsynced())
+		return;
+	out.append(run, static_cast<size_t>(end - run));
+	run = end;
+	proto::Writer(out).begin('H').end();
+}
+
+bool Session::may_forward_another(const std::string &rewritten, uint32_t &messages)
+{
+	if (server_->has_enough()) {
+		pause(Pause::Backlog);
+		return false;
+	}
+	if (rewritten.size() > kMostRewritten)
+		messages = UINT32_MAX;
+	return has_turn(messages);
+}
+
+// What was forwarded may have been answered here.
+void Session::pause_behind()
+{
+	if (stream_->unsent() > kChunk)
 		pause(Pause::Reader);
-	else if (pause_ == Pause::Backlog && !server_->is_behind())
-		pause(Pause::Turn); // it was all answered here
+	else if (pause_ == Pause::Backlog && server_ && !server_->is_behind())
+		pause(Pause::Turn);
 }
 
 // What was rewritten, and the run behind it.

@@ -138,6 +138,11 @@ private:
 	void read_on();
 	void send_answers(std::string &answers);
 	bool has_turn(uint32_t &messages);
+	bool may_forward_another(const std::string &rewritten, uint32_t &messages);
+	bool waits_for_proof();
+	void ask_for_replies(std::string &out, const char *&run, const char *end);
+	void pause_behind();
+	void remember(std::string_view all, std::string_view of_batch);
 	void process(const char *data, size_t size);
 	Next before_server(const char *&p, const char *end);
 	Next answer_here(const char *&p, const char *end, std::string &answers);
