@@ -13,6 +13,7 @@
 #include "core/pool.hpp"
 #include "core/server.hpp"
 #include "core/subscription.hpp"
+#include "proto/bytes.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -43,6 +44,44 @@ void Session::on_released()
 		close(true);
 	else if (engine_.refuses(why))
 		fatal({proto::sqlstate::kAdminShutdown, "terminating connection due to administrator command", "", ""});
+}
+
+// What came meanwhile went to the backend, which executed nothing of it.
+void Session::on_settings_refused()
+{
+	if (!proto::try_prepend(inbuf_, server_->take_unproved())) {
+		out_of_memory();
+		return;
+	}
+	leave_server();
+	settings_doubtful_ = true;
+	resume();
+}
+
+// A setting that cannot be made again, because what it names is gone or it is not allowed any more, is at its default
+// from here on, and the client hears so. Not so the role: with another one a statement might do what it must not.
+void Session::on_applied_in_part()
+{
+	std::string warnings;
+	for (const ServerConn::Refused &r : server_->refused()) {
+		if (r.name == "role") {
+			const proto::Error why{r.why.sqlstate, r.why.message,
+			                       "The session has a role that the server refuses now, so nothing runs in it.",
+			                       "Say RESET ROLE, and then SET ROLE if another one will do."};
+			server_->give_back();
+			server_ = nullptr;
+			holding_ = false;
+			on_wait_failed(why, false);
+			return;
+		}
+		proto::append_error(
+		    warnings, proto::Severity::Warning,
+		    {"01000", "setting \"" + r.name + "\" was lost and has its default now",
+		     "The server refused it: " + r.why.message,
+		     "A session in a pool takes its settings to another server; set it again if it is needed."});
+	}
+	reply(warnings);
+	on_applied();
 }
 
 void Session::on_server_died_unused()
