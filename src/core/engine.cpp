@@ -116,6 +116,8 @@ void Engine::session_ended(Session *session)
 {
 	if (session->key_pid() != 0)
 		remove_key(session);
+	for (ClientRows *r = client_rows_.front(); r; r = List<ClientRows, &ClientRows::hook>::next(r))
+		r->forget(session);
 	sessions_.remove(session);
 	logins_.remove(session);
 	turns_.remove(session);
@@ -633,17 +635,6 @@ uint64_t Engine::catalog_clock(uint32_t database_oid)
 	if (catalog_[i].changes != changes)
 		catalog_[i] = {changes, statements_.advance()};
 	return catalog_[i].clock;
-}
-
-std::vector<control::ClientRow> Engine::client_rows()
-{
-	std::vector<control::ClientRow> rows;
-	rows.reserve(sessions_.size());
-	for (Session *s = sessions_.front(); s; s = List<Session, &Session::all_hook>::next(s)) {
-		rows.emplace_back();
-		s->fill(rows.back());
-	}
-	return rows;
 }
 
 std::vector<control::ServerRow> Engine::server_rows()

@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/client_rows.hpp"
 #include "core/list.hpp"
 #include "core/listeners.hpp"
 #include "core/params.hpp"
@@ -67,7 +68,7 @@ public:
 	void set_bounds(const Bounds &bounds) { bounds_ = bounds; }
 
 	// ---- for the control socket
-	std::vector<control::ClientRow> client_rows();
+	List<ClientRows, &ClientRows::hook> &client_rows_under_way() { return client_rows_; }
 	std::vector<control::ServerRow> server_rows();
 	std::vector<control::PreparedRow> prepared_rows(); // in statement_rows.cpp
 	bool terminate_client(uint64_t id);
@@ -164,6 +165,7 @@ private:
 	List<Session, &Session::all_hook> sessions_;
 	List<Session, &Session::login_hook> logins_; // oldest first
 	List<Session, &Session::turn_hook> turns_;
+	List<ClientRows, &ClientRows::hook> client_rows_;
 	Bounds bounds_;
 	std::unordered_map<uint32_t, std::unique_ptr<Pool>> pools_;
 	std::unordered_map<uint64_t, Session *> lookups_, derivations_;

@@ -73,7 +73,7 @@ PacketSocket *PacketSocket::adopt(Loop &loop, int fd, OnPacket on_packet, OnClos
 void PacketSocket::watch()
 {
 	if (!closed_)
-		uv_poll_start(&poll_, UV_READABLE | (out_.empty() ? 0 : UV_WRITABLE), on_poll);
+		uv_poll_start(&poll_, UV_READABLE | (out_.empty() && !more_ ? 0 : UV_WRITABLE), on_poll);
 }
 
 void PacketSocket::on_poll(uv_poll_t *handle, int status, int events)
@@ -150,6 +150,14 @@ void PacketSocket::writable()
 		}
 		out_.pop_front();
 	}
+	if (more_ && !more_())
+		more_ = nullptr;
+	watch();
+}
+
+void PacketSocket::feed(std::function<bool()> more)
+{
+	more_ = std::move(more);
 	watch();
 }
 
@@ -167,6 +175,7 @@ void PacketSocket::close()
 	if (closed_)
 		return;
 	closed_ = true;
+	more_ = nullptr;
 	uv_close(reinterpret_cast<uv_handle_t *>(&poll_),
 	         [](uv_handle_t *h) { delete static_cast<PacketSocket *>(h->data); });
 	::close(fd_);

@@ -28,6 +28,9 @@ public:
 	static PacketSocket *connect(Loop &loop, const char *path, OnPacket on_packet, OnClosed on_closed); // or nullptr
 	static PacketSocket *adopt(Loop &loop, int fd, OnPacket on_packet, OnClosed on_closed);
 	void send(const void *packet, size_t size);
+	// `more` is called each time that the peer has taken what was sent, at most once in a turn of the loop, until it
+	// says false: an answer of any length needs the memory of a part.
+	void feed(std::function<bool()> more);
 	void close(); // frees itself later, on_closed is not called
 
 	// A packet to somebody whose answer is not wanted.
@@ -48,6 +51,7 @@ private:
 	OnPacket on_packet_;
 	OnClosed on_closed_;
 	std::deque<std::string> out_;
+	std::function<bool()> more_;
 };
 
 // Listens on `path`, replacing what an earlier life left there.

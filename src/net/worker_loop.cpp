@@ -35,6 +35,8 @@ constexpr uint64_t kTickMs = 100;
 constexpr char kHashThreads[] = "2";      // many logins at once must leave the event loop its processor
 constexpr int64_t kListenAgain = 1000000; // microseconds
 
+template <class Row> constexpr size_t kRowsInPacket = (control::kMaxPacket - sizeof(control::Rows)) / sizeof(Row);
+
 std::string control_path(uint32_t worker)
 {
 	char path[64];
@@ -480,20 +482,41 @@ void WorkerLoop::end_drain(PacketSocket &from)
 }
 
 template <class Row>
-void WorkerLoop::send_rows(PacketSocket &to, control::Type type, uint64_t id, const std::vector<Row> &rows)
+void WorkerLoop::send_rows(PacketSocket &to, control::Type type, uint64_t id, const Row *rows, size_t n)
 {
-	constexpr size_t kMost = (control::kMaxPacket - sizeof(control::Rows)) / sizeof(Row);
-	for (size_t at = 0; at < rows.size(); at += kMost) {
-		const size_t n = std::min(kMost, rows.size() - at);
-		auto head = control::make<control::Rows>(type, id);
-		head.count = static_cast<uint32_t>(n);
-		head.head.size = static_cast<uint32_t>(sizeof(head) + n * sizeof(Row));
-		std::string packet(reinterpret_cast<const char *>(&head), sizeof(head));
-		packet.append(reinterpret_cast<const char *>(&rows[at]), n * sizeof(Row));
-		to.send(packet.data(), packet.size());
-	}
+	auto head = control::make<control::Rows>(type, id);
+	head.count = static_cast<uint32_t>(n);
+	head.head.size = static_cast<uint32_t>(sizeof(head) + n * sizeof(Row));
+	std::string packet(reinterpret_cast<const char *>(&head), sizeof(head));
+	packet.append(reinterpret_cast<const char *>(rows), n * sizeof(Row));
+	to.send(packet.data(), packet.size());
+}
+
+template <class Row>
+void WorkerLoop::send_all_rows(PacketSocket &to, control::Type type, uint64_t id, const std::vector<Row> &rows)
+{
+	for (size_t at = 0; at < rows.size(); at += kRowsInPacket<Row>)
+		send_rows(to, type, id, &rows[at], std::min(kRowsInPacket<Row>, rows.size() - at));
+	send_end(to, id);
+}
+
+void WorkerLoop::send_end(PacketSocket &to, uint64_t id)
+{
 	const control::Head end{control::kMagic, region::kVersion, control::Type::End, sizeof(end), id};
 	to.send(&end, sizeof(end));
+}
+
+void WorkerLoop::send_client_rows(PacketSocket &to, uint64_t id)
+{
+	auto clients = std::make_shared<core::ClientRows>(engine_);
+	to.feed([this, &to, id, clients] {
+		const auto rows = clients->next(kRowsInPacket<control::ClientRow>);
+		if (!rows.empty())
+			send_rows(to, control::Type::ClientRows, id, rows.data(), rows.size());
+		else
+			send_end(to, id);
+		return !rows.empty();
+	});
 }
 
 void WorkerLoop::on_control_packet(PacketSocket &from, const control::Head &head)
@@ -501,13 +524,13 @@ void WorkerLoop::on_control_packet(PacketSocket &from, const control::Head &head
 	auto ack = control::make<control::Ack>(control::Type::Ack, head.id);
 	switch (head.type) {
 	case control::Type::ListClients:
-		send_rows(from, control::Type::ClientRows, head.id, engine_.client_rows());
+		send_client_rows(from, head.id);
 		return;
 	case control::Type::ListServers:
-		send_rows(from, control::Type::ServerRows, head.id, engine_.server_rows());
+		send_all_rows(from, control::Type::ServerRows, head.id, engine_.server_rows());
 		return;
 	case control::Type::ListPrepared:
-		send_rows(from, control::Type::PreparedRows, head.id, engine_.prepared_rows());
+		send_all_rows(from, control::Type::PreparedRows, head.id, engine_.prepared_rows());
 		return;
 	case control::Type::TerminateClient:
 	case control::Type::CancelClient:

@@ -69,8 +69,11 @@ private:
 	void replace_unix_listeners(const control::UnixListeners &m, const std::vector<int> &fds);
 	void on_control_packet(PacketSocket &from, const control::Head &head);
 	void end_drain(PacketSocket &from);
+	template <class Row> void send_rows(PacketSocket &to, control::Type type, uint64_t id, const Row *rows, size_t n);
 	template <class Row>
-	void send_rows(PacketSocket &to, control::Type type, uint64_t id, const std::vector<Row> &rows);
+	void send_all_rows(PacketSocket &to, control::Type type, uint64_t id, const std::vector<Row> &rows);
+	void send_client_rows(PacketSocket &to, uint64_t id);
+	static void send_end(PacketSocket &to, uint64_t id);
 	void on_signal();
 	void on_tick();
 	void accept(SocketStream *stream, bool session_port, int fd);

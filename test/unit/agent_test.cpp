@@ -15,7 +15,7 @@ protected:
 		world.prepare_backend = [](Backend &b) { b.agent = true; };
 	}
 	region::AgentSlot &slot() { return world.view.agent(0); }
-	control::ClientRow row() { return world.engine().client_rows().at(0); }
+	control::ClientRow row() { return client_rows(world.engine()).at(0); }
 };
 
 TEST_F(Agent, EverySettingFollowsTheClientAndOnlyThoseOfPostgresqlAreTold)
@@ -323,7 +323,7 @@ TEST_F(Agent, ItIsToldWhomItServesAndWhatResetGoesBackTo)
 	Stream *b = login({{"options", "-c search_path=" + std::string(sizeof(slot().defaults), 'x')}});
 	world.settings().pin_sequences.store(1);
 	ask(b, query("SELECT c2.x"));
-	EXPECT_EQ(slot().client.load(), world.engine().client_rows().at(1).id);
+	EXPECT_EQ(slot().client.load(), client_rows(world.engine()).at(1).id);
 	EXPECT_EQ(slot().pin_sequences.load(), 1u) << "from the next assignment on";
 	EXPECT_EQ(slot().defaults_length, 0u) << "more than fits";
 	backend().die();
@@ -342,7 +342,7 @@ TEST_F(Agent, TheCommitPositionIsThatOfTheClientThatWrote)
 	EXPECT_EQ(row().commit_lsn, 77u);
 	Stream *b = login();
 	ask(b, query("SELECT c2.x"));
-	EXPECT_EQ(world.engine().client_rows().at(1).commit_lsn, 0u) << "it wrote nothing";
+	EXPECT_EQ(client_rows(world.engine()).at(1).commit_lsn, 0u) << "it wrote nothing";
 }
 
 TEST_F(Agent, AnUnnamedStatementThatComesAgainIsSharedWithPlansOfItsOwn)

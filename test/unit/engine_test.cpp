@@ -18,7 +18,7 @@ protected:
 		engine().end_event();
 		world.settle();
 	}
-	control::ClientRow row(size_t i = 0) { return engine().client_rows().at(i); }
+	control::ClientRow row(size_t i = 0) { return client_rows(engine()).at(i); }
 	Stream *greet() // says who it is, and waits for no answer
 	{
 		Stream *s = world.connect(0, false);
@@ -83,6 +83,37 @@ TEST_F(Engine, AClientsStateIsThatOfItsWork)
 	world.settle();
 	EXPECT_TRUE(c->closed);
 	EXPECT_EQ(row().queries, 1u);
+}
+
+TEST_F(Engine, ClientsAreListedAFewAtATimeWhileTheyComeAndGo)
+{
+	std::vector<Stream *> clients;
+	std::vector<uint64_t> ids;
+	for (int i = 0; i < 10; i++)
+		clients.push_back(login());
+	for (const control::ClientRow &r : client_rows(engine()))
+		ids.push_back(r.id);
+	core::ClientRows rows(engine()), others(engine());
+	std::vector<uint64_t> seen;
+	auto take = [&](size_t most) {
+		const auto some = rows.next(most);
+		for (const control::ClientRow &r : some)
+			seen.push_back(r.id);
+		return some.size();
+	};
+	EXPECT_EQ(take(3), 3u);
+	for (int i : {1, 3, 4, 9}) { // one that was listed, the next two, and the last
+		clients[i]->peer_eof = true;
+		world.settle();
+	}
+	login();
+	EXPECT_EQ(take(2), 2u);
+	EXPECT_EQ(take(100), 3u);
+	EXPECT_EQ(take(100), 0u);
+	std::vector<uint64_t> want{ids[0], ids[1], ids[2], ids[5], ids[6], ids[7], ids[8]};
+	want.push_back(client_rows(engine()).back().id);
+	EXPECT_EQ(seen, want);
+	EXPECT_EQ(others.next(100).size(), 7u);
 }
 
 TEST_F(Engine, WhatEncryptsAClientIsShown)

@@ -430,6 +430,11 @@ private:
 
 // ---- Stream
 
+inline std::vector<control::ClientRow> client_rows(core::Engine &engine)
+{
+	return core::ClientRows(engine).next(SIZE_MAX);
+}
+
 inline void Stream::alive(const char *what)
 {
 	const At at(At::World);

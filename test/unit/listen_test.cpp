@@ -38,7 +38,7 @@ protected:
 	{
 		world.catalog->notifications.push_back({database, 7, channel, payload});
 	}
-	control::ClientRow row(size_t i = 0) { return world.engine().client_rows().at(i); }
+	control::ClientRow row(size_t i = 0) { return client_rows(world.engine()).at(i); }
 	Backend *listener()
 	{
 		for (const control::ServerRow &r : world.engine().server_rows()) {

@@ -611,7 +611,7 @@ private:
 			s += ", worker " + std::to_string(w) + ": open " + std::to_string(p.open.load()) + " idle " +
 			     std::to_string(p.idle.load()) + " active " + std::to_string(p.active.load()) + " waiting " +
 			     std::to_string(p.waiting.load());
-			for (const control::ClientRow &row : world_.engine(w).client_rows())
+			for (const control::ClientRow &row : client_rows(world_.engine(w)))
 				s += (row.id == c.session ? " (its state " : " (other ") + std::to_string(static_cast<int>(row.state)) +
 				     ")";
 		}

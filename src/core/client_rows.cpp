@@ -1,0 +1,42 @@
+// See client_rows.hpp.
+#include "core/client_rows.hpp"
+
+#include <algorithm>
+
+#include "core/engine.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+using Sessions = List<Session, &Session::all_hook>;
+
+ClientRows::ClientRows(Engine &engine) : engine_(engine), at_(engine.sessions().front())
+{
+	engine_.client_rows_under_way().push_back(this);
+}
+
+ClientRows::~ClientRows()
+{
+	engine_.client_rows_under_way().remove(this);
+}
+
+std::vector<control::ClientRow> ClientRows::next(size_t most)
+{
+	std::vector<control::ClientRow> rows;
+	rows.reserve(std::min(most, engine_.sessions().size()));
+	for (; at_ && rows.size() < most; at_ = Sessions::next(at_)) {
+		rows.emplace_back();
+		at_->fill(rows.back());
+	}
+	return rows;
+}
+
+void ClientRows::forget(const Session *session)
+{
+	if (at_ == session)
+		at_ = Sessions::next(session);
+}
+
+} // namespace pgpool::core

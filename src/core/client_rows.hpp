@@ -1,0 +1,38 @@
+// All clients of a worker as rows of a view, some at a time.
+//
+// Owns the place in the engine's list of sessions. Between two calls sessions may come (they are seen) and end (they
+// are not): a view of very many clients takes neither their memory at once nor everybody's time. Must not know sockets.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "core/list.hpp"
+#include "region/control.hpp"
+
+namespace pgpool::core
+{
+
+class Engine;
+class Session;
+
+class ClientRows
+{
+public:
+	explicit ClientRows(Engine &engine);
+	~ClientRows();
+	ClientRows(const ClientRows &) = delete;
+	ClientRows &operator=(const ClientRows &) = delete;
+
+	// Not more than `most`; fewer only at the end.
+	std::vector<control::ClientRow> next(size_t most);
+	void forget(const Session *session); // it is taken out of the engine's list
+
+	Hook<ClientRows> hook; // of the engine
+
+private:
+	Engine &engine_;
+	Session *at_;
+};
+
+} // namespace pgpool::core
