@@ -109,8 +109,12 @@ bool to_be_reported(const config_generic *setting)
 {
 	if (setting->context != PGC_USERSET && setting->context != PGC_SUSET)
 		return false;
-	return strncmp(setting->name, "transaction_", 12) != 0 && strcmp(setting->name, "seed") != 0 &&
-	       strncmp(setting->name, "pgpool.", 7) != 0;
+	static const char *const kNever[] = {"transaction_isolation", "transaction_read_only", "transaction_deferrable",
+	                                     "seed"};
+	for (const char *name : kNever) // not what only begins so: transaction_timeout, a client's transaction_x.y
+		if (strcmp(setting->name, name) == 0)
+			return false;
+	return strncmp(setting->name, "pgpool.", 7) != 0;
 }
 
 // Neither name nor any value can be one that is not in some encoding.

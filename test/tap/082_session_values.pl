@@ -55,6 +55,33 @@ is(join("\n", @lost), '', scalar(@jobs) . " values unchanged after $handovers ha
 cmp_ok($handovers, '>=', 1000, 'enough of them');
 cmp_ok($hops, '>=', 100, '... and enough to the other backend');
 
+# ---- names that only begin as those that are not taken along, or are those in other letters
+{
+	my ($owner, @next) = map { connect_as($node, @app) } 1 .. 3;
+	my @names = ('transaction_isolation.x', 'transaction_x.y', 'TRANSACTION_Z.y', 'seed.x', 'PGPOOL.x', 'pgpoolx.y', 'role.x', 'session_authorization.x',
+		'is_superuser.x', 'server_version.x', 'in_hot_standby.x');
+	push @names, 'transaction_timeout' if $owner->query("SELECT 1 FROM pg_settings WHERE name = 'transaction_timeout'")->{rows}->@*;
+	my %given = map { $_ => $_ eq 'transaction_timeout' ? '1h' : "of $_" } @names;
+	my %without = map { $_ => $_ eq 'transaction_timeout' ? '0' : '' } @names;
+	my $see = 'SELECT ' . join ', ', map { "coalesce(current_setting('$_', true), '')" } @names;
+	my $r = $owner->query('SELECT ' . join ', ', map { "set_config('$_', '$given{$_}', false)" } @names);
+	is($r->{error} ? $r->{error}{M} : '', '', 'settings whose names look like others are set');
+	my (@strange, @gone);
+	for (1 .. 10)
+	{
+		$_->send(PgPoolWire::message('Q', "$see\0")) for @next; # at the same time: on both servers
+		for my $seen (map { $_->answer } @next)
+		{
+			push @strange, map { $seen->{rows}[0][$_] eq $without{$names[$_]} ? () : "$names[$_]=$seen->{rows}[0][$_]" } 0 .. $#names;
+		}
+		my $mine = $owner->query($see)->{rows}[0];
+		push @gone, map { $mine->[$_] eq $given{$names[$_]} ? () : "$names[$_]=$mine->[$_]" } 0 .. $#names;
+	}
+	is("@strange", '', '... and nobody else sees them');
+	is("@gone", '', '... and their owner has them everywhere');
+	$_->send(PgPoolWire::message('X', '')) for $owner, @next;
+}
+
 # ---- a short statement_timeout and loud messages of one client are not the next one's
 {
 	my ($short, $long) = map { connect_as($node, @app) } 1, 2;
