@@ -24,6 +24,7 @@ constexpr int64_t kFullFor = 1000000;   // after the server refused a login at a
 constexpr int64_t kAskAgain = 50000;    // between two requests for a place of another worker
 constexpr int64_t kYieldPause = 20000;  // a yielded place is not taken back at once
 constexpr uint32_t kYieldAfterMs = 30;  // a busy server is not given away for less
+constexpr int32_t kLeastListeners = 2;  // that a small pool may have in each worker
 constexpr int kLookAt = 16;             // idle servers that are compared for their settings
 
 void set(region::Atomic<int32_t> &gauge, size_t n)
@@ -394,9 +395,13 @@ void Pool::open_server()
 	dial(new ServerConn(*this));
 }
 
-// It takes no place of the pool's, for it serves none of its clients.
+// It takes no place of the pool's, for it serves none of its clients. There is one for each client_encoding, which a
+// client chooses: so no pool has many more of them than servers.
 ServerConn *Pool::open_listener(Listener *listener)
 {
+	const auto workers = static_cast<int32_t>(engine_.region().header()->workers);
+	if (mine_.listeners.load() >= std::max(kLeastListeners, settings().pool_size.load() / workers))
+		return nullptr;
 	if (!credential_ || credential_->route == control::ServerRoute::None || dead() || engine_.now() < drain_until_ ||
 	    engine_.draining() || !engine_.reserve_server())
 		return nullptr;

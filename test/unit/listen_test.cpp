@@ -463,6 +463,29 @@ TEST_F(Listen, SettingsAndEncodingStayTheClients)
 	EXPECT_EQ(ask(a, query("SHOW search_path")), "T D:mine C:SHOW Z:I");
 }
 
+TEST_F(Listen, APoolHasNotManyMoreListenersThanServersWhateverEncodingsItsClientsChoose)
+{
+	world.settings().pool_size.store(5);
+	std::vector<Stream *> clients;
+	for (int i = 1; i <= 8; i++) {
+		clients.push_back(login({{"client_encoding", "LATIN" + std::to_string(i)}}));
+		ask(clients.back(), query("LISTEN news"));
+		world.pass(1200);
+	}
+	const int most = std::max(2, 5 / static_cast<int>(world.view.header()->workers));
+	EXPECT_EQ(listeners(), most);
+	EXPECT_EQ(busy(), 8 - most) << "the others keep their servers";
+	notify("news", "x");
+	world.settle();
+	for (Stream *c : clients)
+		EXPECT_EQ(got(c), "A:news=x");
+	for (int i = 0; i < most; i++) // no longer needed
+		clients[i]->peer_eof = clients[i]->peer_gone = true;
+	world.pass(20000);
+	EXPECT_EQ(busy(), std::max(0, 8 - 2 * most)) << "and give them up when there is room";
+	EXPECT_LE(listeners(), most);
+}
+
 TEST_F(Listen, ASlowClientIsCutWhenItReadsNothing)
 {
 	world.view.header()->settings.write_timeout = 5000;
