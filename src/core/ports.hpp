@@ -94,6 +94,7 @@ public:
 	virtual void forget_derivation(uint64_t id) = 0;
 	virtual Stream *dial(const ServerAddress &address, StreamOwner *owner) = 0; // nullptr: no socket to be had
 	virtual void interrupt_backend(int32_t pid) = 0;                            // SIGINT
+	virtual void terminate_backend(int32_t pid) = 0;                            // SIGTERM
 	virtual void tell_worker(uint32_t worker, const void *packet, size_t size) = 0;
 	// To all other workers; Engine::on_cancel_done(session) follows when each has acted on it.
 	virtual void forward_cancel(const control::CancelKey &cancel, uint64_t session) = 0;

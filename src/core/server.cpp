@@ -536,7 +536,7 @@ void ServerConn::tick(int64_t now)
 		break;
 	case ServerState::Closing:
 		if (now > deadline_)
-			end();
+			end_closing(now);
 		break;
 	case ServerState::Idle: {
 		const int32_t limit = s.server_idle_timeout.load(std::memory_order_relaxed);

@@ -213,6 +213,7 @@ private:
 	void out_of_step(const char *what);
 	void lost(const proto::Error *why);
 	void set_state(control::ServerState to);
+	void end_closing(int64_t now);
 	void end();
 
 	Pool &pool_;
@@ -259,6 +260,7 @@ private:
 	static constexpr uint32_t kNoSlot = UINT32_MAX;
 	uint32_t agent_slot_ = kNoSlot;
 	bool agent_ = false; // it is there
+	bool terminated_ = false;
 	int32_t pid_ = 0;
 	control::ServerState state_ = control::ServerState::Connecting;
 	Proof proof_ = Proof::None;

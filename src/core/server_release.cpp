@@ -22,7 +22,7 @@ namespace
 {
 
 constexpr int64_t kCleaningTime = 1000000; // to end what a vanished client left behind
-constexpr int64_t kClosingTime = 1000000;  // until a place is given up although the backend is still there
+constexpr int64_t kClosingTime = 1000000;  // until the backend is terminated, and until its place is given up
 
 } // namespace
 
@@ -310,6 +310,18 @@ void ServerConn::on_closed(const char *why)
 	}
 	// Last words that came while it worked for us were not forwarded.
 	session->on_server_lost(our_error_.sqlstate.empty() ? nullptr : &our_error_);
+}
+
+// A query may catch its cancellation and go on for ever; were its place given to another one, a role could have any
+// number of backends. Nothing catches SIGTERM.
+void ServerConn::end_closing(int64_t now)
+{
+	if (pid_ <= 0 || stream_->broken() || std::exchange(terminated_, true)) {
+		end();
+		return;
+	}
+	deadline_ = now + kClosingTime;
+	pool_.engine().outside().terminate_backend(pid_);
 }
 
 void ServerConn::end()

@@ -147,11 +147,21 @@ core::Stream *WorkerLoop::dial(const core::ServerAddress &address, core::StreamO
 	return SocketStream::dial(loop_, reinterpret_cast<const sockaddr *>(&to), length, owner);
 }
 
+// The group, as the postmaster does: a COPY ... PROGRAM child gets it too.
+static void signal_backend(int32_t pid, int signal)
+{
+	if (kill(-pid, signal) != 0)
+		kill(pid, signal);
+}
+
 void WorkerLoop::interrupt_backend(int32_t pid)
 {
-	// The group, as the postmaster does: a COPY ... PROGRAM child gets it too.
-	if (kill(-pid, SIGINT) != 0)
-		kill(pid, SIGINT);
+	signal_backend(pid, SIGINT);
+}
+
+void WorkerLoop::terminate_backend(int32_t pid)
+{
+	signal_backend(pid, SIGTERM);
 }
 
 void WorkerLoop::tell_worker(uint32_t worker, const void *packet, size_t size)

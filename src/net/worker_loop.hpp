@@ -52,6 +52,7 @@ public:
 	void forget_derivation(uint64_t id) override;
 	core::Stream *dial(const core::ServerAddress &address, core::StreamOwner *owner) override;
 	void interrupt_backend(int32_t pid) override;
+	void terminate_backend(int32_t pid) override;
 	void tell_worker(uint32_t worker, const void *packet, size_t size) override;
 	void forward_cancel(const control::CancelKey &cancel, uint64_t session) override;
 

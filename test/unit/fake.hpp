@@ -164,6 +164,7 @@ struct Node final : core::Outside {
 	void forget_derivation(uint64_t id) override;
 	core::Stream *dial(const core::ServerAddress &address, core::StreamOwner *owner) override;
 	void interrupt_backend(int32_t pid) override;
+	void terminate_backend(int32_t pid) override;
 	void tell_worker(uint32_t worker, const void *packet, size_t size) override;
 	void forward_cancel(const control::CancelKey &cancel, uint64_t session) override;
 };
@@ -238,6 +239,7 @@ public:
 	std::shared_ptr<Catalog> catalog = std::make_shared<Catalog>(); // of all backends
 	std::vector<std::string> log;
 	std::vector<int32_t> interrupts;
+	std::vector<int32_t> terminated;
 	std::string problem; // of the harness; backends have their own
 	bool manager_answers = true;
 	std::function<void(const control::AuthLookup &)> manager_hangs; // takes the question, and that is all
@@ -609,6 +611,11 @@ inline void Node::interrupt_backend(int32_t pid)
 	world->interrupts.push_back(pid);
 	if (Backend *b = world->find_backend(pid))
 		b->interrupt();
+}
+inline void Node::terminate_backend(int32_t pid)
+{
+	const At at(At::World);
+	world->terminated.push_back(pid);
 }
 inline void Node::tell_worker(uint32_t worker, const void *packet, size_t size)
 {

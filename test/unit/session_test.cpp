@@ -678,8 +678,16 @@ TEST_F(Session, AServerThatDoesNotEndInTimeGivesItsPlaceUp)
 	send(a, query("SLEEP c1.x"));
 	backend().deaf = true;
 	a->peer_eof = a->peer_gone = true;
-	world.pass(3500);
+	const int32_t pid = backend().pid;
+	world.pass(2000);
+	EXPECT_TRUE(world.terminated.empty());
+	world.pass(1000);
+	EXPECT_EQ(world.terminated, std::vector<int32_t>{pid})
+	    << "a cancellation can be caught, or there were no end of it";
+	EXPECT_EQ(world.counters().open.load(), 1);
+	world.pass(1500);
 	EXPECT_EQ(world.counters().open.load(), 0) << "neither cleaned nor closed by the backend";
+	EXPECT_EQ(world.terminated.size(), 1u);
 	backend().die();
 	world.settle();
 }
