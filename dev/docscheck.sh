@@ -93,7 +93,7 @@ while IFS=$'\t' read -r file name; do
     grep -qF -e "$name" "$file" 2>/dev/null || broken "docs/security.md names the test \"$name\" of $file, which does not exist"
 done < <(grep -oE '`test/[^`]+`( "[^"]+",?)+' docs/security.md |
     awk -F'"' '{ gsub(/[` ]/, "", $1); for (i = 2; i <= NF; i += 2) print $1 "\t" $i }')
-open=$(grep -oE 'TODO\([0-9a-z]+\)' docs/security.md | sort -u | tr '\n' ' ')
+open=$(grep -oE 'TODO\([0-9a-z]+\)' docs/security.md | sort -u | tr '\n' ' ' || true)
 [ -z "$open" ] || echo "docscheck: docs/security.md has yet to name the tests of ${open% }"
 
 [ "$bad" = 0 ] || exit 1
