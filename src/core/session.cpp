@@ -435,6 +435,8 @@ void Session::forward(const char *p, const char *end)
 				return;
 		}
 		if (type == 'X') {
+			if (server_->unproved()) // another server may have to run it all, and then there is this to be read
+				server_->keep_unproved({start, static_cast<size_t>(p - start) + std::min(have, size_t{length} + 1)});
 			send(out, run, p);
 			leave();
 			return;

@@ -55,6 +55,7 @@ void Session::on_settings_refused()
 	}
 	leave_server();
 	settings_doubtful_ = true;
+	leaving_ = false;
 	resume();
 }
 

@@ -64,6 +64,26 @@ TEST_F(Agent, WhatTheClientSentBehindARefusedSettingIsServedByAnotherBackend)
 	EXPECT_EQ(ask(a, query("SHOW search_path")), "T D:public C:SHOW Z:I");
 }
 
+TEST_F(Agent, WhatCameWithTerminateRunsWhenASettingIsRefused)
+{
+	Stream *a = login(), *b = login();
+	ask(a, query("SET search_path gone"));
+	ask(b, query("SELECT c2.x"));
+	backend().refused_value = "gone";
+	world.prepare_backend = [](Backend &n) {
+		n.agent = true;
+		n.refused_value = "gone";
+	};
+	a->from_peer = query("SELECT c1.x") + std::string("X\0\0\0\4", 5);
+	world.settle();
+	EXPECT_TRUE(a->closed);
+	int ran = 0;
+	for (size_t i = 1; i < world.backends.size(); i++) // in the first one the agent keeps it from running
+		ran += static_cast<int>(std::count(backend(i).log.begin(), backend(i).log.end(), "SELECT c1.x"));
+	EXPECT_EQ(ran, 1);
+	EXPECT_EQ(ask(b, query("SELECT c2.y")), "T D:c2.y C:SELECT 1 Z:I");
+}
+
 TEST_F(Agent, NothingRunsUnderAnotherRoleThanTheClients)
 {
 	Stream *a = login(), *b = login();
