@@ -357,8 +357,16 @@ void Login::log_refusal()
 
 // ---- after the proof
 
+// The client hears at once that its proof was right, as from PostgreSQL: before that, libpq takes a refusal for one of
+// TLS and comes again in clear text (sslmode=prefer).
 void Login::authenticated()
 {
+	if (!proved_) {
+		std::string out;
+		proto::append_authentication(out, proto::kAuthOk);
+		session_.stream()->queue(out.data(), out.size());
+		session_.stream()->flush();
+	}
 	if (answer_->error.sqlstate[0] != '\0') {
 		log_refusal();
 		on_failed(to_error(answer_->error));
@@ -403,10 +411,6 @@ bool Login::lacks_server_key()
 void Login::admitted()
 {
 	learn_credential();
-	std::string out;
-	proto::append_authentication(out, proto::kAuthOk);
-	session_.stream()->queue(out.data(), out.size());
-	session_.stream()->flush();
 	prepare();
 }
 

@@ -73,6 +73,21 @@ same("sslmode=verify-full sslrootcert=$root host=nobody.test", qr/does not match
 same("sslmode=verify-ca sslrootcert=$bad_root", qr/certificate verify failed/, 'verify-ca with another authority');
 like(on($pool, 'sslmode=require', "SELECT ssl_version || ssl FROM pgpool.pg_stat_clients"), qr/permission denied/, 'a role without rights sees no TLS details');
 
+# ---- a refusal that follows the proof: libpq does not come again in clear text, where a password would be read
+$node->safe_psql('postgres', $_) for 'CREATE ROLE nologin PASSWORD \'secret\'', 'CREATE ROLE full LOGIN CONNECTION LIMIT 0 PASSWORD \'secret\'',
+	'CREATE DATABASE closed ALLOW_CONNECTIONS false', 'CREATE DATABASE revoked', 'REVOKE CONNECT ON DATABASE revoked FROM PUBLIC', 'CREATE DATABASE no_place CONNECTION LIMIT 0';
+for my $refused ('user=nologin', 'user=full', 'dbname=closed', 'dbname=revoked', 'dbname=no_place', 'dbname=nowhere', 'user=alice password=wrong')
+{
+	my @tries = map {
+		my ($out, $err) = ('', '');
+		IPC::Run::run [ 'psql', '-X', '-d', "host=127.0.0.1 port=$_ user=alice dbname=postgres sslmode=prefer $refused", '-c', 'SELECT 1' ],
+		  '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(60);
+		$err =~ s/port $_/port/g;
+		$err;
+	} $node->port, $pool;
+	is($tries[1], $tries[0], "sslmode=prefer, $refused: as many tries as at the server");
+}
+
 # ---- channel binding
 same('sslmode=require channel_binding=require', qr/^1$/, 'channel_binding=require: SCRAM-SHA-256-PLUS');
 same('sslmode=disable channel_binding=require', qr/channel binding/, 'channel_binding=require without TLS');

@@ -430,7 +430,7 @@ TEST_F(Engine, WhoProvesNothingTakesNoPlaceAndAProofIsForWhatWasAsked)
 	same = false;
 	Stream *b = greet();
 	world.settle();
-	EXPECT_EQ(got(b), "E:FATAL:28P01");
+	EXPECT_EQ(got(b), "R E:FATAL:28P01") << "the proof was right when it was asked for";
 }
 
 TEST_F(Engine, WhatAManagerThatHangsIsAskedIsBounded)

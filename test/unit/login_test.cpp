@@ -96,6 +96,18 @@ TEST_F(LoginTest, ARefusalIsToldAndNoServerIsOpened)
 	EXPECT_EQ(world.backends.size(), 0u);
 }
 
+TEST_F(LoginTest, ARefusalAfterTheProofIsToldBehindAuthenticationOk)
+{
+	for (auto method : {control::AuthMethod::Trust, control::AuthMethod::Certificate}) {
+		world.answer = [method](const control::AuthLookup &, control::AuthAnswer &a) {
+			a.method = method;
+			strcpy(a.error.sqlstate, "42501");
+		};
+		EXPECT_EQ(login(world.connect()), "R E:FATAL:42501");
+	}
+	EXPECT_EQ(world.backends.size(), 0u);
+}
+
 TEST_F(LoginTest, AnEncryptionRequestIsAnsweredAndBytesBehindItAreRefused)
 {
 	const std::string ssl("\0\0\0\x08\x04\xd2\x16\x2f", 8);
@@ -178,7 +190,7 @@ TEST_F(LoginTest, MoreClientsThanAllowedAreRefused)
 {
 	world.view.tenant(0).max_clients.store(1);
 	EXPECT_EQ(login(world.connect()).substr(0, 2), "R ");
-	EXPECT_EQ(login(world.connect()), "E:FATAL:53300");
+	EXPECT_EQ(login(world.connect()), "R E:FATAL:53300");
 	EXPECT_EQ(world.view.tenant_counters(0, 0).clients.load(), 1);
 }
 
@@ -333,8 +345,8 @@ TEST_F(LoginTest, AStoredPasswordOfTheServerIsHashedOncePerPool)
 	};
 	world.can_derive = false;
 	Stream *a = world.connect(), *leaves = world.connect();
-	EXPECT_EQ(login(a), "");
-	EXPECT_EQ(login(leaves), "");
+	EXPECT_EQ(login(a), "R");
+	EXPECT_EQ(login(leaves), "R");
 	EXPECT_EQ(world.derived, 2);
 	EXPECT_EQ(world.view.tenant_counters(0, 0).clients.load(), 2);
 	auto all = std::move(world.deriving);
@@ -343,7 +355,7 @@ TEST_F(LoginTest, AStoredPasswordOfTheServerIsHashedOncePerPool)
 	for (auto &f : all)
 		f();
 	world.settle();
-	EXPECT_EQ(summary(take_messages(a->to_peer)).substr(0, 2), "R ");
+	EXPECT_EQ(summary(take_messages(a->to_peer)).substr(0, 2), "S:");
 	EXPECT_EQ(world.view.tenant_counters(0, 0).clients.load(), 1);
 	EXPECT_EQ(login(world.connect()).substr(0, 2), "R ") << "the key is known";
 	EXPECT_EQ(world.derived, 2);

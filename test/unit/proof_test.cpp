@@ -142,12 +142,12 @@ TEST_F(Proof, WhatTheManagerSaysAfterwardsIsToldAfterTheProof)
 		strcpy(a.verifier, kVerifier);
 		strcpy(a.error.sqlstate, "28000");
 	};
-	EXPECT_EQ(prove(text("pencil")), "E:FATAL:28000");
+	EXPECT_EQ(prove(text("pencil")), "R E:FATAL:28000");
 	EXPECT_EQ(prove(text("wrong")), "E:FATAL:28P01");
 	world.answer = [](const control::AuthLookup &, control::AuthAnswer &a) { a.pool_generation = 4711; };
-	EXPECT_EQ(login(world.connect()), "E:FATAL:57P03") << "the pool is another one's by now";
+	EXPECT_EQ(login(world.connect()), "R E:FATAL:57P03") << "the pool is another one's by now";
 	world.answer = [](const control::AuthLookup &, control::AuthAnswer &a) { a.pool_slot = 4711; };
-	EXPECT_EQ(login(world.connect()), "E:FATAL:57P03");
+	EXPECT_EQ(login(world.connect()), "R E:FATAL:57P03");
 	world.answer = [](const control::AuthLookup &, control::AuthAnswer &a) {
 		a.route = control::ServerRoute::None;
 		strcpy(a.route_error.sqlstate, "28000");
@@ -191,7 +191,7 @@ TEST_F(Proof, LimitsOfClientsAreLookedAtBeforeAndAfterTheProof)
 	settings.max_client_connections = 100;
 	world.engine().on_settings(settings);
 	world.settings().max_clients.store(1);
-	EXPECT_EQ(login(world.connect()), "E:FATAL:53300") << "of this role";
+	EXPECT_EQ(login(world.connect()), "R E:FATAL:53300") << "of this role";
 	ask(a, message('X'));
 	EXPECT_NE(world.log.back().find("disconnection"), std::string::npos);
 	EXPECT_EQ(login(world.connect()), "Z:I");
