@@ -6,7 +6,6 @@
 
 #include "core/login.hpp"
 #include "core/server.hpp"
-
 #include "region/names.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -302,8 +301,12 @@ uint64_t Engine::lookup(Session *session, control::AuthLookup &question)
 
 void Engine::ask_next()
 {
-	while (in_flight_ < kMostAsked && !unasked_.empty())
-		unasked_.begin()->second->login()->on_manager();
+	while (in_flight_ < kMostAsked && !unasked_.empty()) {
+		Session *session = unasked_.begin()->second;
+		unasked_.erase(unasked_.begin());
+		if (!session->dead()) // one that ended in this event forgets its question at the end of it
+			session->login()->on_manager();
+	}
 }
 
 void Engine::on_answer(const control::AuthAnswer &answer)

@@ -22,7 +22,6 @@ public:
 	T *front() const { return first_; }
 	T *back() const { return last_; }
 	static T *next(const T *item) { return (item->*hook).next; }
-	static bool contains(const T *item) { return (item->*hook).linked; }
 
 	void push_back(T *item) { link(item, last_, nullptr); }
 	void push_front(T *item) { link(item, nullptr, first_); }

@@ -99,7 +99,6 @@ public:
 	// All seems answered, but in doubt: an empty query is the way to know.
 	bool wants_probe() const { return doubtful_ && empty() && status_ == 'I' && !unsynced_ && !skipping_ && !copy_in_; }
 	void probe(); // it is sent
-	bool probing() const { return probing_; }
 	// The last message of the extended protocol has no Sync behind it yet.
 	bool unsynced() const { return unsynced_; }
 	char status() const { return status_; } // of the last ReadyForQuery: I, T or E

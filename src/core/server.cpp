@@ -29,7 +29,6 @@ namespace
 constexpr int64_t kShowIdleAfter = 1000000; // us
 constexpr int64_t kParkAfter = 1000000;     // of idleness, us: to park a client and to get it back takes some work
 constexpr size_t kMostNotification = 16 << 20;
-constexpr size_t kLongestName = 1024;      // of a setting
 constexpr int64_t kConnectTime = 15000000; // for connecting and logging in at a backend, microseconds
 
 // Messages of which more than the header is needed, and which are never long.

@@ -258,6 +258,7 @@ private:
 	uint32_t body_left_ = 0;
 	uint32_t epoch_ = 0;
 	static constexpr uint32_t kNoSlot = UINT32_MAX;
+	static constexpr size_t kLongestName = 1024; // of a setting
 	uint32_t agent_slot_ = kNoSlot;
 	bool agent_ = false; // it is there
 	bool terminated_ = false;

@@ -23,7 +23,6 @@ namespace pgpool::core
 namespace
 {
 
-constexpr size_t kLongestName = 1024;   // of a setting
 constexpr int64_t kParkAgain = 5000000; // after a parking that failed, microseconds
 
 } // namespace
