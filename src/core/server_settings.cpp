@@ -51,8 +51,11 @@ bool ServerConn::apply(const Params &want, bool must_wait, std::string_view grou
 		params_ = want;
 		return true;
 	}
+	// A serializable transaction may wait for those of others before its first SELECT, and a standby has none.
+	const bool serializable = params_->find("default_transaction_isolation") != nullptr;
+	const std::string calm = serializable ? "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;" : "";
 	std::string message;
-	proto::append_query(message, std::string(ground) + sql);
+	proto::append_query(message, calm + std::string(ground) + sql);
 	// queue() borrows; the text must live until flush(), so it goes out alone when nobody waits for it.
 	replies_.sent('Q', Owner::Skip);
 	applying_ = true;

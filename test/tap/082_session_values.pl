@@ -82,6 +82,17 @@ cmp_ok($hops, '>=', 100, '... and enough to the other backend');
 	$_->send(PgPoolWire::message('X', '')) for $owner, @next;
 }
 
+# ---- nobody waits for a safe snapshot because the client before him would
+{
+	my ($open, $reports, $next) = map { connect_as($node, @app) } 1 .. 3;
+	$open->query('BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE; SELECT txid_current()');
+	$reports->query("SET default_transaction_isolation = serializable; SET default_transaction_read_only = on; SET default_transaction_deferrable = on");
+	my $r = $next->query("SET statement_timeout = '20s'; SELECT current_setting('transaction_isolation') || current_setting('transaction_read_only')");
+	is($r->{error} ? $r->{error}{M} : $r->{rows}[0][0], 'read committedoff', 'a client is served behind one with deferrable transactions');
+	is($reports->query('SHOW default_transaction_deferrable')->{rows}[0][0], 'on', '... which keeps them');
+	$_->send(PgPoolWire::message('X', '')) for $open, $reports, $next;
+}
+
 # ---- a short statement_timeout and loud messages of one client are not the next one's
 {
 	my ($short, $long) = map { connect_as($node, @app) } 1, 2;
