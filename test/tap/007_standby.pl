@@ -16,6 +16,7 @@ my $node = PostgreSQL::Test::Cluster->new('standby');
 $node->init_from_backup($main, 'copy', has_streaming => 1);
 my $port = free_port();
 $node->append_conf('postgresql.conf', "pgpool.port = $port\nunix_socket_directories = '" . $node->host . "'\n");
+chmod 0600, $node->data_dir . '/server.key'; # the copy of a backup is for all to read
 $node->start;
 my $standby = PgPool->adopt($node, port => $port);
 ok($standby->ready(10), 'the port of a standby serves');

@@ -235,8 +235,8 @@ CONF
 	return $self;
 }
 
-# The postmaster's children have its environment; the clients of the test do not.
-# The libraries of test/tools/preload that the cluster was asked for are loaded into all its processes.
+# The postmaster's children have its environment; the clients of the test do not. The libraries of test/tools/preload that
+# the cluster was asked for are loaded into all its processes.
 sub start_node
 {
 	my ($self, $sockets) = @_;
