@@ -17,7 +17,7 @@ sql("CREATE ROLE boss LOGIN SUPERUSER PASSWORD 'secret'",
 	'CREATE TABLE public.loot (at timestamptz DEFAULT clock_timestamp(), v text)', 'GRANT ALL ON public.loot TO PUBLIC',
 	'CREATE TABLE public.go (a int)', 'GRANT SELECT ON public.go TO PUBLIC');
 
-# The backend of eve lives on after its connection: it swallows the cancel, and says RESET in different forms.
+# The backend of eve lives on when its worker has crashed, and says RESET in different forms.
 my @resets = ('RESET ALL', 'RESET a.secret', 'SET a.secret TO DEFAULT', 'SET LOCAL a.secret TO DEFAULT');
 my @eves;
 for my $reset (@resets)
@@ -27,18 +27,19 @@ for my $reset (@resets)
 	$eve->send(PgPoolWire::message('Q', <<"SQL" . "\0"));
 DO \$\$ DECLARE v text; w text := ''; BEGIN
  LOOP
-  BEGIN
-   EXECUTE '$reset'; v := coalesce(current_setting('a.secret', true), '') || ' ' || current_setting('lo_compat_privileges');
-   IF v <> w THEN INSERT INTO loot (v) VALUES (v); w := v; END IF;
-   PERFORM pg_sleep(0.05);
-   EXIT WHEN EXISTS (SELECT FROM go);
-  EXCEPTION WHEN query_canceled THEN NULL; END;
+  EXECUTE '$reset'; v := coalesce(current_setting('a.secret', true), '') || ' ' || current_setting('lo_compat_privileges');
+  IF v <> w THEN INSERT INTO loot (v) VALUES (v); w := v; END IF;
+  PERFORM pg_sleep(0.05);
+  EXIT WHEN EXISTS (SELECT FROM go);
  END LOOP; END \$\$
 SQL
 	push @eves, $eve;
 }
 sub at_work { return $admin->value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'") }
 poll_until(sub { at_work() == @resets }, 'all are at work');
+my $worker = $admin->value('SELECT pid FROM pgpool.pg_stat_workers');
+kill SEGV => $worker;
+poll_until(sub { ($admin->value("SELECT pid FROM pgpool.pg_stat_workers WHERE state = 'running'") // $worker) ne $worker }, 'another worker runs');
 $_->close for @eves;
 poll_until(sub { $admin->value("SELECT count(*) FROM pgpool.pg_stat_servers WHERE role = 'eve'") eq '0' }, 'the worker has given them up');
 is(at_work(), scalar @resets, 'the backends live on');

@@ -289,4 +289,18 @@ TEST(Names, AreFoundWhateverWasTakenAwayAroundThem)
 	EXPECT_EQ(store.size(), 0u);
 }
 
+// What waits for a server is not read beyond 64 KiB; what of a message is needed whole then is.
+TEST_F(Bounds, ALongStatementThatWaitedForAServerIsReadToItsEnd)
+{
+	world.settings().pool_size.store(1);
+	Stream *busy = login(), *a = login();
+	for (const size_t size : {60000u, 70000u, 131847u, 900000u}) {
+		const std::string text = "SELECT " + std::string(size, ' ') + "1", name = "s" + std::to_string(size);
+		EXPECT_EQ(ask(busy, query("BEGIN")), "C:BEGIN Z:T");
+		EXPECT_EQ(ask(a, parse(text, name) + kSync), "");
+		EXPECT_EQ(ask(busy, query("COMMIT")), "C:COMMIT Z:I");
+		EXPECT_EQ(got(a), "1 Z:I") << size;
+	}
+}
+
 } // namespace
