@@ -117,7 +117,7 @@ sub beside
 	my $served = 0;
 	my $until = time + 60;
 	# The server's stored password is hashed behind AuthenticationOk.
-	my $answered = sub { defined $sent ? length $login->{in} : $login->{in} =~ /Z\0\0\0\5I$/ };
+	my $answered = sub { defined $sent ? length $login->{in} : $login->{in} =~ /Z\x00\x00\x00\x05I$/ };
 	while (time < $until && !$answered->())
 	{
 		$clients[0]->value('SELECT 1');
