@@ -56,19 +56,24 @@ $_->close for @strangers;
 ok(defined wait_until(20, sub { in_login() == 0 }), '... and when they have left, nothing is left of them');
 
 # ---- half a handshake
-my $failures = worker_says('login_failures');
 my $log = $pool->log_offset;
 set("pgpool.login_timeout = '1s'");
 set("pgpool.write_timeout = '1h'");
 ok(defined wait_until(10, sub { $pool->log_text($log) =~ /"pgpool.write_timeout" changed/ }), 'the settings are read');
-my @half;
-for (1 .. 60)
+sub half_handshake
 {
-	my $c = PgPoolWire->open(port => $pool->port) or last;
+	my $c = PgPoolWire->open(port => $pool->port) or return ();
 	$c->send(pack 'N N', 8, 80877103);
-	push @half, $c if ($c->bytes(1, 10) // '') eq 'S';
+	return () if ($c->bytes(1, 10) // '') ne 'S';
 	$c->send("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03half");
+	return $c;
 }
+# The worker hears of the settings a little later than the log; who came before has the timeout of before.
+ok(defined wait_until(90, sub { my ($c) = half_handshake(); $c && $c->closes(5) }), '... by the worker, too');
+ok(defined wait_until(90, sub { in_login() == 0 }), 'nobody else is in a login');
+my $failures = worker_says('login_failures');
+$log = $pool->log_offset;
+my @half = map { half_handshake() } 1 .. 60;
 is(scalar @half, 60, '60 strangers begin a TLS handshake');
 is(scalar(grep { !$_->closes(30) } @half), 0, '... which ends with login_timeout, whatever write_timeout says');
 is(join('', map { $_->{in} } @half), '', '... without a word in clear');
