@@ -152,8 +152,8 @@ void Session::resume()
 		process(all.data(), all.size());
 	if (dead_)
 		return;
-	// Not before there is room, for one turn may take less than the next reads bring; but what is left of a message that
-	// is needed whole waits for nothing else.
+	// Not before there is room, for one turn may take less than the next reads bring; but what is left of a message
+	// that is needed whole waits for nothing else.
 	const bool backed_up =
 	    pause_ == Pause::Reader || pause_ == Pause::Backlog || (server_ && server_->stream()->unsent() > 0);
 	if (much && !backed_up && (!kept() || inbuf_.size() < kChunk))
