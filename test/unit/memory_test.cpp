@@ -59,6 +59,14 @@ void *operator new[](size_t size)
 {
 	return allocate_or_throw(size);
 }
+void *operator new(size_t size, const std::nothrow_t &) noexcept
+{
+	return allocate(size);
+}
+void *operator new[](size_t size, const std::nothrow_t &) noexcept
+{
+	return allocate(size);
+}
 void operator delete(void *p) noexcept
 {
 	free(p);
