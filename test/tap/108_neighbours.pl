@@ -1,5 +1,5 @@
-# Shows: pgpool beside what else is preloaded into servers: with each library that is installed here alone, and with all of
-# them, pgpool first and last, the server starts, logins by every way work, a crash of a worker is contained, and
+# Shows: pgpool beside what else is preloaded into servers: with all libraries that are installed here together, pgpool
+# first and last, the server starts, logins by every way work, a crash of a worker is contained, and
 # extensions (theirs and pgpool's) can be dropped and made again. dev/neighbours.sh installs what Debian has; what is not
 # there is told as skipped.
 use strict;
