@@ -66,6 +66,8 @@ my $stays = sql("SELECT pid FROM pgpool.pg_stat_servers WHERE role = 'bystander'
 # ---- of a database, over all roles
 {
 	sql('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE \'d_\'');
+	# else a client is given one that is about to die
+	ok(poll_until(sub { !sql("SELECT count(*) FROM pgpool.pg_stat_servers WHERE database LIKE 'd_'") }), 'database: begins without servers');
 	sql('ALTER DATABASE d1 CONNECTION LIMIT 4');
 	fill('l1', 'd1', 2);
 	fill('l2', 'd1', 2);
@@ -97,6 +99,7 @@ is(sql("SELECT pid FROM pgpool.pg_stat_servers WHERE role = 'bystander'"), $stay
 {
 	sql('ALTER DATABASE d3 CONNECTION LIMIT 1');
 	sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'd3'");
+	ok(poll_until(sub { !sql("SELECT count(*) FROM pgpool.pg_stat_servers WHERE database = 'd3'") }), 'busy: begins without servers');
 	my $busy = connect_as($node, user => 'l1', password => 'secret', database => 'd3');
 	$busy->query('BEGIN');
 	my $failures = sql('SELECT sum(server_login_failures) FROM pgpool.pg_stat_pools');
