@@ -250,13 +250,13 @@ void Pool::park_one()
 	}
 }
 
-bool Pool::has_prepared(Statement *s, uint64_t &columns)
+bool Pool::has_prepared(Statement *s, Shape &shape)
 {
 	bool found = false;
 	each_server([&](ServerConn *server) {
 		if (server->statements().present(s)) {
 			found = true;
-			columns = server->statements().columns(s);
+			shape = server->statements().shape(s);
 		}
 	});
 	return found;

@@ -113,8 +113,9 @@ public:
 	const std::string &role() const { return role_; }
 	bool dead() const { return shared_.state.load(std::memory_order_relaxed) != region::SlotState::Used; }
 	uint32_t epoch() const { return shared_.epoch.load(std::memory_order_relaxed); }
-	bool has_prepared(Statement *s, uint64_t &columns); // a server of this worker has it for certain
-	uint64_t catalog_clock();                           // of the last change that was seen
+	bool has_prepared(Statement *s, Shape &shape); // a server of this worker has it for certain
+	uint64_t catalog_clock();                      // of the last change that was seen
+	uint64_t number() const { return uint64_t{slot_} << 32 | generation_; } // no other pool has or had it
 	// A client prepares `s`: what was parsed before the last change of the catalog is outdated.
 	void renew_if_changed(Statement *s);
 	bool wanted() const; // somebody waits for a server, in whichever worker

@@ -5,6 +5,9 @@
 #include <functional>
 #include <iterator>
 
+#include "core/sql_command.hpp"
+#include "core/sql_literals.hpp"
+
 #include "proto/no_postgres.hpp"
 
 namespace pgpool::core
@@ -13,7 +16,8 @@ namespace pgpool::core
 namespace
 {
 
-constexpr size_t kMostLooks = 16; // for a statement that can go
+constexpr size_t kMostLooks = 16;      // for a statement that can go
+constexpr uint64_t kTooManyTypes = 2; // as kTooManyColumns
 
 bool begins_transaction(std::string_view text)
 {
@@ -22,6 +26,11 @@ bool begins_transaction(std::string_view text)
 		return std::equal(word.begin(), word.end(), wanted, wanted + 5, [](char a, char b) { return (a | 0x20) == b; });
 	};
 	return is("begin") || is("start"); // nothing else begins so
+}
+
+std::string_view text_of(std::string_view body)
+{
+	return body.substr(0, body.find('\0'));
 }
 
 } // namespace
@@ -48,6 +57,17 @@ Statement *StatementStore::intern(std::string_view body, std::string_view meanin
 	const uint64_t h = hash(body, meaning);
 	if (Statement *s = find(h, body, meaning))
 		return keep(s);
+	return literals_read_the_clock(text_of(body)) ? intern_alone(body) : make(h, body, meaning);
+}
+
+Statement *StatementStore::intern_alone(std::string_view body)
+{
+	const std::string meaning = "alone " + std::to_string(next_);
+	return make(hash(body, meaning), body, meaning);
+}
+
+Statement *StatementStore::make(uint64_t h, std::string_view body, std::string_view meaning)
+{
 	auto *s = new Statement;
 	s->body = body;
 	s->number = next_++;
@@ -55,6 +75,7 @@ Statement *StatementStore::intern(std::string_view body, std::string_view meanin
 	s->hash = h;
 	s->references = 1;
 	s->begins = begins_transaction(body);
+	s->looks_up = looks_up_its_columns(text_of(body));
 	bytes_ += s->body.size();
 	by_hash_.emplace(h, Entry{s, std::string(meaning)});
 	return s;
@@ -66,7 +87,39 @@ Statement *StatementStore::intern_again(std::string_view body, std::string_view 
 	if (Statement *s = find(h, body, meaning))
 		return keep(s);
 	seen_.resize(kSeen);
-	return std::exchange(seen_[h % kSeen], h) == h ? intern(body, meaning) : nullptr;
+	if (std::exchange(seen_[h % kSeen], h) != h || literals_read_the_clock(text_of(body)))
+		return nullptr;
+	return make(h, body, meaning);
+}
+
+uint64_t StatementStore::types_told(Statement *s, std::string_view description)
+{
+	proto::Reader r(description);
+	r.bytes(size_t{4} * r.u16());
+	if (!r.ok())
+		return kTooManyTypes;
+	const uint64_t types = std::hash<std::string_view>{}(description) | 4;
+	auto same = [&](const auto &told) { return told.first == types; };
+	if (std::none_of(s->types_told.begin(), s->types_told.end(), same))
+		s->types_told.emplace_back(types, description);
+	return types;
+}
+
+Statement *StatementStore::with_types(const Statement *s, uint64_t types)
+{
+	const auto told = std::find_if(s->types_told.begin(), s->types_told.end(), [&](const auto &t) { return t.first == types; });
+	const auto range = by_hash_.equal_range(s->hash);
+	const auto entry = std::find_if(range.first, range.second, [&](const auto &e) { return e.second.statement == s; });
+	if (told == s->types_told.end() || entry == range.second)
+		return nullptr;
+	std::string body(text_of(s->body));
+	body.append(1, '\0').append(told->second);
+	if (body == s->body)
+		return nullptr;
+	const std::string meaning = entry->second.meaning; // the table may move
+	Statement *typed = intern(body, meaning);
+	typed->custom = s->custom;
+	return typed;
 }
 
 void StatementStore::release(Statement *s)
@@ -155,17 +208,23 @@ Statement *ClientStatements::find(std::string_view name) const
 	return i ? i->statement : nullptr;
 }
 
-uint64_t ClientStatements::columns(std::string_view name) const
+Shape ClientStatements::shape(std::string_view name) const
 {
 	const Item *i = item(name);
-	return i ? i->columns : 0;
+	return i ? i->shape : Shape{};
 }
 
-void ClientStatements::set_columns(std::string_view name, const Statement *s, uint64_t columns)
+void ClientStatements::set_shape(std::string_view name, const Statement *s, Shape shape)
 {
 	auto *i = const_cast<Item *>(item(name));
 	if (i && i->statement == s)
-		i->columns = columns;
+		i->shape = shape;
+}
+
+void ClientStatements::forget_columns(std::string_view name)
+{
+	if (auto *i = const_cast<Item *>(item(name)))
+		i->shape.columns = 0;
 }
 
 std::string_view ClientStatements::name_of(std::string_view server_name) const
@@ -197,7 +256,7 @@ Statement *ClientStatements::set(std::string_view name, Statement *s)
 		size_++;
 	}
 	item.statement = s;
-	item.columns = 0;
+	item.shape = {};
 	return before;
 }
 
@@ -232,10 +291,10 @@ bool ServerStatements::present(Statement *s) const
 	return it != items_.end() && it->second.there && it->second.pending == 0 && !outdated(s, it->second);
 }
 
-uint64_t ServerStatements::columns(const Statement *s) const
+Shape ServerStatements::shape(const Statement *s) const
 {
 	const auto it = items_.find(const_cast<Statement *>(s));
-	return it != items_.end() ? it->second.columns : 0;
+	return it != items_.end() ? it->second.shape : Shape{};
 }
 
 uint64_t ServerStatements::parsed_at(const Statement *s) const
@@ -244,11 +303,11 @@ uint64_t ServerStatements::parsed_at(const Statement *s) const
 	return it != items_.end() ? it->second.parsed_at : 0;
 }
 
-void ServerStatements::set_columns(const Statement *s, uint64_t columns)
+void ServerStatements::set_shape(const Statement *s, Shape shape)
 {
 	const auto it = items_.find(const_cast<Statement *>(s));
 	if (it != items_.end() && it->second.pending == 0)
-		it->second.columns = columns;
+		it->second.shape = shape;
 }
 
 void ServerStatements::parsing(Statement *s, uint64_t batch, uint64_t clock)
@@ -262,7 +321,7 @@ void ServerStatements::parsing(Statement *s, uint64_t batch, uint64_t clock)
 	}
 	it->second.batch = batch;
 	it->second.parsed_at = clock;
-	it->second.columns = 0;
+	it->second.shape = {};
 	it->second.pending++;
 	will_be_++;
 }

@@ -33,6 +33,17 @@ inline std::string_view known_part(std::string_view name)
 	return name.substr(0, proto::kMostName);
 }
 
+// What a client is told of a statement when it prepares or describes it: hashes. PostgreSQL keeps the types of the
+// parameters for the statement's life, and refuses to go on when the columns of its result change.
+struct Shape {
+	uint64_t types = 0, columns = 0;
+	bool known() const { return columns != 0; }
+};
+// Of the body of a RowDescription, what PostgreSQL compares before it calls a plan stale: names and types of columns.
+// Of a body that is not whole, because it is longer than kChunk, it is always the same.
+uint64_t hash_of_columns(std::string_view row_description);
+inline constexpr uint64_t kNoColumns = 1, kTooManyColumns = 2;
+
 struct Statement {
 	std::string body; // of Parse behind the name: text, NUL, parameter types
 	std::string name; // on backends
@@ -43,19 +54,19 @@ struct Statement {
 	bool custom = false;      // its plans are made for their parameters each time
 	bool suspect = false;     // a backend called it stale: who prepares it gets it anew
 	uint64_t valid_since = 0; // store's clock: what a backend parsed before is outdated
-	// What its result looks like (hash_of_columns), as last told by a backend of the pool `columns_of`, which had
-	// parsed it at `columns_at` of the store's clock. 0: not known.
-	uint64_t columns = 0, columns_at = 0;
-	const void *columns_of = nullptr;
+	// FETCH, EXECUTE, SHOW: PostgreSQL looks up the columns of their result each time, and compares them with nothing.
+	bool looks_up = false;
+	// As last told by a backend of the pool with the number `shape_of`, which had parsed it at `shape_at` of the store's
+	// clock.
+	Shape shape;
+	uint64_t shape_at = 0, shape_of = 0;
+	// Types of its parameters that clients were told (bodies of ParameterDescription), by hash; they are more than one
+	// after a change of the catalog.
+	std::vector<std::pair<uint64_t, std::string>> types_told;
 	// For pg_stat_prepared: Bind of it; Parse, Bind and Describe that needed nothing of the server; Parse sent;
 	// Close sent to make room.
 	uint64_t uses = 0, hits = 0, parses = 0, evictions = 0;
 };
-
-// Of the body of a RowDescription, what PostgreSQL compares before it calls a plan stale: names and types of columns.
-// Of a body that is not whole, because it is longer than kChunk, it is always the same.
-uint64_t hash_of_columns(std::string_view row_description);
-inline constexpr uint64_t kNoColumns = 1, kTooManyColumns = 2;
 
 class StatementStore
 {
@@ -66,7 +77,11 @@ public:
 	// that lasts: nullptr.
 	Statement *intern_again(std::string_view body, std::string_view meaning);
 	// One that nobody else will get: what the text means is not known.
-	Statement *intern_alone(std::string_view body) { return intern(body, "alone " + std::to_string(next_)); }
+	Statement *intern_alone(std::string_view body);
+	// `s` with the parameters of the types that were told as `types`: one more reference. nullptr: `s` itself has them.
+	Statement *with_types(const Statement *s, uint64_t types);
+	// Remembers them; returns their hash. A body that is not whole is not looked into.
+	static uint64_t types_told(Statement *s, std::string_view parameter_description);
 	static Statement *keep(Statement *s)
 	{
 		if (s)
@@ -90,6 +105,7 @@ private:
 		std::string meaning;
 	};
 	static uint64_t hash(std::string_view body, std::string_view meaning);
+	Statement *make(uint64_t hash, std::string_view body, std::string_view meaning);
 	Statement *find(uint64_t hash, std::string_view body, std::string_view meaning) const;
 
 	std::unordered_multimap<uint64_t, Entry> by_hash_;
@@ -106,15 +122,15 @@ public:
 	struct Item {
 		std::string name;
 		Statement *statement = nullptr;
-		uint64_t columns = 0;
+		Shape shape;
 	};
 	Statement *find(std::string_view name) const;
 	std::string_view name_of(std::string_view server_name) const; // one of them, "" = there is none
 	// Returns what the name meant before; the reference to it goes to the caller, that to `s` comes here.
 	Statement *set(std::string_view name, Statement *s);
-	// What the result of the statement looked like when `name` was prepared; 0: not known.
-	uint64_t columns(std::string_view name) const;
-	void set_columns(std::string_view name, const Statement *s, uint64_t columns); // if `name` means `s`
+	Shape shape(std::string_view name) const; // of the statement when `name` was prepared
+	void set_shape(std::string_view name, const Statement *s, Shape shape); // if `name` means `s`
+	void forget_columns(std::string_view name);
 	std::vector<Item> take_all();
 	template <class F> void each(F f) const
 	{
@@ -156,8 +172,8 @@ public:
 	void closing(Statement *s, uint64_t batch);                 // Close is sent
 	void confirm(Statement *s, StatementStore &store);          // the reply to the first of them came
 	void take_back(Statement *s, StatementStore &store);        // the last of them failed or was skipped
-	uint64_t columns(const Statement *s) const;                 // of the last Parse; 0: not told yet
-	void set_columns(const Statement *s, uint64_t columns);
+	Shape shape(const Statement *s) const;                      // of the last Parse
+	void set_shape(const Statement *s, Shape shape);
 	// The store's clock when it was parsed.
 	uint64_t parsed_at(const Statement *s) const;
 	// The least recently used one, when there will be more than `limit`; nullptr: none that can go now.
@@ -181,7 +197,7 @@ private:
 		std::list<Statement *>::iterator used;
 		uint64_t batch = 0;     // of the last of them
 		uint64_t parsed_at = 0; // store's clock
-		uint64_t columns = 0;
+		Shape shape;
 		uint32_t pending = 0;
 		bool there = false;
 		bool gone = false; // counts as there, but DEALLOCATE ALL took it before its Close, which is pending

@@ -53,21 +53,37 @@ public:
 	}
 	Statement *statement() const { return statement_; }
 	const std::string &name() const { return name_; } // of the client's
-	// The client takes the columns as they will be.
+	// The client takes the columns as they will be: it asks for them, and names no format for each of the old ones.
 	bool takes_any_columns() const
 	{
 		if (just_prepared_)
 			return true;
+		bool asks = false;
 		for (size_t at = 0; at + proto::kHeaderSize <= bytes_.size();
 		     at += size_t{proto::load32(&bytes_[at + 1])} + 1) {
-			if (bytes_[at] == 'D')
-				return true;
+			const std::string_view rest = std::string_view(bytes_).substr(at + proto::kHeaderSize);
+			if (bytes_[at] == 'B' && result_formats(rest) > 1)
+				return false;
+			asks |= bytes_[at] == 'D';
 		}
-		return false;
+		return asks;
 	}
 	std::string_view bytes() const { return bytes_; }
 
 private:
+	static int result_formats(std::string_view bind)
+	{
+		proto::Reader r(bind);
+		r.string(); // portal
+		r.string(); // statement
+		r.bytes(size_t{2} * r.u16());
+		for (int parameters = r.u16(); parameters > 0; parameters--) {
+			const auto length = static_cast<int32_t>(r.u32());
+			r.bytes(length > 0 ? static_cast<size_t>(length) : 0);
+		}
+		return r.u16();
+	}
+
 	StatementStore &store_;
 	Statement *statement_ = nullptr;
 	std::string name_;

@@ -15,7 +15,7 @@ constexpr char kCopyEnd = 'c';
 bool is_noted(char type)
 {
 	return type == Replies::kNotedParse || type == Replies::kNotedClose || type == Replies::kDeallocate ||
-	       type == Replies::kDeallocateExecute || type == Replies::kColumns;
+	       type == Replies::kDeallocateExecute || type == Replies::kShape;
 }
 
 bool is_fake(char type)
@@ -106,8 +106,9 @@ bool Replies::sent(char type, Owner owner)
 	case 'C':
 	case kNotedParse:
 	case kNotedClose:
-	case kColumns:
+	case kShape:
 	case kParameters:
+	case kNoResult:
 	case kFakeParse:
 	case kFakeClose:
 		unsynced_ |= owner == Owner::Forward; // what ours stand before decides
@@ -146,6 +147,7 @@ Replies::Verdict Replies::answer(char wanted, char or_else)
 		return v;
 	}
 	v.forward = owner(entries_[head_]) == Owner::Forward && kind(entries_[head_]) != kParameters;
+	v.no_result = kind(entries_[head_]) == kNoResult;
 	v.answered = kind(entries_[head_]) == kDeallocateExecute ? kDeallocateExecute : wanted;
 	v.statement = v.forward && wanted == 'E';
 	pop();
@@ -159,7 +161,7 @@ Replies::Verdict Replies::error()
 	if (empty())
 		return v; // asynchronous: the server is about to close the connection
 	// A Parse of ours stands for the client's, as does what asks about it: its error is the client's.
-	v.forward = owner(entries_[head_]) == Owner::Forward || front() == kNotedParse || front() == kColumns;
+	v.forward = owner(entries_[head_]) == Owner::Forward || front() == kNotedParse || front() == kShape;
 	if (copy_in_)
 		end_copy(true);
 	if (front() == kDeallocate) {
@@ -230,10 +232,10 @@ Replies::Verdict Replies::received(char type, char status)
 	case '3':
 		return front() == kUnnamedClose ? answer(kUnnamedClose) : answer('C', kNotedClose);
 	case 'n':
-		return answer('D', kColumns);
+		return answer('D', kShape);
 	case 'T':
-		if (front() == 'D' || front() == kColumns)
-			return answer('D', kColumns);
+		if (front() == 'D' || front() == kShape)
+			return answer('D', kShape);
 		break;
 	case 's':
 		return answer('E');

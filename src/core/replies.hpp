@@ -36,9 +36,11 @@ public:
 	static constexpr char kFakeParse = 'y';
 	static constexpr char kFakeClose = 'z';
 	// Describe of a shared statement, of ours, behind each Parse of it.
-	static constexpr char kColumns = 'l';
+	static constexpr char kShape = 'l';
 	// Describe of a statement whose parameters are told, and the columns not: an error of ours comes in their place.
 	static constexpr char kParameters = 'h';
+	// Describe of a statement that has no result for its client, whatever the backend says.
+	static constexpr char kNoResult = 'q';
 	// A Query that takes a name away: it succeeds when CommandComplete comes, else the note is void.
 	static constexpr char kDeallocate = 'x';
 	// Without a note: a Parse that the server refuses in our stead, and Parse of the unnamed statement.
@@ -61,7 +63,7 @@ public:
 	// Since there was last nothing outstanding, the client has sent nothing that the server answers.
 	bool fresh() const { return fresh_ && status_ == 'I' && !skipping_ && !copy_in_ && !doubtful_; }
 	// RowDescription is what a Describe of ours asks for.
-	bool wants_columns() const { return front() == kColumns; }
+	bool wants_shape() const { return front() == kShape; }
 	// An error that comes now may be about a shared statement.
 	bool front_names_statement() const { return front() == 'B' || front() == 'D'; }
 	// All that is to come is the ReadyForQuery of one Sync.
@@ -83,6 +85,7 @@ public:
 		char answered = 0;         // type of the message that this reply completes, 0 = none
 		uint32_t voided = 0;       // entries with a note that an error made void
 		bool unnamed_void = false; // so was what was to become of the unnamed statement
+		bool no_result = false;    // the client is told NoData in its place
 		bool violation = false;    // no message can have this reply: the stream is out of step
 	};
 	// A message of this type came from the server. `status` is ReadyForQuery's byte.
@@ -122,7 +125,7 @@ private:
 	static char type(uint8_t e)
 	{
 		const char t = kind(e);
-		return t == kBegin || t == kDeallocateExecute ? 'E' : t == kParameters ? 'D' : t;
+		return t == kBegin || t == kDeallocateExecute ? 'E' : t == kParameters || t == kNoResult ? 'D' : t;
 	}
 
 	char front() const { return empty() ? '\0' : type(entries_[head_]); }

@@ -37,6 +37,12 @@ bool is_needed_whole(char type)
 	return type == 'Z' || type == 'S' || type == 'C' || type == 'K' || type == 'A';
 }
 
+const std::string &no_data()
+{
+	static const std::string *const message = new std::string("n\0\0\0\4", 5);
+	return *message;
+}
+
 } // namespace
 
 ServerConn::ServerConn(Pool &pool, Listener *listener)
@@ -189,7 +195,8 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 	const bool asking = *p == 'D' && session_ && session_->handover() && session_->subscription()->asking();
 	const bool whole =
 	    is_needed_whole(*p) || asking || (*p == 'E' && (!session_ || replies_.front_is_ours() || short_one)) ||
-	    (*p == 't' && short_one && replay_.on()) || (*p == 'T' && total <= kChunk && replies_.wants_columns());
+	    (*p == 't' && short_one && replay_.on()) ||
+	    ((*p == 't' || *p == 'T') && total <= kChunk && replies_.wants_shape());
 	if (!whole || have >= total)
 		return Header::Whole;
 	if (*p == 'S' && total > most_setting()) // its name will do
@@ -355,10 +362,18 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		if (v.answered == Replies::kNotedParse || v.answered == Replies::kNotedClose)
 			notes_.confirm(client_statements());
 		break;
+	case 't':
+		if (replies_.wants_shape())
+			types_told_ = StatementStore::types_told(notes_.first(), body);
+		break;
 	case 'T':
 	case 'n':
-		if (v.answered == Replies::kColumns)
-			note_columns(type == 'T' ? hash_of_columns(body) : kNoColumns);
+		if (v.answered == Replies::kShape)
+			note_shape({types_told_, type == 'T' ? hash_of_columns(body) : kNoColumns});
+		if (v.no_result && forward) {
+			forward = false;
+			replacement_due_ = &no_data();
+		}
 		break;
 	case 'E':
 		if (!idle_before) {
@@ -399,15 +414,15 @@ ClientStatements *ServerConn::client_statements()
 	return session_ ? &session_->statements() : nullptr;
 }
 
-void ServerConn::note_columns(uint64_t columns)
+void ServerConn::note_shape(Shape shape)
 {
 	Statement *s = notes_.first();
 	if (statements_.present(s)) {
-		s->columns = columns;
-		s->columns_at = statements_.parsed_at(s);
-		s->columns_of = &pool_;
+		s->shape = shape;
+		s->shape_at = statements_.parsed_at(s);
+		s->shape_of = pool_.number();
 	}
-	notes_.confirm(client_statements(), columns);
+	notes_.confirm(client_statements(), shape);
 }
 
 // Whatever the server is at: it is the client's, or that of all clients that listen here. True: it goes on as it is.

@@ -166,7 +166,7 @@ private:
 	bool message(char type, std::string_view body, bool &forward);
 	void error(const Replies::Verdict &v, std::string_view body, bool &forward);
 	bool start_over(const Replies::Verdict &v, std::string_view error);
-	void note_columns(uint64_t columns);
+	void note_shape(Shape shape);
 	ClientStatements *client_statements();
 	bool rename(std::string_view error);
 	void withhold(std::string_view parameter_description);
@@ -278,6 +278,7 @@ private:
 	bool discard_failed_ = false;
 	bool untracked_ = false;        // it has more settings than are looked at, so nobody else can ever have it
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
+	uint64_t types_told_ = 0;      // by the last ParameterDescription that was ours
 	bool starting_over_ = false;    // the batch is served once more as soon as the Sync is answered
 	bool withheld_due_ = false;
 	const bool is_listener_;

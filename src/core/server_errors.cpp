@@ -66,15 +66,15 @@ void ServerConn::withhold(std::string_view parameter_description)
 // Queues what goes to the client before a message of this type, or in its place.
 void ServerConn::put_ours(char type, bool forward)
 {
-	const bool due = (forward || type == 'E') && type != 't';
+	const std::string *replacement = std::exchange(replacement_due_, nullptr);
+	const bool due = (forward || replacement || type == 'E') && type != 't';
 	const bool description = due && std::exchange(withheld_due_, false) && !starting_over_;
-	const std::string *error = std::exchange(replacement_due_, nullptr);
-	if (!session_ || (!description && !error))
+	if (!session_ || (!description && !replacement))
 		return;
 	if (description)
 		session_->stream()->queue(withheld_.data(), withheld_.size());
-	if (error)
-		session_->stream()->queue(error->data(), error->size());
+	if (replacement)
+		session_->stream()->queue(replacement->data(), replacement->size());
 	session_->stream()->flush(); // the next of them may come at once, into the same memory
 }
 
@@ -115,10 +115,14 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 	bump(pool_.counters().errors);
 }
 
-// Some errors name the statement ("bind message supplies 1 parameters, but prepared statement ..."): the client
-// is told its own name. True: replacement_ is the message.
+// Errors that name the statement (exec_bind_message() of postgres.c, prepare.c): no such one, taken, another number of
+// parameters. The client is told its own name. In any other error a name of that form is a value of the client's.
+// True: replacement_ is the message.
 bool ServerConn::rename(std::string_view body)
 {
+	const std::string_view code = proto::error_field(body, 'C');
+	if (code != "26000" && code != "42P05" && code != "08P01")
+		return false;
 	const std::string_view text = proto::error_field(body, 'M');
 	size_t at = text.find(kStatementPrefix);
 	const bool disguised = at == std::string_view::npos;
@@ -155,8 +159,8 @@ bool ServerConn::start_over(const Replies::Verdict &v, std::string_view error)
 		replay_.statement()->valid_since = store.advance();
 	if (lost)
 		statements_.distrust(store.clock());
-	if (stale) // it will be told the columns as they are
-		session_->statements().set_columns(replay_.name(), replay_.statement(), 0);
+	if (stale) // it will be told the columns as they are; the types of its parameters stay
+		session_->statements().forget_columns(replay_.name());
 	if (replies_.empty())
 		send_sync();
 	else

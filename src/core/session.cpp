@@ -618,13 +618,13 @@ void Session::on_discarded()
 	for (ClientStatements::Item &item : statements_.take_all()) {
 		if (item.name.empty() || server_->notes().will_be(item.name, item.statement)) {
 			statements_.set(item.name, item.statement);
-			statements_.set_columns(item.name, item.statement, item.columns);
+			statements_.set_shape(item.name, item.statement, item.shape);
 		} else {
 			engine_.statements().release(item.statement);
 		}
 	}
 	server_->notes().forget_before();
-	raw_names_ = false;
+	raw_names_ = session_mode_;
 }
 
 void Session::forget_statements()
@@ -645,7 +645,7 @@ bool Session::start_over(std::string_view bytes)
 }
 
 // The backend is asked what a statement's result looks like now: what uses it waits, and all behind it.
-void Session::await_columns(std::string &out)
+void Session::await_shape(std::string &out)
 {
 	proto::Writer(out).begin('H').end();
 	server_->replies().sent('H');

@@ -172,7 +172,7 @@ private:
 	Rewrite rewrite_bind(const char *message, size_t have, size_t total, std::string &out, size_t &used);
 	Rewrite rewrite_describe_or_close(const char *message, size_t have, size_t total, std::string &out, size_t &used);
 	Rewrite resolve(char type, std::string_view name, std::string &out, Statement *&s, std::string &server_name);
-	Rewrite use_statement(char type, std::string_view name, Statement *s, std::string &out);
+	Rewrite use_statement(char type, std::string_view name, Statement *&s, std::string &out);
 	void send_parse(Statement *s, bool renew, Owner owner, std::string &out);
 	void send_deallocate_target(std::string &out);
 	bool has_too_many(std::string_view another) const;
@@ -187,10 +187,11 @@ private:
 	void make_room(std::string &out);
 	const std::string &statement_meaning() const;
 	Statement *intern(std::string_view body);
-	void ask_columns(Statement *s, const std::string_view *name, std::string &out);
-	uint64_t columns_now(const Statement *s, bool is_there);
+	void ask_shape(Statement *s, const std::string_view *name, std::string &out);
+	Shape shape_now(const Statement *s, bool is_there);
+	Statement *with_types_of(std::string_view name, Statement *s, const Shape &expected);
 	void refuse_columns(char type, Statement *s, std::string_view name, std::string &out);
-	void await_columns(std::string &out);
+	void await_shape(std::string &out);
 	void after_sync(std::string &out);
 	bool answer_statement(const char *message, size_t total, std::string &answers);
 	void reply(std::string_view bytes);
@@ -237,7 +238,7 @@ private:
 	Pause pause_ = Pause::None;
 	const Statement *prepared_ = nullptr; // by this batch, the last one; may be gone
 	uint64_t awaited_ = 0;                // settling up to this place in the stream of messages, 0 = no
-	bool raw_names_ = false;              // a statement went to the server under the client's own name
+	bool raw_names_ = false;              // statements go to the server under the client's own names
 	bool settings_doubtful_ = false;      // one of them was refused by a server: each is applied by itself
 	bool begin_bound_ = false;            // to the unnamed portal
 	bool unnamed_shared_ = false;         // the unnamed statement is a shared one, in statements_

@@ -281,7 +281,7 @@ void Session::choose_key(int32_t pid)
 void Session::set_pool(Pool *pool, bool session_mode)
 {
 	pool_ = pool;
-	session_mode_ = session_mode;
+	raw_names_ = session_mode_ = session_mode;
 	pool_->attach(this);
 }
 

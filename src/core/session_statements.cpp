@@ -1,6 +1,6 @@
 // Prepared statements of a session: see session.hpp and prepared.hpp.
 //
-// A client's name never reaches a backend. Parse is answered here when the backend has the statement
+// In transaction mode a client's name never reaches a backend (in session mode nothing else does). Parse is answered here when the backend has the statement
 // already; Bind and Describe get the name of ours, behind a Parse of ours where the backend lacks it; Close
 // is answered here, too, but behind a statement at work. Every such message is an entry of Replies with a note, so that
 // an error in the pipeline takes back exactly what it made the backend skip. What PostgreSQL would refuse is sent to
@@ -242,7 +242,7 @@ void Session::on_unnamed_void()
 // The shared statement that serves an unnamed Parse; nullptr: the server's own unnamed one does.
 Statement *Session::intern_unnamed(std::string_view body)
 {
-	if (server_->replies().executing())
+	if (server_->replies().executing() || session_mode_)
 		return nullptr;
 	switch (pool_->settings().cache_unnamed.load(std::memory_order_relaxed)) {
 	case region::CacheUnnamed::Generic:
@@ -397,7 +397,7 @@ Session::Rewrite Session::prepare(std::string_view name, Statement *s, std::stri
 	if (has == Has::No || renew) {
 		send_parse(s, renew, Owner::Forward, out);
 		server_->notes().add(OnServer::Parse, s, name, before);
-		ask_columns(s, &name, out);
+		ask_shape(s, &name, out);
 	} else {
 		replies.sent(Replies::kFakeParse);
 		server_->notes().add(OnServer::Nothing, s, name, before);
@@ -428,22 +428,35 @@ void Session::send_parse(Statement *s, bool renew, Owner owner, std::string &out
 	s->parses++;
 }
 
-// Behind its Parse: what its result looks like to those who prepare it now.
-void Session::ask_columns(Statement *s, const std::string_view *name, std::string &out)
+// Behind its Parse: what those are told who prepare it now.
+void Session::ask_shape(Statement *s, const std::string_view *name, std::string &out)
 {
 	proto::Writer(out).begin('D').u8('S').string(s->name).end();
-	server_->replies().sent(Replies::kColumns, Owner::Skip);
-	server_->notes().add_columns(s, name);
+	server_->replies().sent(Replies::kShape, Owner::Skip);
+	server_->notes().add_shape(s, name);
 }
 
-// What the result of `s` looks like on this server, or would if it were parsed there now; 0: it must be asked.
-uint64_t Session::columns_now(const Statement *s, bool is_there)
+// What `s` looks like on this server, or would if it were parsed there now; not known: it must be asked.
+Shape Session::shape_now(const Statement *s, bool is_there)
 {
-	if (const uint64_t told = is_there ? server_->statements().columns(s) : 0)
+	const Shape told = is_there ? server_->statements().shape(s) : Shape{};
+	if (told.known())
 		return told;
 	const bool current =
-	    s->columns_of == pool_ && s->columns_at >= s->valid_since && s->columns_at >= pool_->catalog_clock();
-	return current ? s->columns : 0;
+	    s->shape_of == pool_->number() && s->shape_at >= s->valid_since && s->shape_at >= pool_->catalog_clock();
+	return current ? s->shape : Shape{};
+}
+
+// The text of `s` has parameters of other types now than `name` was told, which keeps its own.
+Statement *Session::with_types_of(std::string_view name, Statement *s, const Shape &expected)
+{
+	StatementStore &store = engine_.statements();
+	Statement *typed = store.with_types(s, expected.types);
+	if (!typed)
+		return s;
+	store.release(statements_.set(name, typed));
+	statements_.set_shape(name, typed, expected);
+	return typed;
 }
 
 // The client goes by columns that are no more, and the backend, which has the statement from a later time, would not
@@ -474,46 +487,49 @@ Session::Rewrite Session::resolve(char type, std::string_view name, std::string 
 		return Rewrite::Verbatim;
 	if (!name.empty() && unsettled(name))
 		return Rewrite::Settle;
-	if (s) {
-		server_name = s->name;
-		return use_statement(type, name, s, out);
-	}
-	server_name = sent_name(name);
-	return Rewrite::Done;
+	const Rewrite verdict = s ? use_statement(type, name, s, out) : Rewrite::Done;
+	server_name = s ? s->name : sent_name(name);
+	return verdict;
 }
 
-Session::Rewrite Session::use_statement(char type, std::string_view name, Statement *s, std::string &out)
+// `s` becomes the statement that has the types that `name` was told.
+Session::Rewrite Session::use_statement(char type, std::string_view name, Statement *&s, std::string &out)
 {
 	using Has = ServerStatements::Has;
 	Replies &replies = server_->replies();
 	if (replies.skipping())
 		return Rewrite::Done;
-	const Has has = server_->statements().has(s, replies.batch());
+	Has has = server_->statements().has(s, replies.batch());
+	// In a failed transaction it is refused for another reason.
+	const Shape expected = replies.status() == 'E' ? Shape{} : statements_.shape(name);
+	Shape now = shape_now(s, has == Has::Yes);
+	if (has != Has::Unsettled && expected.types != 0 && now.known() && now.types != expected.types) {
+		s = with_types_of(name, s, expected);
+		has = server_->statements().has(s, replies.batch());
+		now = shape_now(s, has == Has::Yes);
+	}
 	if (has == Has::Unsettled)
 		return Rewrite::Settle;
-	// In a failed transaction it is refused for another reason.
-	const uint64_t expected = replies.status() == 'E' ? 0 : statements_.columns(name);
-	const uint64_t now = columns_now(s, has == Has::Yes);
-	const bool ask = expected != 0 && now == 0;
+	const bool ask = expected.types != 0 && !s->looks_up && !now.known();
 	if (has == Has::Yes && !ask) {
 		bump(pool_->counters().statement_hits);
 		s->hits++;
 	} else {
 		send_parse(s, has != Has::No, Owner::Skip, out);
 		server_->notes().add(OnServer::Parse, s);
-		ask_columns(s, expected == 0 ? &name : nullptr, out);
+		ask_shape(s, expected.known() ? nullptr : &name, out);
 	}
 	if (ask) {
-		await_columns(out);
+		await_shape(out);
 		return Rewrite::Settle;
 	}
-	if (expected != 0 && now != expected) {
+	if (expected.known() && !s->looks_up && now.columns != expected.columns) {
 		refuse_columns(type, s, name, out);
 		return Rewrite::Done;
 	}
 	if (has == Has::Yes) {
-		if (expected == 0)
-			statements_.set_columns(name, s, now);
+		if (!expected.known())
+			statements_.set_shape(name, s, now);
 		if (replies.fresh())
 			server_->replay().begin(s, name, prepared_ == s);
 	}
@@ -581,7 +597,8 @@ Session::Rewrite Session::rewrite_describe_or_close(const char *message, size_t 
 		unnamed_waits_ = waits; // to describe it is not to use it
 		if (verdict == Rewrite::Done) {
 			proto::Writer(out).begin('D').u8('S').string(server_name).end();
-			replies.sent('D');
+			const bool none = s && s->looks_up && statements_.shape(name).columns == kNoColumns;
+			replies.sent(none ? Replies::kNoResult : 'D');
 		}
 		return verdict;
 	}
@@ -617,17 +634,17 @@ bool Session::answer_statement(const char *message, size_t total, std::string &a
 		engine_.statements().release(statements_.set(name, nullptr));
 		proto::Writer(answers).begin('3').end();
 	} else {
-		if (!take_string(body, name) || name.empty() || statements_.find(name) || has_too_many(body))
+		if (raw_names_ || !take_string(body, name) || name.empty() || statements_.find(name) || has_too_many(body))
 			return false;
 		Statement *s = engine_.statements().intern(body, statement_meaning());
 		pool_->renew_if_changed(s);
-		uint64_t columns = 0;
-		if (!pool_->has_prepared(s, columns)) {
+		Shape shape;
+		if (!pool_->has_prepared(s, shape)) {
 			engine_.statements().release(s);
 			return false;
 		}
 		statements_.set(name, s);
-		statements_.set_columns(name, s, columns);
+		statements_.set_shape(name, s, shape);
 		prepared_ = s;
 		bump(pool_->counters().statement_hits);
 		s->hits++;

@@ -167,4 +167,10 @@ bool leaves_role(std::string_view text)
 	return leaves && lexer.at_end();
 }
 
+bool looks_up_its_columns(std::string_view text)
+{
+	Lexer lexer(text);
+	return !lexer.at_end() && (lexer.keyword("fetch") || lexer.keyword("execute") || lexer.keyword("show"));
+}
+
 } // namespace pgpool::core

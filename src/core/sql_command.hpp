@@ -23,5 +23,7 @@ bool may_be_sql_command(std::string_view text);
 SqlCommand read_sql_command(std::string_view text);
 // RESET ROLE, RESET ALL, SET ROLE NONE, DISCARD ALL: it goes back to the role that logged in.
 bool leaves_role(std::string_view text);
+// FETCH, EXECUTE, SHOW: the columns of its result are those of a cursor, a statement, a setting.
+bool looks_up_its_columns(std::string_view text);
 
 } // namespace pgpool::core

@@ -97,26 +97,26 @@ void StatementNotes::add(OnServer what, Statement *statement, std::string_view n
 	push({what, true, false, StatementStore::keep(statement), std::string(known_part(name)), before, batch_});
 }
 
-void StatementNotes::add_columns(Statement *statement, const std::string_view *name)
+void StatementNotes::add_shape(Statement *statement, const std::string_view *name)
 {
-	push({OnServer::Columns, false, name != nullptr, StatementStore::keep(statement),
+	push({OnServer::Shape, false, name != nullptr, StatementStore::keep(statement),
 	      std::string(name ? known_part(*name) : std::string_view()), nullptr, batch_});
 }
 
-void StatementNotes::confirm(ClientStatements *client, uint64_t columns)
+void StatementNotes::confirm(ClientStatements *client, Shape shape)
 {
 	if (notes_.empty())
 		return;
 	Note &n = notes_.front();
-	if (n.what == OnServer::Columns)
-		server_.set_columns(n.statement, columns);
+	if (n.what == OnServer::Shape)
+		server_.set_shape(n.statement, shape);
 	else if (n.what != OnServer::Nothing)
 		server_.confirm(n.statement, store_);
 	else
-		columns = server_.columns(n.statement); // a Parse that was answered here
+		shape = server_.shape(n.statement); // a Parse that was answered here
 	const bool names = n.names || (n.renames && n.what == OnServer::Nothing && n.statement);
 	if (names && client)
-		client->set_columns(n.name, n.statement, columns);
+		client->set_shape(n.name, n.statement, shape);
 	store_.release(n.statement);
 	store_.release(n.before);
 	pop(1);

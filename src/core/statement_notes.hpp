@@ -22,16 +22,16 @@ public:
 	explicit StatementNotes(StatementStore &store, ServerStatements &server) : store_(store), server_(server) {}
 	~StatementNotes();
 
-	enum class OnServer : uint8_t { Nothing, Parse, Close, Columns };
+	enum class OnServer : uint8_t { Nothing, Parse, Close, Shape };
 	// `client`: whose names change, nullptr when nobody's do. `before`: what the name meant until now.
 	void add(OnServer what, Statement *statement);
 	void add(OnServer what, Statement *statement, std::string_view name, Statement *before);
 
-	// Columns of `statement`, which `name` of the client's means, unless nullptr.
-	void add_columns(Statement *statement, const std::string_view *name);
+	// The shape of `statement`, which `name` of the client's means, unless nullptr.
+	void add_shape(Statement *statement, const std::string_view *name);
 
-	// The first one. `columns`: what a note of that kind was told.
-	void confirm(ClientStatements *client, uint64_t columns = 0);
+	// The first one. `shape`: what a note of that kind was told.
+	void confirm(ClientStatements *client, Shape shape = {});
 	void make_void(uint32_t count, ClientStatements *client); // the first ones: taken back, last first
 	// A name whose meaning depends on the reply to an earlier batch.
 	bool unsettled(std::string_view name, uint64_t batch) const;
