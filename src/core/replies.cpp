@@ -50,7 +50,7 @@ void Replies::push(char type, Owner owner)
 	fakes_ += is_fake(type);
 	unnamed_ += is_unnamed(type);
 	pushed_++;
-	executing_ += executes(type);
+	executing_ += owner == Owner::Forward && executes(type);
 	if (owner == Owner::Forward && !is_fake(type))
 		fresh_ = false;
 	entries_.push_back(static_cast<uint8_t>(type) | (owner == Owner::Skip ? kSkipBit : 0));
@@ -61,7 +61,7 @@ void Replies::pop()
 	rounds_ -= ends_in_ready(front());
 	fakes_ -= is_fake(front());
 	unnamed_ -= is_unnamed(front());
-	executing_ -= executes(kind(entries_[head_]));
+	executing_ -= owner(entries_[head_]) == Owner::Forward && executes(kind(entries_[head_]));
 	if (++head_ == entries_.size()) {
 		entries_.clear();
 		head_ = 0;
@@ -184,7 +184,7 @@ Replies::Verdict Replies::error()
 // Its note has been used: from here on it is any Query.
 void Replies::settle_deallocate()
 {
-	executing_++;
+	executing_ += owner(entries_[head_]) == Owner::Forward;
 	entries_[head_] = static_cast<uint8_t>((entries_[head_] & kSkipBit) | 'Q');
 }
 
@@ -332,6 +332,7 @@ void Replies::disown()
 {
 	for (size_t i = head_; i < entries_.size(); i++)
 		entries_[i] |= kSkipBit;
+	executing_ = 0; // what runs is nobody's
 }
 
 } // namespace pgpool::core

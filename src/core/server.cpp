@@ -97,6 +97,8 @@ void ServerConn::assign(Session *session)
 	cannot_park_ = false;
 	transaction_began_ = query_began_ = 0;
 	set_state(ServerState::Active);
+	if (session->session_mode())
+		close_shared_statements();
 }
 
 void ServerConn::run(const std::string &sql)
@@ -497,8 +499,10 @@ void ServerConn::finished(char status, bool forward)
 			session_->on_settled();
 		return;
 	}
-	if (std::exchange(idle_sync_due_, false))
+	if (silent_syncs_ > 0) {
+		silent_syncs_--;
 		return; // whatever was sent behind it is still to come
+	}
 	if (std::exchange(starting_over_, false) && session_) {
 		session_->on_settled();
 		return;

@@ -111,6 +111,7 @@ public:
 	uint64_t serial() const { return serial_; }
 	bool emit_fakes(); // queues replies of ours that are due; true: there were some
 	Replay &replay() { return replay_; }
+	void close_shared_statements();
 	// Closes shared statements until no more than `most` are there. True: there is something in `out`.
 	bool close_statements(size_t most, std::string &out);
 	size_t most_statements() const;
@@ -270,7 +271,7 @@ private:
 	bool by_tcp_ = false;
 	int proof_asked_ = 0;
 	bool shown_idle_ = false;    // it was told that it serves nobody
-	bool idle_sync_due_ = false; // by a Sync that is not answered yet
+	uint32_t silent_syncs_ = 0; // of ours, outstanding, of which nothing is expected
 	bool applying_ = false;      // settings are on their way
 	bool holding_ = false;       // and the client waits for them
 	bool discard_ = false;       // DISCARD ALL before the next client

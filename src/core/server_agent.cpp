@@ -233,7 +233,8 @@ void ServerConn::identify(const Session *session)
 // at each release: most servers serve the next client at once.
 void ServerConn::show_idle()
 {
-	shown_idle_ = idle_sync_due_ = true;
+	shown_idle_ = true;
+	silent_syncs_++;
 	send_sync();
 }
 

@@ -182,6 +182,17 @@ void ServerConn::clean()
 		cleaned();
 }
 
+// A client that has the server for itself finds it as a fresh one: pg_prepared_statements shows its own.
+void ServerConn::close_shared_statements()
+{
+	std::string out;
+	if (!close_statements(0, out))
+		return;
+	stream_->queue(out.data(), out.size());
+	silent_syncs_++;
+	send_sync();
+}
+
 bool ServerConn::close_statements(size_t most, std::string &out)
 {
 	const bool nothing = out.empty();

@@ -547,8 +547,11 @@ Session::Rewrite Session::rewrite_bind(const char *message, size_t have, size_t 
 	std::string_view body(message + proto::kHeaderSize, std::min(have, total) - proto::kHeaderSize);
 	const size_t whole = body.size();
 	std::string_view portal, name;
-	if (!take_string(body, portal) || !take_string(body, name))
-		return have < std::min(total, kChunk) ? Rewrite::More : Rewrite::Verbatim;
+	if (!take_string(body, portal) || !take_string(body, name)) {
+		const size_t enough = std::min(total, kMostStatement); // for the longest name of a statement that is shared
+		wanted_ = static_cast<uint32_t>(enough);
+		return have < enough ? Rewrite::More : Rewrite::Verbatim;
+	}
 	Statement *s;
 	std::string server_name;
 	const Rewrite verdict = resolve(*message, name, out, s, server_name);
