@@ -109,6 +109,7 @@ bool Replies::sent(char type, Owner owner)
 	case kShape:
 	case kParameters:
 	case kNoResult:
+	case kUnnamedTypes:
 	case kFakeParse:
 	case kFakeClose:
 		unsynced_ |= owner == Owner::Forward; // what ours stand before decides

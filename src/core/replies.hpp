@@ -41,6 +41,8 @@ public:
 	static constexpr char kParameters = 'h';
 	// Describe of a statement that has no result for its client, whatever the backend says.
 	static constexpr char kNoResult = 'q';
+	// Describe of the unnamed statement that the backend holds itself.
+	static constexpr char kUnnamedTypes = 'j';
 	// A Query that takes a name away: it succeeds when CommandComplete comes, else the note is void.
 	static constexpr char kDeallocate = 'x';
 	// Without a note: a Parse that the server refuses in our stead, and Parse of the unnamed statement.
@@ -64,6 +66,7 @@ public:
 	bool fresh() const { return fresh_ && status_ == 'I' && !skipping_ && !copy_in_ && !doubtful_; }
 	// RowDescription is what a Describe of ours asks for.
 	bool wants_shape() const { return front() == kShape; }
+	bool tells_unnamed_types() const { return !empty() && kind(entries_[head_]) == kUnnamedTypes; }
 	// An error that comes now may be about a shared statement.
 	bool front_names_statement() const { return front() == 'B' || front() == 'D'; }
 	// All that is to come is the ReadyForQuery of one Sync.
@@ -122,10 +125,11 @@ private:
 	static constexpr uint8_t kSkipBit = 0x80;
 	static Owner owner(uint8_t e) { return e & kSkipBit ? Owner::Skip : Owner::Forward; }
 	static char kind(uint8_t e) { return static_cast<char>(e & 0x7f); } // as it was sent
+	static bool is_describe(char kind) { return kind == kParameters || kind == kNoResult || kind == kUnnamedTypes; }
 	static char type(uint8_t e)
 	{
 		const char t = kind(e);
-		return t == kBegin || t == kDeallocateExecute ? 'E' : t == kParameters || t == kNoResult ? 'D' : t;
+		return t == kBegin || t == kDeallocateExecute ? 'E' : is_describe(t) ? 'D' : t;
 	}
 
 	char front() const { return empty() ? '\0' : type(entries_[head_]); }

@@ -198,7 +198,8 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 	const bool whole =
 	    is_needed_whole(*p) || asking || (*p == 'E' && (!session_ || replies_.front_is_ours() || short_one)) ||
 	    (*p == 't' && short_one && replay_.on()) ||
-	    ((*p == 't' || *p == 'T') && total <= kChunk && replies_.wants_shape());
+	    ((*p == 't' || *p == 'T') && total <= kChunk && replies_.wants_shape()) ||
+	    (*p == 't' && total <= kChunk && session_ && replies_.tells_unnamed_types());
 	if (!whole || have >= total)
 		return Header::Whole;
 	if (*p == 'S' && total > most_setting()) // its name will do
@@ -367,6 +368,8 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 	case 't':
 		if (replies_.wants_shape())
 			types_told_ = StatementStore::types_told(notes_.first(), body);
+		else if (session_ && replies_.tells_unnamed_types())
+			session_->on_unnamed_types(body);
 		break;
 	case 'T':
 	case 'n':

@@ -160,6 +160,7 @@ void ServerConn::clean()
 	} else if (!replies_.empty()) {
 		return;
 	} else if (replies_.status() != 'I') {
+		announce_own();
 		proto::append_query(out, "ROLLBACK");
 		replies_.sent('Q', Owner::Skip);
 	} else if (discard_ && !discarding_) {

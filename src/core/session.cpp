@@ -587,6 +587,9 @@ char Session::kind_of(const char *message, size_t have) const
 	const bool unnamed = have > proto::kHeaderSize && message[proto::kHeaderSize] == '\0';
 	if (*message == 'P' && unnamed)
 		return Replies::kUnnamedParse;
+	const bool describes = *message == 'D' && have > proto::kHeaderSize + 1 && message[proto::kHeaderSize] == 'S';
+	if (describes && message[proto::kHeaderSize + 1] == '\0' && !unnamed_text_.empty())
+		return Replies::kUnnamedTypes;
 	if (*message != 'E' || !unnamed)
 		return *message;
 	return !bound_deallocate_.empty() ? Replies::kDeallocateExecute : begin_bound_ ? Replies::kBegin : 'E';

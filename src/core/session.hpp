@@ -69,7 +69,8 @@ public:
 	// ---- for the engine: the others had their turn
 	void on_turn();
 	void on_discarded();    // DISCARD ALL or DEALLOCATE ALL was executed
-	void on_unnamed_void(); // the unnamed statement was not prepared after all
+	void on_unnamed_void();
+	void on_unnamed_types(std::string_view parameter_description); // the unnamed statement was not prepared after all
 	[[nodiscard]] bool start_over(std::string_view bytes);
 	std::string name_of(std::string_view server_name) const;     // of a statement, "" = the unnamed one
 	bool settling() const { return settling_ && awaited_ == 0; } // up to a ReadyForQuery

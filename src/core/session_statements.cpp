@@ -239,6 +239,16 @@ void Session::on_unnamed_void()
 		forget_unnamed();
 }
 
+// When another server takes it over, it keeps the types that the client was told.
+void Session::on_unnamed_types(std::string_view description)
+{
+	const bool whole = description.size() >= 2 && description.size() == 2 + size_t{4} * proto::load16(description.data());
+	if (!whole || server_->replies().unnamed_outstanding() || unnamed_text_.empty())
+		return; // another Parse is on its way
+	unnamed_text_.resize(unnamed_text_.find('\0') + 1);
+	unnamed_text_ += description;
+}
+
 // The shared statement that serves an unnamed Parse; nullptr: the server's own unnamed one does.
 Statement *Session::intern_unnamed(std::string_view body)
 {

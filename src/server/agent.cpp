@@ -293,6 +293,7 @@ void start(region::AgentSlot &mine, uint32_t generation)
 	install_plans();
 	install_leftovers();
 	install_timeouts();
+	install_uncounted();
 	plain = PqCommMethods;
 	wrapped = *plain;
 	wrapped.putmessage = putmessage;

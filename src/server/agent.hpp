@@ -46,6 +46,9 @@ bool defaults_broken(); // a reset value is not what it was
 void install_timeouts();
 void forget_timeouts(); // that fired meanwhile
 
+// agent_uncounted.cpp
+void install_uncounted();
+
 // agent_leftovers.cpp
 void install_leftovers();
 bool user_differs();
