@@ -16,7 +16,7 @@ namespace pgpool::core
 namespace
 {
 
-constexpr size_t kMostLooks = 16;      // for a statement that can go
+constexpr size_t kMostLooks = 16;     // for a statement that can go
 constexpr uint64_t kTooManyTypes = 2; // as kTooManyColumns
 
 bool begins_transaction(std::string_view text)
@@ -107,7 +107,8 @@ uint64_t StatementStore::types_told(Statement *s, std::string_view description)
 
 Statement *StatementStore::with_types(const Statement *s, uint64_t types)
 {
-	const auto told = std::find_if(s->types_told.begin(), s->types_told.end(), [&](const auto &t) { return t.first == types; });
+	const auto told =
+	    std::find_if(s->types_told.begin(), s->types_told.end(), [&](const auto &t) { return t.first == types; });
 	const auto range = by_hash_.equal_range(s->hash);
 	const auto entry = std::find_if(range.first, range.second, [&](const auto &e) { return e.second.statement == s; });
 	if (told == s->types_told.end() || entry == range.second)

@@ -56,8 +56,8 @@ struct Statement {
 	uint64_t valid_since = 0; // store's clock: what a backend parsed before is outdated
 	// FETCH, EXECUTE, SHOW: PostgreSQL looks up the columns of their result each time, and compares them with nothing.
 	bool looks_up = false;
-	// As last told by a backend of the pool with the number `shape_of`, which had parsed it at `shape_at` of the store's
-	// clock.
+	// As last told by a backend of the pool with the number `shape_of`, which had parsed it at `shape_at` of the
+	// store's clock.
 	Shape shape;
 	uint64_t shape_at = 0, shape_of = 0;
 	// Types of its parameters that clients were told (bodies of ParameterDescription), by hash; they are more than one
@@ -128,7 +128,7 @@ public:
 	std::string_view name_of(std::string_view server_name) const; // one of them, "" = there is none
 	// Returns what the name meant before; the reference to it goes to the caller, that to `s` comes here.
 	Statement *set(std::string_view name, Statement *s);
-	Shape shape(std::string_view name) const; // of the statement when `name` was prepared
+	Shape shape(std::string_view name) const;                               // of the statement when `name` was prepared
 	void set_shape(std::string_view name, const Statement *s, Shape shape); // if `name` means `s`
 	void forget_columns(std::string_view name);
 	std::vector<Item> take_all();

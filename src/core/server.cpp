@@ -195,11 +195,11 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 	total = size_t{length} + 1;
 	const bool short_one = total <= kChunk && session_ && replies_.front_names_statement();
 	const bool asking = *p == 'D' && session_ && session_->handover() && session_->subscription()->asking();
-	const bool whole =
-	    is_needed_whole(*p) || asking || (*p == 'E' && (!session_ || replies_.front_is_ours() || short_one)) ||
-	    (*p == 't' && short_one && replay_.on()) ||
-	    ((*p == 't' || *p == 'T') && total <= kChunk && replies_.wants_shape()) ||
-	    (*p == 't' && total <= kChunk && session_ && replies_.tells_unnamed_types());
+	const bool whole = is_needed_whole(*p) || asking ||
+	                   (*p == 'E' && (!session_ || replies_.front_is_ours() || short_one)) ||
+	                   (*p == 't' && short_one && replay_.on()) ||
+	                   ((*p == 't' || *p == 'T') && total <= kChunk && replies_.wants_shape()) ||
+	                   (*p == 't' && total <= kChunk && session_ && replies_.tells_unnamed_types());
 	if (!whole || have >= total)
 		return Header::Whole;
 	if (*p == 'S' && total > most_setting()) // its name will do
@@ -280,6 +280,7 @@ void ServerConn::service_data(const char *data, size_t size)
 		}
 		const size_t n = std::min(total, have);
 		bool forward = true;
+		unread_ = have - n;
 		if (!message(type, {p + proto::kHeaderSize, n - proto::kHeaderSize}, forward))
 			return;
 		if (!forward || withheld_due_)
@@ -292,6 +293,7 @@ void ServerConn::service_data(const char *data, size_t size)
 		body_forward_ = forward;
 	}
 	put_run(p);
+	unread_ = 0;
 	if (listener_)
 		listener_->flush();
 	if (p < end && !proto::try_append(stash_, {p, static_cast<size_t>(end - p)})) {

@@ -240,6 +240,7 @@ private:
 	std::string withheld_;                         // ParameterDescription that waits for what comes behind it
 	std::string stash_;                            // the start of a message that is needed whole
 	size_t stash_needs_ = 0;                       // its length, 0 = not known
+	size_t unread_ = 0;                            // of what the backend sent, behind the message that is looked at
 	std::string unproved_;                         // of the client's, since apply()
 	std::vector<std::string> each_;                // names of the settings that are being applied one by one
 	size_t each_done_ = 0;
@@ -270,16 +271,16 @@ private:
 	bool body_forward_ = false;
 	bool by_tcp_ = false;
 	int proof_asked_ = 0;
-	bool shown_idle_ = false;    // it was told that it serves nobody
+	bool shown_idle_ = false;   // it was told that it serves nobody
 	uint32_t silent_syncs_ = 0; // of ours, outstanding, of which nothing is expected
-	bool applying_ = false;      // settings are on their way
-	bool holding_ = false;       // and the client waits for them
-	bool discard_ = false;       // DISCARD ALL before the next client
+	bool applying_ = false;     // settings are on their way
+	bool holding_ = false;      // and the client waits for them
+	bool discard_ = false;      // DISCARD ALL before the next client
 	bool discarding_ = false;
 	bool discard_failed_ = false;
 	bool untracked_ = false;        // it has more settings than are looked at, so nobody else can ever have it
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
-	uint64_t types_told_ = 0;      // by the last ParameterDescription that was ours
+	uint64_t types_told_ = 0;       // by the last ParameterDescription that was ours
 	bool starting_over_ = false;    // the batch is served once more as soon as the Sync is answered
 	bool withheld_due_ = false;
 	const bool is_listener_;

@@ -37,11 +37,11 @@ bool ServerConn::may_release() const
 // All of the rule but what the client keeps.
 bool ServerConn::client_at_rest() const
 {
-	return replies_.at_rest()                   // (a), (b)
-	       && stash_.empty() && body_left_ == 0 // (c) unread from the server
-	       && stream_->unsent() == 0            // (c) unsent to the server
-	       && session_->stream()->unsent() == 0 // (c) unsent to the client
-	       && !session_->mid_message();         // (d); (e): kill() is synchronous
+	return replies_.at_rest()                                   // (a), (b)
+	       && stash_.empty() && body_left_ == 0 && unread_ == 0 // (c) unread from the server
+	       && stream_->unsent() == 0                            // (c) unsent to the server
+	       && session_->stream()->unsent() == 0                 // (c) unsent to the client
+	       && !session_->mid_message();                         // (d); (e): kill() is synchronous
 }
 
 bool ServerConn::try_release()
@@ -179,7 +179,7 @@ void ServerConn::clean()
 		stream_->flush();
 		return;
 	}
-	if (stash_.empty() && body_left_ == 0 && stream_->unsent() == 0)
+	if (stash_.empty() && body_left_ == 0 && unread_ == 0 && stream_->unsent() == 0)
 		cleaned();
 }
 

@@ -68,7 +68,7 @@ public:
 	void out_of_memory(); // for what the client sent, or is to get
 	// ---- for the engine: the others had their turn
 	void on_turn();
-	void on_discarded();    // DISCARD ALL or DEALLOCATE ALL was executed
+	void on_discarded(); // DISCARD ALL or DEALLOCATE ALL was executed
 	void on_unnamed_void();
 	void on_unnamed_types(std::string_view parameter_description); // the unnamed statement was not prepared after all
 	[[nodiscard]] bool start_over(std::string_view bytes);

@@ -1,10 +1,10 @@
 // Prepared statements of a session: see session.hpp and prepared.hpp.
 //
-// In transaction mode a client's name never reaches a backend (in session mode nothing else does). Parse is answered here when the backend has the statement
-// already; Bind and Describe get the name of ours, behind a Parse of ours where the backend lacks it; Close
-// is answered here, too, but behind a statement at work. Every such message is an entry of Replies with a note, so that
-// an error in the pipeline takes back exactly what it made the backend skip. What PostgreSQL would refuse is sent to
-// the backend in a form that it refuses with the same error.
+// In transaction mode a client's name never reaches a backend (in session mode nothing else does). Parse is answered
+// here when the backend has the statement already; Bind and Describe get the name of ours, behind a Parse of ours where
+// the backend lacks it; Close is answered here, too, but behind a statement at work. Every such message is an entry of
+// Replies with a note, so that an error in the pipeline takes back exactly what it made the backend skip. What
+// PostgreSQL would refuse is sent to the backend in a form that it refuses with the same error.
 //
 // A client that prepares gets the statement as the catalog is now: what the backend has from before a change,
 // or from before something that is still at work, is closed and parsed anew.
@@ -154,7 +154,7 @@ Session::Rewrite Session::rewrite_query(const char *message, size_t have, size_t
 {
 	std::string_view body(message + proto::kHeaderSize, std::min(have, total) - proto::kHeaderSize);
 	std::string_view text;
-	if (!may_be_sql_command(body))
+	if (session_mode_ || !may_be_sql_command(body))
 		return Rewrite::Verbatim;
 	if (have < total)
 		return total <= kChunk ? Rewrite::More : Rewrite::Verbatim;
@@ -242,7 +242,8 @@ void Session::on_unnamed_void()
 // When another server takes it over, it keeps the types that the client was told.
 void Session::on_unnamed_types(std::string_view description)
 {
-	const bool whole = description.size() >= 2 && description.size() == 2 + size_t{4} * proto::load16(description.data());
+	const bool whole =
+	    description.size() >= 2 && description.size() == 2 + size_t{4} * proto::load16(description.data());
 	if (!whole || server_->replies().unnamed_outstanding() || unnamed_text_.empty())
 		return; // another Parse is on its way
 	unnamed_text_.resize(unnamed_text_.find('\0') + 1);
@@ -252,7 +253,7 @@ void Session::on_unnamed_types(std::string_view description)
 // The shared statement that serves an unnamed Parse; nullptr: the server's own unnamed one does.
 Statement *Session::intern_unnamed(std::string_view body)
 {
-	if (server_->replies().executing() || session_mode_)
+	if (server_->replies().executing())
 		return nullptr;
 	switch (pool_->settings().cache_unnamed.load(std::memory_order_relaxed)) {
 	case region::CacheUnnamed::Generic:
@@ -316,6 +317,11 @@ Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t
 	const char *name_at = message + proto::kHeaderSize;
 	std::string_view body(name_at, std::min(have, total) - proto::kHeaderSize);
 	std::string_view name;
+	if (session_mode_) {
+		if (*name_at == '\0')
+			prepare_unnamed_raw({});
+		return have < std::min(total, proto::kHeaderSize + kStatementPrefix.size()) ? Rewrite::More : Rewrite::Verbatim;
+	}
 	if (*name_at == '\0') {
 		if (have < total && total <= kChunk)
 			return Rewrite::More; // whole, so that it can be remembered
