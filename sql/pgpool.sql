@@ -8,6 +8,7 @@
 DO $$
 DECLARE
 	wanted text := current_setting('pgpool.database', true);
+	members text;
 BEGIN
 	IF wanted IS NOT NULL AND wanted <> current_database() THEN
 		RAISE EXCEPTION 'extension pgpool belongs in database "%"', wanted
@@ -20,6 +21,15 @@ BEGIN
 	           WHERE n.nspname = '@extschema@' AND NOT r.rolsuper) THEN
 		RAISE EXCEPTION 'schema "@extschema@" is owned by a role that is not a superuser'
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Drop the schema, or change its owner.';
+	END IF;
+	-- a role of that name may be somebody's work of another time
+	SELECT pg_catalog.string_agg(pg_catalog.quote_ident(m.rolname), ', ' ORDER BY m.rolname) INTO members
+	  FROM pg_catalog.pg_roles a, pg_catalog.pg_roles m
+	 WHERE a.rolname = 'pgpool_admin' AND NOT m.rolsuper AND (m.oid <> a.oid OR a.rolcanlogin)
+	   AND pg_catalog.pg_has_role(m.oid, a.oid, 'MEMBER');
+	IF members IS NOT NULL THEN
+		RAISE WARNING 'role "pgpool_admin" exists already, and these roles get its rights: %', members
+			USING HINT = 'REVOKE pgpool_admin from those that shall not administer pgpool.';
 	END IF;
 	IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'pgpool_admin') THEN
 		CREATE ROLE pgpool_admin NOLOGIN;
@@ -45,6 +55,7 @@ CREATE TABLE @extschema@.tenant (
 	max_pinned integer CHECK (max_pinned BETWEEN 0 AND 262143),
 	pin_idle_timeout interval CHECK (pin_idle_timeout BETWEEN '0' AND '24 days'),
 	pin_sequences boolean,
+	on_disconnect text CHECK (on_disconnect IN ('finish', 'cancel')),
 	allow_list cidr[],
 	require_tls boolean NOT NULL DEFAULT false,
 	sni text[],
@@ -69,9 +80,24 @@ CREATE TABLE @extschema@.tenant_user (
 	max_pinned integer CHECK (max_pinned BETWEEN 0 AND 262143),
 	pin_idle_timeout interval CHECK (pin_idle_timeout BETWEEN '0' AND '24 days'),
 	pin_sequences boolean,
-	server_password text CHECK (octet_length(server_password) BETWEEN 1 AND 255),
+	on_disconnect text CHECK (on_disconnect IN ('finish', 'cancel')),
 	PRIMARY KEY (tenant_id, role_name)
 );
+
+-- Passwords in clear text. No policy: nobody sees a row but the owner and who bypasses row security, so not the members
+-- of pg_read_all_data. Nor are there statistics of the values, which these could read.
+CREATE TABLE @extschema@.tenant_secret (
+	tenant_id bigint,
+	role_name name,
+	server_password text NOT NULL CHECK (octet_length(server_password) BETWEEN 1 AND 255),
+	PRIMARY KEY (tenant_id, role_name),
+	FOREIGN KEY (tenant_id, role_name) REFERENCES @extschema@.tenant_user ON DELETE CASCADE
+);
+ALTER TABLE @extschema@.tenant_secret ENABLE ROW LEVEL SECURITY;
+ALTER TABLE @extschema@.tenant_secret ALTER COLUMN server_password SET STATISTICS 0;
+
+-- each login asks for the owners of its database
+CREATE INDEX tenant_database ON @extschema@.tenant (database);
 
 -- A dump holds the row of tenant "default", and CREATE EXTENSION has made one already when it is restored: the
 -- insert becomes an update.
@@ -81,11 +107,12 @@ BEGIN
 	UPDATE @extschema@.tenant
 	   SET (database, pool_mode, pool_size, max_clients, query_wait_timeout, client_idle_timeout,
 	        idle_in_transaction_timeout, server_idle_timeout, server_lifetime, cache_unnamed,
-	        max_pinned, pin_idle_timeout, pin_sequences, allow_list,
+	        max_pinned, pin_idle_timeout, pin_sequences, on_disconnect, allow_list,
 	        require_tls, sni, only_listed_users, banned_until, ban_reason, comment)
 	     = (NEW.database, NEW.pool_mode, NEW.pool_size, NEW.max_clients, NEW.query_wait_timeout,
 	        NEW.client_idle_timeout, NEW.idle_in_transaction_timeout, NEW.server_idle_timeout, NEW.server_lifetime,
-	        NEW.cache_unnamed, NEW.max_pinned, NEW.pin_idle_timeout, NEW.pin_sequences, NEW.allow_list,
+	        NEW.cache_unnamed, NEW.max_pinned, NEW.pin_idle_timeout, NEW.pin_sequences, NEW.on_disconnect,
+	        NEW.allow_list,
 	        NEW.require_tls, NEW.sni, NEW.only_listed_users,
 	        NEW.banned_until, NEW.ban_reason, NEW.comment)
 	 WHERE name = 'default';
@@ -105,15 +132,19 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @e
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.config_changed();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @extschema@.tenant_user
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.config_changed();
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @extschema@.tenant_secret
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.config_changed();
 ALTER TABLE @extschema@.tenant ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE @extschema@.tenant ENABLE ALWAYS TRIGGER restore_default;
 ALTER TABLE @extschema@.tenant_user ENABLE ALWAYS TRIGGER config_changed;
+ALTER TABLE @extschema@.tenant_secret ENABLE ALWAYS TRIGGER config_changed;
 
 INSERT INTO @extschema@.tenant (name, comment) VALUES ('default', 'admits any role to any database');
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.tenant', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.tenant_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.tenant_user', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.tenant_secret', '');
 
 -- ---- checks of arguments -----------------------------------------------------------------------------
 
@@ -128,7 +159,7 @@ $$;
 CREATE FUNCTION @extschema@.check_limits(pool_mode text, pool_size integer, max_clients integer,
 	query_wait_timeout interval, client_idle_timeout interval, idle_in_transaction_timeout interval,
 	server_idle_timeout interval, server_lifetime interval, cache_unnamed text, max_pinned integer,
-	pin_idle_timeout interval) RETURNS void
+	pin_idle_timeout interval, on_disconnect text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	t record;
@@ -138,6 +169,9 @@ BEGIN
 	END IF;
 	IF cache_unnamed NOT IN ('off', 'custom', 'generic') THEN
 		PERFORM @extschema@.bad_argument('cache_unnamed', cache_unnamed, 'It is "off", "custom" or "generic".');
+	END IF;
+	IF on_disconnect NOT IN ('finish', 'cancel') THEN
+		PERFORM @extschema@.bad_argument('on_disconnect', on_disconnect, 'It is "finish" or "cancel".');
 	END IF;
 	IF pool_size NOT BETWEEN 1 AND 262143 THEN
 		PERFORM @extschema@.bad_argument('pool_size', pool_size::text, 'It is between 1 and 262143.');
@@ -219,25 +253,26 @@ CREATE FUNCTION @extschema@.create_tenant(name text, database text DEFAULT NULL,
 	client_idle_timeout interval DEFAULT NULL, idle_in_transaction_timeout interval DEFAULT NULL,
 	server_idle_timeout interval DEFAULT NULL, server_lifetime interval DEFAULT NULL,
 	cache_unnamed text DEFAULT NULL, max_pinned integer DEFAULT NULL, pin_idle_timeout interval DEFAULT NULL,
-	pin_sequences boolean DEFAULT NULL, allow_list cidr[] DEFAULT NULL, require_tls boolean DEFAULT NULL,
+	pin_sequences boolean DEFAULT NULL, on_disconnect text DEFAULT NULL, allow_list cidr[] DEFAULT NULL,
+	require_tls boolean DEFAULT NULL,
 	sni text[] DEFAULT NULL, only_listed_users boolean DEFAULT NULL, comment text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	stored text[] := @extschema@.check_tenant($1, $2, $17);
+	stored text[] := @extschema@.check_tenant($1, $2, $18);
 	new_id bigint;
 BEGIN
-	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $15);
 	IF $1 = 'default' OR EXISTS (SELECT FROM @extschema@.tenant t WHERE t.name = $1) THEN
 		RAISE EXCEPTION 'tenant "%" already exists', $1
 			USING ERRCODE = 'duplicate_object', HINT = 'Use pgpool.alter_tenant() to change it.';
 	END IF;
 	INSERT INTO @extschema@.tenant (name, database, pool_mode, pool_size, max_clients, query_wait_timeout,
 			client_idle_timeout, idle_in_transaction_timeout, server_idle_timeout, server_lifetime,
-			cache_unnamed, max_pinned, pin_idle_timeout, pin_sequences, allow_list, require_tls, sni,
+			cache_unnamed, max_pinned, pin_idle_timeout, pin_sequences, on_disconnect, allow_list, require_tls, sni,
 			only_listed_users, comment)
 	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-		coalesce($16, false), stored, coalesce($18, false), $19)
+		$16, coalesce($17, false), stored, coalesce($19, false), $20)
 	RETURNING id INTO new_id;
 	RETURN new_id;
 END
@@ -248,22 +283,24 @@ CREATE FUNCTION @extschema@.alter_tenant(name text, database text DEFAULT NULL, 
 	client_idle_timeout interval DEFAULT NULL, idle_in_transaction_timeout interval DEFAULT NULL,
 	server_idle_timeout interval DEFAULT NULL, server_lifetime interval DEFAULT NULL,
 	cache_unnamed text DEFAULT NULL, max_pinned integer DEFAULT NULL, pin_idle_timeout interval DEFAULT NULL,
-	pin_sequences boolean DEFAULT NULL, allow_list cidr[] DEFAULT NULL, require_tls boolean DEFAULT NULL,
+	pin_sequences boolean DEFAULT NULL, on_disconnect text DEFAULT NULL, allow_list cidr[] DEFAULT NULL,
+	require_tls boolean DEFAULT NULL,
 	sni text[] DEFAULT NULL, only_listed_users boolean DEFAULT NULL, comment text DEFAULT NULL,
 	reset text[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	this bigint := @extschema@.lock_tenant($1);
-	stored text[] := @extschema@.check_tenant($1, $2, $17);
-	r text[] := coalesce($20, '{}');
+	stored text[] := @extschema@.check_tenant($1, $2, $18);
+	r text[] := coalesce($21, '{}');
 	item text;
 BEGIN
-	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $15);
 	FOREACH item IN ARRAY r LOOP
 		IF item IS NULL OR item NOT IN ('database', 'pool_mode', 'pool_size', 'max_clients', 'query_wait_timeout',
 				'client_idle_timeout', 'idle_in_transaction_timeout', 'server_idle_timeout', 'server_lifetime',
-				'cache_unnamed', 'max_pinned', 'pin_idle_timeout', 'pin_sequences', 'allow_list', 'require_tls', 'sni',
+				'cache_unnamed', 'max_pinned', 'pin_idle_timeout', 'pin_sequences', 'on_disconnect', 'allow_list',
+				'require_tls', 'sni',
 				'only_listed_users', 'comment') THEN
 			PERFORM @extschema@.bad_argument('reset', item, 'It holds names of settings of a tenant.');
 		END IF;
@@ -286,11 +323,12 @@ BEGIN
 		max_pinned = CASE WHEN 'max_pinned' = ANY (r) THEN NULL ELSE coalesce($12, t.max_pinned) END,
 		pin_idle_timeout = CASE WHEN 'pin_idle_timeout' = ANY (r) THEN NULL ELSE coalesce($13, t.pin_idle_timeout) END,
 		pin_sequences = CASE WHEN 'pin_sequences' = ANY (r) THEN NULL ELSE coalesce($14, t.pin_sequences) END,
-		allow_list = CASE WHEN 'allow_list' = ANY (r) THEN NULL ELSE coalesce($15, t.allow_list) END,
-		require_tls = NOT 'require_tls' = ANY (r) AND coalesce($16, t.require_tls),
+		on_disconnect = CASE WHEN 'on_disconnect' = ANY (r) THEN NULL ELSE coalesce($15, t.on_disconnect) END,
+		allow_list = CASE WHEN 'allow_list' = ANY (r) THEN NULL ELSE coalesce($16, t.allow_list) END,
+		require_tls = NOT 'require_tls' = ANY (r) AND coalesce($17, t.require_tls),
 		sni = CASE WHEN 'sni' = ANY (r) THEN NULL ELSE coalesce(stored, t.sni) END,
-		only_listed_users = NOT 'only_listed_users' = ANY (r) AND coalesce($18, t.only_listed_users),
-		comment = CASE WHEN 'comment' = ANY (r) THEN NULL ELSE coalesce($19, t.comment) END
+		only_listed_users = NOT 'only_listed_users' = ANY (r) AND coalesce($19, t.only_listed_users),
+		comment = CASE WHEN 'comment' = ANY (r) THEN NULL ELSE coalesce($20, t.comment) END
 	WHERE t.id = this;
 END
 $$;
@@ -345,25 +383,27 @@ CREATE FUNCTION @extschema@.set_user(tenant text, role_name name, pool_mode text
 	client_idle_timeout interval DEFAULT NULL, idle_in_transaction_timeout interval DEFAULT NULL,
 	server_idle_timeout interval DEFAULT NULL, server_lifetime interval DEFAULT NULL,
 	cache_unnamed text DEFAULT NULL, max_pinned integer DEFAULT NULL, pin_idle_timeout interval DEFAULT NULL,
-	pin_sequences boolean DEFAULT NULL, server_password text DEFAULT NULL, reset text[] DEFAULT NULL) RETURNS void
+	pin_sequences boolean DEFAULT NULL, on_disconnect text DEFAULT NULL, server_password text DEFAULT NULL,
+	reset text[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	this bigint := @extschema@.lock_tenant($1);
-	r text[] := coalesce($16, '{}');
+	r text[] := coalesce($17, '{}');
 	item text;
 BEGIN
 	IF $2 IS NULL OR $2 = '' THEN
 		PERFORM @extschema@.bad_argument('role_name', $2, 'It is the name of a role.');
 	END IF;
-	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
-	IF octet_length($15) NOT BETWEEN 1 AND 255 THEN
+	PERFORM @extschema@.check_limits($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $15);
+	IF octet_length($16) NOT BETWEEN 1 AND 255 THEN
 		PERFORM @extschema@.bad_argument('server_password', '...', 'It has 1 to 255 bytes.');
 	END IF;
 	FOREACH item IN ARRAY r LOOP
 		IF item IS NULL OR item NOT IN ('pool_mode', 'pool_size', 'max_clients', 'query_wait_timeout',
 				'client_idle_timeout', 'idle_in_transaction_timeout', 'server_idle_timeout', 'server_lifetime',
-				'cache_unnamed', 'max_pinned', 'pin_idle_timeout', 'pin_sequences', 'server_password') THEN
+				'cache_unnamed', 'max_pinned', 'pin_idle_timeout', 'pin_sequences', 'on_disconnect',
+				'server_password') THEN
 			PERFORM @extschema@.bad_argument('reset', item, 'It holds names of settings of a user.');
 		END IF;
 	END LOOP;
@@ -372,8 +412,7 @@ BEGIN
 	END IF;
 	INSERT INTO @extschema@.tenant_user AS u (tenant_id, role_name, pool_mode, pool_size, max_clients,
 			query_wait_timeout, client_idle_timeout, idle_in_transaction_timeout, server_idle_timeout,
-			server_lifetime, cache_unnamed, max_pinned, pin_idle_timeout, pin_sequences,
-			server_password)
+			server_lifetime, cache_unnamed, max_pinned, pin_idle_timeout, pin_sequences, on_disconnect)
 	VALUES (this, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 	ON CONFLICT ON CONSTRAINT tenant_user_pkey DO UPDATE SET
 		pool_mode = CASE WHEN 'pool_mode' = ANY (r) THEN NULL ELSE coalesce($3, u.pool_mode) END,
@@ -392,7 +431,13 @@ BEGIN
 		max_pinned = CASE WHEN 'max_pinned' = ANY (r) THEN NULL ELSE coalesce($12, u.max_pinned) END,
 		pin_idle_timeout = CASE WHEN 'pin_idle_timeout' = ANY (r) THEN NULL ELSE coalesce($13, u.pin_idle_timeout) END,
 		pin_sequences = CASE WHEN 'pin_sequences' = ANY (r) THEN NULL ELSE coalesce($14, u.pin_sequences) END,
-		server_password = CASE WHEN 'server_password' = ANY (r) THEN NULL ELSE coalesce($15, u.server_password) END;
+		on_disconnect = CASE WHEN 'on_disconnect' = ANY (r) THEN NULL ELSE coalesce($15, u.on_disconnect) END;
+	IF 'server_password' = ANY (r) THEN
+		DELETE FROM @extschema@.tenant_secret s WHERE s.tenant_id = this AND s.role_name = $2;
+	ELSIF $16 IS NOT NULL THEN
+		INSERT INTO @extschema@.tenant_secret AS s (tenant_id, role_name, server_password) VALUES (this, $2, $16)
+		ON CONFLICT ON CONSTRAINT tenant_secret_pkey DO UPDATE SET server_password = $16;
+	END IF;
 END
 $$;
 
@@ -528,24 +573,20 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @extschema@ FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA @extschema@ TO pg_monitor, pgpool_admin;
 GRANT SELECT ON @extschema@.pg_stat_workers, @extschema@.pg_stat_tenants, @extschema@.pg_stat_pools,
-	@extschema@.pg_stat_clients, @extschema@.pg_stat_servers, @extschema@.pg_stat_prepared, @extschema@.tenant
-	TO pg_monitor, pgpool_admin;
-GRANT SELECT (tenant_id, role_name, pool_mode, pool_size, max_clients, query_wait_timeout, client_idle_timeout,
-	idle_in_transaction_timeout, server_idle_timeout, server_lifetime, cache_unnamed, max_pinned,
-	pin_idle_timeout, pin_sequences) ON @extschema@.tenant_user
-	TO pg_monitor, pgpool_admin;
+	@extschema@.pg_stat_clients, @extschema@.pg_stat_servers, @extschema@.pg_stat_prepared, @extschema@.tenant,
+	@extschema@.tenant_user TO pg_monitor, pgpool_admin;
 -- a function in a view runs with the rights of who reads the view
 GRANT EXECUTE ON FUNCTION @extschema@.stat_workers(), @extschema@.stat_tenants(), @extschema@.stat_pools(),
 	@extschema@.stat_clients(), @extschema@.stat_servers(), @extschema@.stat_prepared() TO pg_monitor, pgpool_admin;
 GRANT EXECUTE ON FUNCTION
 	@extschema@.create_tenant(text, text, text, integer, integer, interval, interval, interval, interval, interval,
-		text, integer, interval, boolean, cidr[], boolean, text[], boolean, text),
+		text, integer, interval, boolean, text, cidr[], boolean, text[], boolean, text),
 	@extschema@.alter_tenant(text, text, text, integer, integer, interval, interval, interval, interval, interval,
-		text, integer, interval, boolean, cidr[], boolean, text[], boolean, text, text[]),
+		text, integer, interval, boolean, text, cidr[], boolean, text[], boolean, text, text[]),
 	@extschema@.drop_tenant(text), @extschema@.ban_tenant(text, text, interval, timestamptz),
 	@extschema@.unban_tenant(text),
 	@extschema@.set_user(text, name, text, integer, integer, interval, interval, interval, interval, interval, text,
-		integer, interval, boolean, text, text[]),
+		integer, interval, boolean, text, text, text[]),
 	@extschema@.drop_user(text, name), @extschema@.reset_stats(), @extschema@.terminate_client(bigint),
 	@extschema@.cancel_client(bigint), @extschema@.check() TO pgpool_admin;
 
@@ -564,33 +605,37 @@ COMMENT ON COLUMN @extschema@.tenant.pin_idle_timeout IS
 	'idle time of a client that keeps its server between transactions; 0: off';
 COMMENT ON COLUMN @extschema@.tenant.pin_sequences IS
 	'a client that used a sequence keeps its server, so that currval() and lastval() go on';
+COMMENT ON COLUMN @extschema@.tenant.on_disconnect IS
+	'what becomes of a statement whose client left: finish (as in PostgreSQL) or cancel';
 COMMENT ON COLUMN @extschema@.tenant.allow_list IS 'networks that may connect by TCP; NULL: all';
 COMMENT ON COLUMN @extschema@.tenant.require_tls IS 'refuses clients that connect by TCP without TLS';
 COMMENT ON COLUMN @extschema@.tenant.sni IS 'host names of TLS clients that lead to the tenant, in lower case';
 COMMENT ON COLUMN @extschema@.tenant.only_listed_users IS 'admits roles of pgpool.tenant_user only';
 COMMENT ON COLUMN @extschema@.tenant.banned_until IS 'no client is admitted until then';
 COMMENT ON TABLE @extschema@.tenant_user IS 'settings of a role in a tenant; NULL takes the tenant''s';
-COMMENT ON COLUMN @extschema@.tenant_user.server_password IS
-	'password for the login to the server where the client gives none; superusers can read it';
+COMMENT ON TABLE @extschema@.tenant_secret IS
+	'stored passwords of roles; superusers and roles with BYPASSRLS can read them';
+COMMENT ON COLUMN @extschema@.tenant_secret.server_password IS
+	'password for the login to the server where the client gives none';
 COMMENT ON FUNCTION @extschema@.restore_default_tenant() IS 'lets a dump restore the tenant "default"';
 COMMENT ON FUNCTION @extschema@.config_changed() IS 'trigger: the manager looks again at COMMIT';
 COMMENT ON FUNCTION @extschema@.bad_argument(text, text, text) IS 'raises the error for a bad argument';
 COMMENT ON FUNCTION @extschema@.check_limits(text, integer, integer, interval, interval, interval, interval, interval,
-	text, integer, interval) IS 'checks arguments common to tenants and users';
+	text, integer, interval, text) IS 'checks arguments common to tenants and users';
 COMMENT ON FUNCTION @extschema@.check_tenant(text, text, text[]) IS 'checks arguments of a tenant';
 COMMENT ON FUNCTION @extschema@.lock_tenant(text) IS 'locks the row of a tenant, or raises an error';
 COMMENT ON FUNCTION @extschema@.create_tenant(text, text, text, integer, integer, interval, interval, interval,
-	interval, interval, text, integer, interval, boolean, cidr[], boolean, text[], boolean, text)
+	interval, interval, text, integer, interval, boolean, text, cidr[], boolean, text[], boolean, text)
 	IS 'makes a tenant; returns its id';
 COMMENT ON FUNCTION @extschema@.alter_tenant(text, text, text, integer, integer, interval, interval, interval,
-	interval, interval, text, integer, interval, boolean, cidr[], boolean, text[], boolean, text, text[])
+	interval, interval, text, integer, interval, boolean, text, cidr[], boolean, text[], boolean, text, text[])
 	IS 'changes settings of a tenant; NULL leaves one as it is, "reset" names those that go back to the default';
 COMMENT ON FUNCTION @extschema@.drop_tenant(text) IS 'drops a tenant; its clients are told to leave';
 COMMENT ON FUNCTION @extschema@.ban_tenant(text, text, interval, timestamptz)
 	IS 'admits no client of the tenant for a duration, until a time, or until unban_tenant()';
 COMMENT ON FUNCTION @extschema@.unban_tenant(text) IS 'ends a ban';
 COMMENT ON FUNCTION @extschema@.set_user(text, name, text, integer, integer, interval, interval, interval, interval,
-	interval, text, integer, interval, boolean, text, text[])
+	interval, text, integer, interval, boolean, text, text, text[])
 	IS 'lists a role in a tenant, or changes its settings; NULL leaves one as it is';
 COMMENT ON FUNCTION @extschema@.drop_user(text, name) IS 'removes a role and its settings from a tenant';
 COMMENT ON FUNCTION @extschema@.stat_workers() IS 'rows of pg_stat_workers';

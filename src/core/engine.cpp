@@ -99,8 +99,7 @@ void Engine::turn_away(Stream *stream)
 	const std::string limit = std::to_string(slot().file_limit.load());
 	bump(slot().refused);
 	bump(slot().login_failures);
-	log_stranger("sorry, too many clients already: this worker's limit of open files is " + limit + " (client " +
-	             stream->peer() + ")");
+	log_stranger(*stream, "sorry, too many clients already: this worker's limit of open files is " + limit);
 	std::string out;
 	proto::append_error(out, proto::Severity::Fatal,
 	                    {sqlstate::kTooManyConnections, "sorry, too many clients already",
@@ -124,9 +123,10 @@ void Engine::session_ended(Session *session)
 	bury(std::unique_ptr<StreamOwner>(session));
 }
 
-void Engine::log_stranger(std::string line)
+void Engine::log_stranger(const Stream &from, std::string line)
 {
-	if (!strangers_.take(now()))
+	const std::string peer = from.peer();
+	if (!strangers_.take(from.address(), peer, now()))
 		return;
 	if (line.size() > kStrangersLine)
 		line.replace(kStrangersLine, std::string::npos, "...");
@@ -134,7 +134,7 @@ void Engine::log_stranger(std::string line)
 		if (static_cast<unsigned char>(c) < ' ' || c == 0x7f)
 			c = '?';
 	}
-	outside_.log(line);
+	outside_.log(line + " (client " + peer + ")");
 }
 
 void Engine::retire(std::unique_ptr<Login> login)
@@ -349,13 +349,8 @@ void Engine::on_derived(uint64_t id, bool right, const proto::ScramKey &key)
 
 void Engine::on_manager()
 {
-	List<Session, &Session::login_hook> &waiting = logins_;
 	in_flight_ = 0;
-	for (Session *s = waiting.front(); s;) {
-		Session *next = List<Session, &Session::login_hook>::next(s);
-		s->login()->on_manager();
-		s = next;
-	}
+	logins_.each([](Session *s) { s->login()->on_manager(); });
 }
 
 Pool *Engine::pool(uint32_t index, uint32_t generation)
@@ -387,13 +382,11 @@ void Engine::on_poke()
 // Clients of banned and dropped tenants, each as soon as it is between two transactions.
 void Engine::evict_clients()
 {
-	for (Session *s = sessions_.front(); s;) {
-		Session *next = List<Session, &Session::all_hook>::next(s);
+	sessions_.each([this](Session *s) {
 		proto::Error why;
 		if (!s->login() && (!s->server() || s->server()->replies().at_rest()) && evicts(s->tenant_slot(), why))
 			s->fatal(why);
-		s = next;
-	}
+	});
 }
 
 void Engine::on_drain_database(uint32_t oid, uint32_t &done)
@@ -506,8 +499,9 @@ void Engine::on_cancel_key(int32_t pid, std::string_view key)
 
 void Engine::tick_logins(int64_t now)
 {
-	while (Session *s = logins_.front()) {
-		if (settings_.login_timeout <= 0 || now < s->login()->deadline())
+	const int64_t limit = int64_t{settings_.login_timeout} * 1000;
+	while (Session *s = logins_.front()) { // the oldest: the limit is the present one, so nobody behind it is later
+		if (limit <= 0 || now - s->login()->began() < limit)
 			break;
 		s->login()->on_timeout();
 	}
@@ -515,12 +509,10 @@ void Engine::tick_logins(int64_t now)
 
 void Engine::tick_clients(int64_t now)
 {
-	for (Session *s = sessions_.front(); s;) {
-		Session *next = List<Session, &Session::all_hook>::next(s);
+	sessions_.each([now](Session *s) {
 		if (!s->server())
 			s->check_timeouts(now);
-		s = next;
-	}
+	});
 }
 
 void Engine::tick()
@@ -539,8 +531,8 @@ void Engine::tick()
 		tick_clients(t);
 		evict_clients();
 		shed_servers();
-		if (const uint64_t n = strangers_.held_back())
-			outside_.log(std::to_string(n) + " more logins were refused and not logged");
+		if (const std::string more = strangers_.held_back(); !more.empty())
+			outside_.log(more);
 		if (draining())
 			send_away_idle(shutdown_error());
 	}
@@ -573,13 +565,11 @@ void Engine::end_event()
 
 void Engine::send_away_idle(const proto::Error &why)
 {
-	for (Session *s = sessions_.front(); s;) {
-		Session *next = List<Session, &Session::all_hook>::next(s);
+	sessions_.each([&why](Session *s) {
 		ServerConn *server = s->server();
 		if (!server || server->replies().at_rest())
 			s->fatal(why);
-		s = next;
-	}
+	});
 	for (auto &entry : pools_)
 		entry.second->close_idle();
 }

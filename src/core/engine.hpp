@@ -21,8 +21,8 @@
 #include "core/ports.hpp"
 #include "core/prepared.hpp"
 #include "core/session.hpp"
+#include "core/stranger_log.hpp"
 #include "region/control.hpp"
-#include "region/log_limit.hpp"
 
 namespace pgpool::core
 {
@@ -104,7 +104,7 @@ public:
 	uint64_t derive(Session *session, std::string_view password, const proto::ScramVerifier &verifier);
 	void forget_derivation(uint64_t id);
 	// A line that anybody can cause who reaches the port: short, and not too often.
-	void log_stranger(std::string line);
+	void log_stranger(const Stream &from, std::string line);
 	// Here, else at the other workers. The client that asked is let go when it was acted on: a client that
 	// has waited for that may send its next query, which must not be hit.
 	void cancel(Session *asking, int32_t pid, std::string_view key);
@@ -171,7 +171,7 @@ private:
 	std::unordered_map<uint64_t, Session *> lookups_, derivations_;
 	std::map<uint64_t, Session *> unasked_; // those of lookups_ that wait until the manager has answered others
 	uint32_t in_flight_ = 0;
-	region::LogLimit strangers_;
+	StrangerLog strangers_;
 	std::unordered_map<int32_t, Session *> keys_;
 	std::vector<std::unique_ptr<StreamOwner>> graveyard_;
 	std::vector<std::unique_ptr<Login>> retired_;

@@ -1,6 +1,7 @@
 // Intrusive doubly linked list: membership without allocation, removal in constant time.
 //
-// An object may stand in one list per Hook member. Owns nothing: the objects belong to whoever made them.
+// An object may stand in one list per Hook member. Owns nothing: the objects belong to whoever made them. What may end
+// objects while it goes through them says each(); next() is for what changes nothing.
 #pragma once
 
 #include <cstddef>
@@ -23,6 +24,18 @@ public:
 	T *back() const { return last_; }
 	static T *next(const T *item) { return (item->*hook).next; }
 
+	// f may take out any item, its own and the next one, too; what is put in meanwhile may not be seen.
+	template <class F> void each(F f)
+	{
+		Walk walk{first_, walks_};
+		walks_ = &walk;
+		while (T *item = walk.next) {
+			walk.next = next(item);
+			f(item);
+		}
+		walks_ = walk.outer;
+	}
+
 	void push_back(T *item) { link(item, last_, nullptr); }
 	void push_front(T *item) { link(item, nullptr, first_); }
 	void remove(T *item)
@@ -30,6 +43,10 @@ public:
 		Hook<T> &h = item->*hook;
 		if (!h.linked)
 			return;
+		for (Walk *w = walks_; w; w = w->outer) {
+			if (w->next == item)
+				w->next = h.next;
+		}
 		(h.previous ? (h.previous->*hook).next : first_) = h.next;
 		(h.next ? (h.next->*hook).previous : last_) = h.previous;
 		h = Hook<T>();
@@ -37,6 +54,11 @@ public:
 	}
 
 private:
+	struct Walk { // an each() under way
+		T *next;
+		Walk *outer;
+	};
+
 	void link(T *item, T *before, T *after)
 	{
 		Hook<T> &h = item->*hook;
@@ -50,6 +72,7 @@ private:
 
 	T *first_ = nullptr;
 	T *last_ = nullptr;
+	Walk *walks_ = nullptr;
 	size_t size_ = 0;
 };
 

@@ -29,6 +29,13 @@ template <size_t n> void put(char (&field)[n], std::string_view text)
 	memcpy(field, text.data(), std::min(text.size(), n - 1));
 }
 
+// A part of a name may be somebody else's: false, and there is none, if it has no room.
+template <size_t n> bool put_whole(char (&field)[n], std::string_view text)
+{
+	put(field, text.size() < n ? text : std::string_view(""));
+	return text.size() < n;
+}
+
 proto::Error to_error(const control::ErrorText &e)
 {
 	return {e.sqlstate, e.message, e.detail, e.hint};
@@ -36,10 +43,7 @@ proto::Error to_error(const control::ErrorText &e)
 
 } // namespace
 
-Login::Login(Session &session)
-    : session_(session), deadline_(session.engine().now() + int64_t{session.engine().settings().login_timeout} * 1000)
-{
-}
+Login::Login(Session &session) : session_(session), began_(session.engine().now()) {}
 
 Login::~Login()
 {
@@ -47,13 +51,6 @@ Login::~Login()
 		session_.engine().forget_lookup(question_);
 	if (derivation_ != 0)
 		session_.engine().forget_derivation(derivation_);
-	proto::wipe(in_.data(), in_.size());
-	proto::wipe(&client_key_, sizeof(client_key_));
-	proto::wipe(password_.data(), password_.size());
-	for (auto *answer : {answer_.get(), proved_.get()}) {
-		if (answer)
-			proto::wipe(answer, sizeof(*answer));
-	}
 }
 
 void Login::fail(const char *state, std::string message, std::string detail, std::string hint)
@@ -78,8 +75,7 @@ void Login::on_handshake_failed(const char *why)
 {
 	stage_ = Stage::Over;
 	bump(session_.engine().slot().login_failures);
-	session_.engine().log_stranger("could not accept SSL connection: " + std::string(why) + " (client " +
-	                               session_.stream()->peer() + ")");
+	session_.engine().log_stranger(*session_.stream(), "could not accept SSL connection: " + std::string(why));
 	session_.close(false);
 }
 
@@ -104,12 +100,13 @@ void Login::on_data(const char *data, size_t size)
 			if (!startup_packet())
 				return;
 		} else if (stage_ == Stage::Exchange) {
-			if (in_.size() < proto::kHeaderSize)
+			if (in_->size() < proto::kHeaderSize)
 				return;
-			const uint32_t length = proto::load32(in_.data() + 1);
-			if (in_[0] != 'p') {
+			const uint32_t length = proto::load32(in_->data() + 1);
+			const char type = in_->front();
+			if (type != 'p') {
 				fail(sqlstate::kProtocolViolation, std::string("expected password response, got message type ") +
-				                                       std::to_string(static_cast<unsigned char>(in_[0])));
+				                                       std::to_string(static_cast<unsigned char>(type)));
 				return;
 			}
 			if (length < 4 || length - 4 > proto::kMaxAuthMessage) {
@@ -117,16 +114,15 @@ void Login::on_data(const char *data, size_t size)
 				     "invalid length of a password or SASL message: " + std::to_string(length));
 				return;
 			}
-			if (in_.size() <= length)
+			if (in_->size() <= length)
 				return;
-			std::string body = in_.substr(proto::kHeaderSize, length - 4);
-			proto::wipe(in_.data(), size_t{length} + 1);
-			in_.erase(0, size_t{length} + 1);
-			exchange_message(body);
-			proto::wipe(body.data(), body.size());
+			proto::SecretString body;
+			proto::assign(body, std::string_view(*in_).substr(proto::kHeaderSize, length - 4));
+			proto::drop_front(in_, size_t{length} + 1);
+			exchange_message(*body);
 		} else {
 			// Nothing is due from the client; what a hasty one sends waits, within bounds.
-			if (in_.size() > kChunk)
+			if (in_->size() > kChunk)
 				fail(sqlstate::kProtocolViolation, "too much data before the login was answered");
 			return;
 		}
@@ -139,7 +135,7 @@ void Login::on_data(const char *data, size_t size)
 bool Login::startup_packet()
 {
 	uint32_t size;
-	switch (proto::classify_startup(in_, size)) {
+	switch (proto::classify_startup(*in_, size)) {
 	case proto::StartupKind::Incomplete:
 		return false;
 	case proto::StartupKind::Invalid:
@@ -170,7 +166,7 @@ bool Login::encryption_request(bool tls)
 	}
 	asked = true;
 	const bool yes = tls && stream->can_tls();
-	if (in_.size() > 8) {
+	if (in_->size() > 8) {
 		// Somebody may have put bytes of his own before the encrypted ones.
 		fail(sqlstate::kProtocolViolation,
 		     tls ? "received unencrypted data after SSL request"
@@ -178,7 +174,7 @@ bool Login::encryption_request(bool tls)
 		     "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.");
 		return false;
 	}
-	in_.clear();
+	proto::assign(in_, {});
 	stream->queue(yes ? "S" : "N", 1);
 	stream->flush();
 	if (yes)
@@ -189,7 +185,7 @@ bool Login::encryption_request(bool tls)
 void Login::cancel_request(uint32_t size)
 {
 	proto::CancelRequest request;
-	if (proto::read_cancel({in_.data(), size}, request)) {
+	if (proto::read_cancel({in_->data(), size}, request)) {
 		bump(session_.engine().slot().cancels);
 		stage_ = Stage::Over;
 		session_.stream()->read(false);
@@ -202,8 +198,8 @@ void Login::cancel_request(uint32_t size)
 void Login::begin(uint32_t size)
 {
 	proto::Error error;
-	const std::string packet = in_.substr(0, size);
-	in_.erase(0, size);
+	const std::string packet = in_->substr(0, size);
+	proto::drop_front(in_, size);
 	if (!proto::read_startup(packet, startup_, error)) {
 		on_failed(error);
 		return;
@@ -212,9 +208,9 @@ void Login::begin(uint32_t size)
 	    static_cast<uint8_t>(std::min<uint16_t>(startup_.minor == 1 ? 0 : startup_.minor, proto::kNewestMinor));
 	if (!startup_.replication.empty() && !proto::equal_names(startup_.replication, "false") &&
 	    startup_.replication != "0" && !proto::equal_names(startup_.replication, "off")) {
-		fail(sqlstate::kFeatureNotSupported, "replication connections are not pooled", "",
-		     "Connect to the server's own port, " + std::to_string(session_.engine().settings().server_port) + ".");
-		return;
+		startup_.refusal = {sqlstate::kFeatureNotSupported, "replication connections are not pooled", "",
+		                    "Connect to the server's own port, " +
+		                        std::to_string(session_.engine().settings().server_port) + "."};
 	}
 	if (startup_.user.size() > 255 || startup_.database.size() > 255 || startup_.tenant.size() >= region::kNameLen) {
 		fail(sqlstate::kInvalidAuthorization, "user, database or tenant name is too long", "",
@@ -248,9 +244,10 @@ void Login::ask()
 	if (const TlsInfo *tls = session_.stream()->tls()) {
 		q.tls = 1;
 		q.certificate_valid = tls->certificate_valid;
-		put(q.sni, tls->sni);
-		put(q.certificate_cn, tls->certificate_cn);
-		put(q.certificate_dn, tls->certificate_dn);
+		(void)put_whole(q.sni, tls->sni);
+		const bool cn = put_whole(q.certificate_cn, tls->certificate_cn);
+		const bool dn = put_whole(q.certificate_dn, tls->certificate_dn);
+		q.certificate_name_long = !cn || !dn;
 	}
 	q.session_port = session_.session_port();
 	put(q.user, startup_.user);
@@ -275,13 +272,13 @@ void Login::on_answer(const control::AuthAnswer &answer)
 	if (stage_ != Stage::Asking)
 		return;
 	asked_ = false;
-	answer_ = std::make_unique<control::AuthAnswer>(answer);
+	answer_.reset(new control::AuthAnswer(answer));
 	if (proved_)
 		on_admitted();
 	else
 		start_exchange();
 	// The client may have sent its part already.
-	if (!session_.dead() && stage_ == Stage::Exchange && !in_.empty())
+	if (!session_.dead() && stage_ == Stage::Exchange && !in_->empty())
 		on_data("", 0);
 	if (!busy())
 		session_.end_if_ended(); // nothing more will come from it
@@ -308,6 +305,7 @@ void Login::start_exchange()
 {
 	std::string out;
 	stage_ = Stage::Exchange;
+	session_.stream()->wipe_input(true);
 	proto::append_negotiation(out, startup_);
 	switch (answer_->method) {
 	case AuthMethod::Refuse:
@@ -331,14 +329,14 @@ void Login::start_exchange()
 		break;
 	}
 	case AuthMethod::Scram: {
-		proto::ScramVerifier verifier;
-		if (!proto::ScramVerifier::parse(answer_->verifier, verifier)) {
+		proto::Secret<proto::ScramVerifier> verifier;
+		if (!proto::ScramVerifier::parse(answer_->verifier, verifier.edit())) {
 			fail(sqlstate::kInternal, "the manager sent a verifier that cannot be read");
 			return;
 		}
 		const TlsInfo *tls = session_.stream()->tls();
 		const std::string binding = tls ? tls->binding : std::string();
-		scram_ = std::make_unique<proto::ScramServer>(verifier, answer_->doomed != 0, binding);
+		scram_ = std::make_unique<proto::ScramServer>(*verifier, answer_->doomed != 0, binding);
 		expect_ = Expect::SaslInitial;
 		proto::append_authentication(out, proto::kAuthSasl, proto::ScramServer::mechanisms(!binding.empty()));
 		break;
@@ -351,8 +349,9 @@ void Login::start_exchange()
 // As PostgreSQL logs it.
 void Login::log_refusal()
 {
-	session_.engine().log_stranger(answer_->error.message +
-	                               (answer_->log_detail[0] ? std::string(": ") + answer_->log_detail : std::string()));
+	session_.engine().log_stranger(*session_.stream(), answer_->error.message +
+	                                                       std::string(answer_->log_detail[0] ? ": " : "") +
+	                                                       answer_->log_detail);
 }
 
 // ---- after the proof
@@ -372,6 +371,10 @@ void Login::authenticated()
 		on_failed(to_error(answer_->error));
 		return;
 	}
+	if (!startup_.refusal.sqlstate.empty()) {
+		on_failed(startup_.refusal);
+		return;
+	}
 	Engine &engine = session_.engine();
 	if (answer_->pool_slot == UINT32_MAX && !proved_) {
 		proved_ = std::move(answer_);
@@ -379,7 +382,8 @@ void Login::authenticated()
 		return;
 	}
 	Pool *pool = engine.pool(answer_->pool_slot, answer_->pool_generation);
-	if (!pool) {
+	const region::TenantSlot &tenant = engine.region().tenant(answer_->tenant_slot);
+	if (!pool || tenant.generation.load() != answer_->tenant_generation) {
 		fail(sqlstate::kCannotConnectNow, "the pool was given to another role meanwhile", "", "Try again.");
 		return;
 	}
@@ -387,9 +391,9 @@ void Login::authenticated()
 	                                                       region::PoolMode::Session);
 	if (!within_limits())
 		return;
-	proto::ScramVerifier verifier;
-	if (lacks_server_key() && proto::ScramVerifier::parse(answer_->verifier, verifier))
-		derive(answer_->server_password, verifier);
+	proto::Secret<proto::ScramVerifier> verifier;
+	if (lacks_server_key() && proto::ScramVerifier::parse(answer_->verifier, verifier.edit()))
+		derive(answer_->server_password, *verifier);
 	else
 		admitted();
 }
@@ -400,8 +404,8 @@ bool Login::lacks_server_key()
 	const Credential *have = session_.pool()->credential();
 	if (has_key_ || answer_->server_password[0] == '\0')
 		return false;
-	if (!have || !have->has_key || have->password != answer_->server_password ||
-	    have->verifier.text() != answer_->verifier)
+	if (!have || !have->has_key || *have->password != answer_->server_password ||
+	    *proto::SecretString(have->verifier->text()) != answer_->verifier)
 		return true;
 	has_key_ = true;
 	client_key_ = have->client_key;
@@ -449,18 +453,18 @@ void Login::learn_credential()
 	c->route = answer_->route;
 	c->method = answer_->route_method;
 	c->route_error = to_error(answer_->route_error);
-	c->password = answer_->server_password[0] ? std::string(answer_->server_password) : password_;
+	proto::assign(c->password, answer_->server_password[0] ? answer_->server_password : *password_);
 	const std::string_view verifier(answer_->verifier);
 	if (proto::is_md5_verifier(verifier))
-		c->md5 = verifier;
-	else if (proto::ScramVerifier::parse(verifier, c->verifier) && has_key_) {
+		proto::assign(c->md5, verifier);
+	else if (proto::ScramVerifier::parse(verifier, c->verifier.edit()) && has_key_) {
 		c->has_key = true;
 		c->client_key = client_key_;
 	}
 	// One who proved nothing must not take away what another one proved; the way to the server is always
 	// the newest, as pg_hba.conf is now.
 	const Credential *have = session_.pool()->credential();
-	if (have && !c->has_key && c->md5.empty() && c->password.empty()) {
+	if (have && !c->has_key && c->md5->empty() && c->password->empty()) {
 		c->has_key = have->has_key;
 		c->client_key = have->client_key;
 		c->verifier = have->verifier;
@@ -583,11 +587,11 @@ void Login::greet()
 		engine.outside().log("client of role \"" + pool->role() + "\" logged in to database \"" + pool->database() +
 		                     "\" of tenant \"" + pool->tenant() + "\"");
 	// Queries that came early are served now; this object ends here.
-	const std::string early = std::move(in_);
+	const proto::SecretString early = std::move(in_);
 	Session &session = session_;
 	session.login_done();
-	if (!early.empty())
-		session.on_data(early.data(), early.size());
+	if (!early->empty())
+		session.on_data(early->data(), early->size());
 	session.end_if_ended();
 }
 

@@ -15,6 +15,7 @@
 #include "core/ports.hpp"
 #include "proto/message.hpp"
 #include "proto/scram.hpp"
+#include "proto/secret.hpp"
 #include "proto/startup.hpp"
 
 namespace pgpool::core
@@ -45,7 +46,7 @@ public:
 	const Params &wanted();
 	std::string ground() const; // SQL for settings whose value changes a part of the present one
 	void remember_defaults();
-	int64_t deadline() const { return deadline_; }
+	int64_t began() const { return began_; }
 
 private:
 	enum class Stage { Startup, Asking, Exchange, Deriving, Preparing, Over };
@@ -80,20 +81,20 @@ private:
 	Session &session_;
 	Stage stage_ = Stage::Startup;
 	Expect expect_ = Expect::Password;
-	std::string in_;
+	proto::SecretString in_;
 	proto::Startup startup_;
-	std::unique_ptr<control::AuthAnswer> answer_;
+	proto::SecretPtr<control::AuthAnswer> answer_;
 	// The first answer, when the proof was given and the manager is asked for a place: who proves nothing takes none.
-	std::unique_ptr<control::AuthAnswer> proved_;
+	proto::SecretPtr<control::AuthAnswer> proved_;
 	std::unique_ptr<proto::ScramServer> scram_;
-	proto::ScramKey client_key_{};
+	proto::Secret<proto::ScramKey> client_key_;
 	bool has_key_ = false;
 	std::string late_mechanism_;
-	std::string password_; // clear text, of the method password; wiped
+	proto::SecretString password_; // clear text, of the method password
 	Params wanted_;
 	uint64_t question_ = 0;
 	uint64_t derivation_ = 0; // 0 = none
-	int64_t deadline_;
+	const int64_t began_;
 	char md5_salt_[4];
 	bool ssl_asked_ = false, gss_asked_ = false;
 	bool asked_ = false;

@@ -42,7 +42,7 @@ void Login::exchange_message(std::string_view body)
 		return;
 	}
 	case Expect::SaslFinal: {
-		const proto::ScramStep step = scram_->final(body, out, client_key_);
+		const proto::ScramStep step = scram_->final(body, out, client_key_.edit());
 		has_key_ = step == proto::ScramStep::Done;
 		sasl_step(step, out);
 		return;
@@ -107,17 +107,17 @@ void Login::sasl_step(proto::ScramStep step, const std::string &message)
 void Login::check_password(std::string_view password)
 {
 	const std::string_view verifier(answer_->verifier);
-	proto::ScramVerifier scram;
+	proto::Secret<proto::ScramVerifier> scram;
 	if (password.empty()) {
 		// Refused for every role alike, so nothing is told by it.
 		fail(sqlstate::kInvalidPassword, "empty password returned by client");
 		return;
 	}
-	password_ = password;
+	proto::assign(password_, password);
 	if (proto::is_md5_verifier(verifier))
 		password_checked(proto::md5_password_matches(verifier, answer_->role, password));
-	else if (proto::ScramVerifier::parse(verifier, scram))
-		derive(password, scram);
+	else if (proto::ScramVerifier::parse(verifier, scram.edit()))
+		derive(password, *scram);
 	else
 		password_checked(false);
 }
@@ -164,8 +164,8 @@ void Login::check_md5(std::string_view response)
 void Login::wrong_password()
 {
 	const std::string user = answer_->role;
-	session_.engine().log_stranger("password authentication failed for user \"" + user + "\"" +
-	                               (answer_->log_detail[0] ? std::string(": ") + answer_->log_detail : ""));
+	session_.engine().log_stranger(*session_.stream(), "password authentication failed for user \"" + user + "\"" +
+	                                                       (answer_->log_detail[0] ? ": " : "") + answer_->log_detail);
 	fail(sqlstate::kInvalidPassword, "password authentication failed for user \"" + user + "\"");
 }
 

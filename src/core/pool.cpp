@@ -42,13 +42,6 @@ bool is_passing(const std::string &sqlstate)
 
 } // namespace
 
-Credential::~Credential()
-{
-	proto::wipe(&client_key, sizeof(client_key));
-	proto::wipe(password.data(), password.size());
-	proto::wipe(md5.data(), md5.size());
-}
-
 Pool::Pool(Engine &engine, uint32_t slot, uint32_t generation)
     : engine_(engine), slot_(slot), generation_(generation), shared_(engine.region().pool(slot)),
       mine_(engine.region().pool_counters(slot, engine.worker()))
@@ -116,8 +109,8 @@ void Pool::detach(Session *)
 void Pool::learn(std::unique_ptr<Credential> credential)
 {
 	const bool news = !credential_ || credential->has_key != credential_->has_key ||
-	                  memcmp(&credential->client_key, &credential_->client_key, sizeof(credential->client_key)) != 0 ||
-	                  credential->md5 != credential_->md5 || credential->password != credential_->password;
+	                  memcmp(&*credential->client_key, &*credential_->client_key, sizeof(proto::ScramKey)) != 0 ||
+	                  *credential->md5 != *credential_->md5 || *credential->password != *credential_->password;
 	credential_ = std::move(credential);
 	if (refused_by_ == control::ServerLimit::None)
 		retry_at_ = 0; // a new proof may succeed where the last one failed
@@ -128,22 +121,21 @@ void Pool::learn(std::unique_ptr<Credential> credential)
 void Pool::tell_others()
 {
 	const Credential &c = *credential_;
-	if (engine_.region().header()->workers < 2 || (!c.has_key && c.md5.empty() && c.password.empty()))
+	if (engine_.region().header()->workers < 2 || (!c.has_key && c.md5->empty() && c.password->empty()))
 		return;
-	auto proof = control::make<control::Proof>(control::Type::Proof);
+	proto::Secret<control::Proof> secret(control::make<control::Proof>(control::Type::Proof));
+	control::Proof &proof = secret.edit();
 	proof.pool_slot = slot_;
 	proof.pool_generation = generation_;
 	proof.has_key = c.has_key;
-	memcpy(proof.client_key, c.client_key.bytes, sizeof(proof.client_key));
-	std::string verifier = c.has_key ? c.verifier.text() : c.md5;
-	memcpy(proof.verifier, verifier.data(), std::min(verifier.size(), sizeof(proof.verifier) - 1));
-	memcpy(proof.password, c.password.data(), std::min(c.password.size(), sizeof(proof.password) - 1));
+	memcpy(proof.client_key, c.client_key->bytes, sizeof(proof.client_key));
+	const proto::SecretString verifier(c.has_key ? c.verifier->text() : *c.md5);
+	memcpy(proof.verifier, verifier->data(), std::min(verifier->size(), sizeof(proof.verifier) - 1));
+	memcpy(proof.password, c.password->data(), std::min(c.password->size(), sizeof(proof.password) - 1));
 	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
 		if (w != engine_.worker())
 			engine_.outside().tell_worker(w, &proof, sizeof(proof));
 	}
-	proto::wipe(&proof, sizeof(proof));
-	proto::wipe(verifier.data(), verifier.size());
 }
 
 // The way to the server is this worker's own, from its own logins; without one the proof waits for it.
@@ -153,10 +145,10 @@ void Pool::learn(const control::Proof &proof)
 		credential_ = std::make_unique<Credential>();
 	Credential &c = *credential_;
 	const std::string_view verifier(proof.verifier, strnlen(proof.verifier, sizeof(proof.verifier)));
-	c.has_key = proof.has_key != 0 && proto::ScramVerifier::parse(verifier, c.verifier);
-	memcpy(c.client_key.bytes, proof.client_key, sizeof(proof.client_key));
-	c.md5 = proof.has_key ? std::string() : std::string(verifier);
-	c.password.assign(proof.password, strnlen(proof.password, sizeof(proof.password)));
+	c.has_key = proof.has_key != 0 && proto::ScramVerifier::parse(verifier, c.verifier.edit());
+	memcpy(c.client_key.edit().bytes, proof.client_key, sizeof(proof.client_key));
+	proto::assign(c.md5, proof.has_key ? std::string_view() : verifier);
+	proto::assign(c.password, {proof.password, strnlen(proof.password, sizeof(proof.password))});
 	if (refused_by_ == control::ServerLimit::None)
 		retry_at_ = 0;
 	grow();

@@ -5,7 +5,7 @@
 // gets an idle server of this worker, the most recently used first, one with its own settings before any;
 // else a new one if the limit allows; else it waits, first come first served. When another worker holds
 // the places, it is asked to yield one.
-// Owns servers and credentials (wiped when replaced). Must not know the protocol.
+// Owns servers and credentials. Must not know the protocol.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,7 @@
 #include "core/session.hpp"
 #include "proto/message.hpp"
 #include "proto/scram.hpp"
+#include "proto/secret.hpp"
 #include "region/layout.hpp"
 
 namespace pgpool::core
@@ -34,13 +35,11 @@ struct Credential {
 	control::ServerRoute route = control::ServerRoute::None;
 	control::ServerMethod method = control::ServerMethod::Trust;
 	bool has_key = false;
-	proto::ScramKey client_key{};
-	proto::ScramVerifier verifier{};
-	std::string md5;      // stored hash, "md5..."
-	std::string password; // clear text
+	proto::Secret<proto::ScramKey> client_key;
+	proto::Secret<proto::ScramVerifier> verifier;
+	proto::SecretString md5;      // stored hash, "md5..."
+	proto::SecretString password; // clear text
 	proto::Error route_error;
-
-	~Credential();
 };
 
 class Pool
@@ -92,13 +91,8 @@ public:
 	bool unused() const { return clients_ == 0 && servers() == 0; }
 	template <class F> void each_server(F f)
 	{
-		for (auto *list : {&idle_, &active_, &other_}) {
-			for (ServerConn *s = list->front(); s;) {
-				ServerConn *next = List<ServerConn, &ServerConn::pool_hook>::next(s);
-				f(s);
-				s = next;
-			}
-		}
+		for (auto *list : {&idle_, &active_, &other_})
+			list->each(f);
 	}
 
 	// ---- what it is

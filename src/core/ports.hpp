@@ -58,6 +58,7 @@ public:
 	virtual bool broken() const = 0;           // writing failed; on_closed() will follow
 	virtual uint64_t sent() const = 0;         // bytes the socket took, ever
 	virtual void read(bool on) = 0;
+	virtual void wipe_input(bool on) = 0; // what is read may be a password: the buffer is wiped behind on_data()
 	virtual void shutdown_write() = 0;
 	virtual void set_owner(StreamOwner *owner) = 0;
 	// No event any more. Unsent bytes are lost, or go out within a bounded time when `flush` is true.

@@ -73,6 +73,8 @@ public:
 	bool only_sync() const { return size() == 1 && front() == 'S'; }
 	// A ReadyForQuery is to come: what the status will be is not known yet.
 	bool round_outstanding() const { return rounds_ > 0; }
+	// The client need send nothing more for that to come.
+	bool ends_by_itself() const { return rounds_ > 0 && !wants_copy_data(); }
 	// Places in the stream of messages: all up to the one that was sent when sent_so_far() was `place` are done.
 	uint64_t sent_so_far() const { return pushed_; }
 	bool done_up_to(uint64_t place) const { return pushed_ - size() >= place; }

@@ -301,6 +301,8 @@ void ServerConn::service_data(const char *data, size_t size)
 		return;
 	}
 	bump(pool_.counters().bytes_sent, forwarded);
+	if (session_ && session_->unheard())
+		session_->on_unheard(forwarded);
 	after_service();
 }
 

@@ -13,6 +13,7 @@
 #include "proto/bytes.hpp"
 #include "proto/md5.hpp"
 #include "proto/scram.hpp"
+#include "proto/secret.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -157,16 +158,14 @@ void ServerConn::login_authentication(std::string_view body)
 	const Credential *credential = pool_.credential();
 	proto::Reader r(body);
 	const uint32_t code = r.u32();
-	std::string out;
-	std::string text;
+	proto::SecretString out, text;
 	switch (code) {
 	case proto::kAuthOk:
 		return;
 	case proto::kAuthCleartext:
 		// Only to a backend of this machine, and only what the client itself sent in clear or what the
 		// tenant's administrator stored.
-		if (!credential->password.empty())
-			text = credential->password;
+		text = credential->password;
 		break;
 	case proto::kAuthMd5: {
 		uint8_t salt[proto::kMd5SaltLength];
@@ -174,11 +173,11 @@ void ServerConn::login_authentication(std::string_view body)
 		if (!r.ok())
 			break;
 		memcpy(salt, bytes.data(), sizeof(salt));
-		std::string verifier = credential->md5;
-		if (verifier.empty() && !credential->password.empty())
-			(void)proto::md5_verifier(credential->password, pool_.role(), verifier);
-		if (!verifier.empty())
-			(void)proto::md5_response(verifier, salt, text);
+		proto::SecretString verifier = credential->md5;
+		if (verifier->empty() && !credential->password->empty())
+			(void)proto::md5_verifier(*credential->password, pool_.role(), verifier.edit());
+		if (!verifier->empty())
+			(void)proto::md5_response(*verifier, salt, text.edit());
 		break;
 	}
 	case proto::kAuthSasl:
@@ -193,18 +192,17 @@ void ServerConn::login_authentication(std::string_view body)
 		              "", "Change the line of pg_hba.conf that holds for pgpool's own connections to scram-sha-256."});
 		return;
 	}
-	if (text.empty()) {
+	if (text->empty()) {
 		login_failed(
 		    {proto::sqlstate::kInvalidAuthorization, "the server asks for a password that pgpool does not have",
 		     "What the client proved does not fit the method that pg_hba.conf sets for pgpool's own connection.",
 		     "Use scram-sha-256 for both, or store a password with pgpool.set_user(..., server_password => ...)."});
 		return;
 	}
-	proto::Writer(out).begin('p').string(text).end();
-	stream_->queue(out.data(), out.size());
+	out.edit().reserve(proto::kHeaderSize + text->size() + 1); // it must not leave what it grows out of
+	proto::Writer(out.edit()).begin('p').string(*text).end();
+	stream_->queue(out->data(), out->size());
 	stream_->flush();
-	proto::wipe(out.data(), out.size());
-	proto::wipe(text.data(), text.size());
 }
 
 void ServerConn::login_sasl(uint32_t code, std::string_view rest)
@@ -220,7 +218,7 @@ void ServerConn::login_sasl(uint32_t code, std::string_view rest)
 			              "pgpool.set_user(..., server_password => ...)."});
 			return;
 		}
-		scram_ = std::make_unique<proto::ScramClient>(credential->client_key, credential->verifier);
+		scram_ = std::make_unique<proto::ScramClient>(*credential->client_key, *credential->verifier);
 		text = scram_->first();
 		proto::Writer w(out);
 		w.begin('p').string(proto::kScramMechanism).u32(static_cast<uint32_t>(text.size())).bytes(text).end();

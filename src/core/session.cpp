@@ -120,13 +120,6 @@ void Session::on_writable()
 	}
 }
 
-void Session::on_half_closed()
-{
-	if (pause_ == Pause::None || ended_)
-		on_closed("the client closed the connection");
-	// else it is seen again behind what is still to be read
-}
-
 // ---- what is kept
 
 void Session::pause(Pause why)
@@ -182,40 +175,6 @@ bool Session::has_turn(uint32_t &messages)
 		return true;
 	pause(Pause::Turn);
 	return false;
-}
-
-// End of file. Replies that are still to come are delivered to a client that only closed its own half;
-// it cannot be told from one that is gone, so they have kHalfCloseGrace to arrive.
-void Session::on_closed(const char *why)
-{
-	if (dead_)
-		return;
-	if (login_ && stream_->handshaking()) {
-		login_->on_handshake_failed(why);
-		return;
-	}
-	if (why == kTimedOut)
-		log_timed_out();
-	if (why == kNoMemory) {
-		out_of_memory();
-		return;
-	}
-	const bool more_to_serve = login_ ? login_->busy() : pause_ == Pause::Turn || pause_ == Pause::Backlog;
-	if (more_to_serve && (login_ || !ended_) && !stream_->broken()) {
-		// What it sent already is served, as by a backend, which reads the end of file last.
-		ended_ = true;
-		since_ = engine_.now();
-		stream_->read(false);
-		return;
-	}
-	if (server_ && !stream_->broken() && !server_->replies().empty() && body_left_ == 0 && !leaving_ && !holding_ &&
-	    !settling_) {
-		leaving_ = true;
-		since_ = engine_.now();
-		stream_->read(false);
-		return;
-	}
-	close(false);
 }
 
 // ---- messages
@@ -677,17 +636,6 @@ void Session::on_settled()
 	settling_ = false;
 	awaited_ = 0;
 	resume();
-}
-
-void Session::leave()
-{
-	if (server_->replies().empty() || server_->replies().unsynced()) {
-		close(true);
-		return;
-	}
-	leaving_ = true;
-	since_ = engine_.now();
-	stream_->read(false);
 }
 
 void Session::reply(std::string_view bytes)

@@ -65,7 +65,9 @@ public:
 	void on_server_died_at_rest();                // between two transactions: another one will serve
 	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
 	void on_server_writable();
-	void out_of_memory(); // for what the client sent, or is to get
+	bool unheard() const { return leaving_ && stream_->broken(); } // its client is gone
+	void on_unheard(uint64_t size);                                // so much was sent to it in vain
+	void out_of_memory();                                          // for what the client sent, or is to get
 	// ---- for the engine: the others had their turn
 	void on_turn();
 	void on_discarded(); // DISCARD ALL or DEALLOCATE ALL was executed
@@ -158,6 +160,11 @@ private:
 	void leave_server();
 	bool stash(const char *p, const char *end); // false: there is no memory for it, the session is over
 	void leave();
+	void await_the_last();
+	bool has_more_to_serve() const;
+	bool may_leave_later() const;
+	bool finishes() const;
+	int64_t time_to_leave() const;
 	void retry(const char *p, const char *end);
 	void come_back();
 	void end_handover();
@@ -221,6 +228,7 @@ private:
 	int64_t connected_at_; // wall clock
 	int64_t since_;        // monotonic: of the present state
 	uint64_t transactions_ = 0, queries_ = 0;
+	uint64_t unheard_ = 0;
 	uint64_t commit_lsn_ = 0; // end of the last commit that wrote
 	uint32_t tenant_slot_ = UINT32_MAX;
 	uint32_t body_left_ = 0;    // of the message that goes through now

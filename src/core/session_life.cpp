@@ -1,10 +1,12 @@
-// A session's beginning and end, and what it is told by servers, its pool and the clock. See session.hpp.
+// A session's beginning and end, how its client leaves, and what it is told by servers, its pool and the clock. See
+// session.hpp.
 //
 // When its server is gone, the client goes on only if nothing of its transaction was written and the server kept
 // nothing for it. Must not know messages of clients.
 #include "core/session.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -30,6 +32,98 @@ constexpr int64_t kHalfCloseGrace = 500000; // for a reply to a client that will
 constexpr int64_t kIdleBeforeShared = 1000; // then a text of its own is memory better saved, milliseconds
 
 } // namespace
+
+// ---- the client leaves
+
+// What came before the end of file is served, as by a backend, which reads that last. Whether the client has only
+// closed its own half and waits for replies, or is gone, nobody can tell; time_to_leave() says how long it takes.
+void Session::on_closed(const char *why)
+{
+	if (dead_)
+		return;
+	if (login_ && stream_->handshaking()) {
+		login_->on_handshake_failed(why);
+		return;
+	}
+	if (why == kTimedOut)
+		log_timed_out();
+	if (why == kNoMemory) {
+		out_of_memory();
+		return;
+	}
+	const bool more_to_serve = login_ ? login_->busy() && !stream_->broken() : has_more_to_serve();
+	if ((more_to_serve && ended_) || (leaving_ && server_))
+		return; // it is on its way already
+	if (more_to_serve) {
+		ended_ = true;
+		since_ = engine_.now();
+		stream_->read(false);
+	} else if (server_ && !login_ && may_leave_later()) {
+		await_the_last();
+	} else {
+		close(false);
+	}
+}
+
+// Seen while reading is off. Where that goes on by itself, the end is seen again, behind what is still to be read.
+void Session::on_half_closed()
+{
+	const bool read_again =
+	    !login_ && !leaving_ && (pause_ != Pause::None || wait_hook.linked || body_left_ > 0 || finishes());
+	if (ended_ || !read_again)
+		on_closed("the client closed the connection");
+}
+
+// Terminate. What is not committed by what came before it is lost anyway.
+void Session::leave()
+{
+	const Replies &replies = server_->replies();
+	if (replies.empty() || !replies.round_outstanding() || (replies.unsynced() && !finishes()))
+		close(true);
+	else
+		await_the_last();
+}
+
+void Session::await_the_last()
+{
+	leaving_ = true;
+	since_ = engine_.now();
+	stream_->read(false);
+}
+
+bool Session::has_more_to_serve() const
+{
+	return kept() && pause_ != Pause::Reader && !inbuf_.empty();
+}
+
+bool Session::may_leave_later() const
+{
+	return !server_->replies().empty() && body_left_ == 0 && !leaving_ && (!stream_->broken() || finishes());
+}
+
+bool Session::finishes() const
+{
+	return pool_ && pool_->settings().on_disconnect.load(std::memory_order_relaxed) == region::OnDisconnect::Finish;
+}
+
+// For a client that will send no more, from the moment that its statement has a server. One that is gone must not keep
+// that for ever: it may run for as long as others may wait.
+int64_t Session::time_to_leave() const
+{
+	const bool will_end = has_more_to_serve() || (server_ && server_->replies().ends_by_itself());
+	if (!finishes() || !will_end)
+		return kHalfCloseGrace;
+	const int32_t limit = pool_->settings().query_wait_timeout.load(std::memory_order_relaxed);
+	return limit > 0 ? int64_t{limit} * 1000 : INT64_MAX;
+}
+
+// Nobody reads what the server sends: PostgreSQL ends a statement, too, when its output meets a closed connection.
+void Session::on_unheard(uint64_t size)
+{
+	unheard_ += size;
+	if (unheard_ > kChunk)
+		close(false);
+}
 
 // ---- what server and pool say
 
@@ -168,6 +262,10 @@ void Session::on_wait_failed(const proto::Error &why, bool is_fatal)
 		skipping_ = true; // of a pipeline, everything up to Sync
 	reply(out);
 	since_ = engine_.now();
+	if (ended_) {
+		close(true); // nobody is to wait once more for it
+		return;
+	}
 	// The message that waited is dropped, what came behind it is served.
 	if (inbuf_.size() >= proto::kHeaderSize)
 		discard_left_ = proto::load32(inbuf_.data() + 1) + 1;
@@ -199,7 +297,11 @@ void Session::check_timeouts(int64_t now)
 	const int64_t idle_ms = (now - (keeps_server ? std::max(since_, server_->since()) : since_)) / 1000;
 	if (!server_ && cut_off(now)) // blocked by notifications
 		return;
-	if (ended_ && now - since_ > kHalfCloseGrace) {
+	if (server_ && unheard()) // what it did not take is dropped by now, which no event tells
+		server_->client_writable();
+	if (dead_)
+		return;
+	if ((ended_ || leaving_) && !wait_hook.linked && now - since_ > time_to_leave()) {
 		close(false);
 		return;
 	}
@@ -212,8 +314,6 @@ void Session::check_timeouts(int64_t now)
 			       "The client was idle for " + std::to_string(idle_ms) + " ms.",
 			       "The limit is pgpool.client_idle_timeout or client_idle_timeout of the tenant, now " +
 			           std::to_string(limit) + " ms."});
-	} else if (server_ && leaving_ && now - since_ > kHalfCloseGrace && !server_->replies().empty()) {
-		close(false);
 	}
 }
 
@@ -235,15 +335,14 @@ bool Session::cut_off(int64_t now)
 void Session::log_timed_out()
 {
 	const region::Settings &s = engine_.settings();
-	const std::string line =
-	    described() +
+	const std::string what =
 	    " did not acknowledge what was sent to it: the connection timed out (pgpool.tcp_user_timeout is " +
 	    std::to_string(s.tcp_user_timeout) + " ms, pgpool.tcp_keepalives_idle " +
 	    std::to_string(s.tcp_keepalives_idle) + " s)";
 	if (login_)
-		engine_.log_stranger(line);
+		engine_.log_stranger(*stream_, "a client that logs in" + what);
 	else
-		engine_.outside().log(line);
+		engine_.outside().log(described() + what);
 }
 
 // For the log.
@@ -303,6 +402,7 @@ void Session::login_done()
 	engine_.logins().remove(this);
 	engine_.retire(std::move(login_)); // it is still at work below us
 	since_ = engine_.now();
+	stream_->wipe_input(false);
 	stream_->read(!ended_);
 }
 

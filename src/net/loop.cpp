@@ -59,11 +59,7 @@ void Loop::give_up(const char *what)
 void Loop::tick()
 {
 	const int64_t now = now_us();
-	for (SocketStream *s = lingering_.front(); s;) {
-		SocketStream *next = core::List<SocketStream, &SocketStream::linger_hook>::next(s);
-		s->linger_tick(now);
-		s = next;
-	}
+	lingering_.each([now](SocketStream *s) { s->linger_tick(now); });
 }
 
 void Loop::set_tcp_options(int fd, const region::Settings &s)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "net/loop.hpp"
+#include "proto/scram.hpp"
 
 #include "net/no_postgres.hpp"
 
@@ -95,6 +96,10 @@ void PacketSocket::readable()
 {
 	// Not the loop's buffer: an answer may lead to reads of streams. Aligned for the structs in it.
 	alignas(16) static thread_local char packet[control::kMaxPacket];
+	struct Wipe { // whatever an owner makes of it: there may have been a verifier in it, or a password
+		size_t size;
+		~Wipe() { proto::wipe(packet, size); }
+	};
 	for (int i = 0; i < kPacketsPerEvent && !closed_; i++) {
 		alignas(cmsghdr) char ancillary[CMSG_SPACE(sizeof(int) * kMostDescriptors)];
 		iovec piece{packet, sizeof(packet)};
@@ -114,6 +119,7 @@ void PacketSocket::readable()
 			fds.resize(count);
 			memcpy(fds.data(), CMSG_DATA(c), count * sizeof(int));
 		}
+		const Wipe wipe{n > 0 ? static_cast<size_t>(n) : 0};
 		control::Head head;
 		if (n >= static_cast<ssize_t>(sizeof(head)))
 			memcpy(&head, packet, sizeof(head));

@@ -11,6 +11,7 @@
 
 #include "net/loop.hpp"
 #include "proto/bytes.hpp"
+#include "proto/scram.hpp"
 
 #include "net/no_postgres.hpp"
 
@@ -287,6 +288,8 @@ void SocketStream::readable()
 			const bool last = !tls_ && n < static_cast<ssize_t>(core::kChunk);
 			if (owner_)
 				owner_->on_data(buffer, static_cast<size_t>(n));
+			if (wipe_input_)
+				proto::wipe(buffer, static_cast<size_t>(n));
 			if (last)
 				break;
 			continue;

@@ -47,6 +47,7 @@ public:
 	bool broken() const override { return broken_; }
 	uint64_t sent() const override { return sent_; }
 	void read(bool on) override;
+	void wipe_input(bool on) override { wipe_input_ = on; }
 	void shutdown_write() override;
 	void set_owner(core::StreamOwner *owner) override { owner_ = owner; }
 	void close(bool flush) override;
@@ -133,6 +134,7 @@ private:
 	uint8_t address_length_ = 0;
 	char address_[28];
 	bool reading_ = true;
+	bool wipe_input_ = false;
 	bool broken_ = false;
 	bool half_closed_ = false;
 	bool deferred_ = false;

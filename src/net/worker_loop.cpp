@@ -20,6 +20,7 @@
 
 #include "net/crash.hpp"
 #include "proto/scram.hpp"
+#include "proto/secret.hpp"
 #include "region/files.hpp"
 #include "region/names.hpp"
 
@@ -88,17 +89,10 @@ struct WorkerLoop::Derivation {
 	uv_work_t work;
 	WorkerLoop *loop;
 	uint64_t id;
-	std::string password;
-	proto::ScramVerifier verifier;
-	proto::ScramKey key{};
+	proto::SecretString password;
+	proto::Secret<proto::ScramVerifier> verifier;
+	proto::Secret<proto::ScramKey> key;
 	bool right = false;
-
-	~Derivation()
-	{
-		proto::wipe(password.data(), password.size());
-		proto::wipe(&verifier, sizeof(verifier));
-		proto::wipe(&key, sizeof(key));
-	}
 };
 
 void WorkerLoop::derive(uint64_t id, std::string_view password, const proto::ScramVerifier &verifier)
@@ -107,20 +101,20 @@ void WorkerLoop::derive(uint64_t id, std::string_view password, const proto::Scr
 	d->work.data = d.get();
 	d->loop = this;
 	d->id = id;
-	d->password = password;
+	proto::assign(d->password, password);
 	d->verifier = verifier;
 	const int rc = uv_queue_work(
 	    loop_.uv(), &d->work,
 	    [](uv_work_t *w) {
 		    use_crash_stack();
 		    auto *self = static_cast<Derivation *>(w->data);
-		    self->right = proto::scram_keys_from_password(self->password, self->verifier, self->key);
+		    self->right = proto::scram_keys_from_password(*self->password, *self->verifier, self->key.edit());
 	    },
 	    [](uv_work_t *w, int) {
 		    const std::unique_ptr<Derivation> self(static_cast<Derivation *>(w->data));
 		    self->loop->loop_.guarded([&self] {
 			    if (self->loop->derivations_.erase(self->id) > 0)
-				    self->loop->engine_.on_derived(self->id, self->right, self->key);
+				    self->loop->engine_.on_derived(self->id, self->right, *self->key);
 		    });
 	    });
 	if (rc != 0)
@@ -320,6 +314,19 @@ void WorkerLoop::stop_listening()
 	publish_listening();
 }
 
+// While no manager held the claim another cluster took it: with SO_REUSEPORT each would get a part of the connections.
+void WorkerLoop::give_up_ports()
+{
+	for (auto *list : {&tcp_, &session_tcp_}) {
+		for (Listener *l : *list)
+			l->close();
+		list->clear();
+	}
+	listen_again_at_ = 0;
+	listen();
+	publish_listening();
+}
+
 void WorkerLoop::accept(SocketStream *stream, bool session_port, int fd)
 {
 	engine_.accept(stream, session_port, fd >= client_files());
@@ -406,6 +413,9 @@ void WorkerLoop::on_tick()
 		for (Listener *l : *list)
 			l->tick();
 	}
+	if (host_.region.header()->port_taken.load(std::memory_order_relaxed) && !(tcp_.empty() && session_tcp_.empty()) &&
+	    !stopping_)
+		give_up_ports();
 	if (listen_again_at_ != 0 && now_us() > listen_again_at_ && !stopping_)
 		listen();
 	loop_.tick();
@@ -571,7 +581,6 @@ void WorkerLoop::on_control_packet(PacketSocket &from, const control::Head &head
 	case control::Type::Proof:
 		if (head.size == sizeof(control::Proof))
 			engine_.on_proof(reinterpret_cast<const control::Proof &>(head));
-		proto::wipe(const_cast<control::Head *>(&head), head.size); // it is in the socket's own buffer
 		return;
 	case control::Type::PlaceFree:
 		if (head.size == sizeof(control::PlaceFree)) {

@@ -63,6 +63,7 @@ private:
 	void load_tls();
 	void listen();
 	void stop_listening();
+	void give_up_ports();
 	void problem(const std::string &text);
 	void solved(const std::string &text);
 	void connect_manager();

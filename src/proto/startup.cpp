@@ -63,13 +63,20 @@ void take(Startup &s, std::string_view name, std::string_view value)
 	}
 }
 
-bool take_option(Startup &s, std::string_view assignment, Error &error)
+// The first one counts.
+void refuse(Startup &s, Error why)
+{
+	if (s.refusal.sqlstate.empty())
+		s.refusal = std::move(why);
+}
+
+void take_option(Startup &s, std::string_view assignment)
 {
 	const size_t equals = assignment.find('=');
 	if (equals == std::string_view::npos || equals == 0) {
-		error = {sqlstate::kInvalidParameter, "-c " + std::string(assignment) + " requires a value", "",
-		         "Write options as -c name=value."};
-		return false;
+		refuse(s, {sqlstate::kInvalidParameter, "-c " + std::string(assignment) + " requires a value", "",
+		           "Write options as -c name=value."});
+		return;
 	}
 	std::string name(assignment.substr(0, equals));
 	for (char &c : name)
@@ -79,11 +86,10 @@ bool take_option(Startup &s, std::string_view assignment, Error &error)
 		s.tenant = value;
 	else
 		take(s, name, value);
-	return true;
 }
 
 // -c name=value, -cname=value, --name=value; and reference=x alone, as Supavisor's clients send it.
-bool read_options(Startup &s, std::string_view options, Error &error)
+void read_options(Startup &s, std::string_view options)
 {
 	const std::vector<std::string> words = split_options(options);
 	for (size_t i = 0; i < words.size(); i++) {
@@ -95,17 +101,15 @@ bool read_options(Startup &s, std::string_view options, Error &error)
 		} else if (w.substr(0, 2) == "-c" && w.size() > 2) {
 			w.remove_prefix(2);
 		} else if (w.substr(0, 10) != "reference=" && w.substr(0, 14) != "pgpool.tenant=") {
-			error = {sqlstate::kFeatureNotSupported, "startup option \"" + std::string(w) + "\" is not supported", "",
-			         "pgpool takes -c name=value and --name=value in options."};
-			return false;
+			refuse(s, {sqlstate::kFeatureNotSupported, "startup option \"" + std::string(w) + "\" is not supported", "",
+			           "pgpool takes -c name=value and --name=value in options."});
+			continue;
 		}
-		if (!take_option(s, w, error))
-			return false;
+		take_option(s, w);
 	}
-	return true;
 }
 
-bool take_parameter(Startup &s, std::string_view name, std::string_view value, Error &error)
+void take_parameter(Startup &s, std::string_view name, std::string_view value)
 {
 	if (name == "user")
 		s.user = value;
@@ -114,14 +118,13 @@ bool take_parameter(Startup &s, std::string_view name, std::string_view value, E
 	else if (name == "replication")
 		s.replication = value;
 	else if (name == "options")
-		return read_options(s, value, error);
+		read_options(s, value);
 	else if (name.substr(0, 5) == "_pq_.")
 		s.unknown.emplace_back(name);
 	else if (equal_names(name, "pgpool.tenant") || name == "reference")
 		s.tenant = value;
 	else
 		take(s, name, value);
-	return true;
 }
 
 } // namespace
@@ -205,8 +208,7 @@ bool read_startup(std::string_view packet, Startup &out, Error &error)
 			error = layout;
 			return false;
 		}
-		if (!take_parameter(out, name, value, error))
-			return false;
+		take_parameter(out, name, value);
 	}
 	if (r.left() != 0) {
 		error = layout;

@@ -40,6 +40,7 @@ struct Startup {
 	bool has_application_name = false;
 	std::vector<Setting> settings;    // all else, options taken apart, last value of a name wins
 	std::vector<std::string> unknown; // _pq_.* names
+	Error refusal; // what it asks for is not to be had; told after the proof, as PostgreSQL does. SQLSTATE "" = nothing
 };
 
 constexpr uint16_t kNewestMinor = 2;

@@ -97,6 +97,7 @@ struct AuthLookup {
 	uint8_t tls;               // the client speaks TLS
 	uint8_t certificate_valid; // it showed a certificate that was verified
 	uint8_t session_port;
+	uint8_t certificate_name_long; // one that has no room here, and is empty
 	uint8_t proved; // by the exchange that an earlier answer asked for: a place for the pool may be taken
 	char user[256]; // as in the startup packet
 	char database[256];

@@ -26,7 +26,7 @@ namespace pgpool::region
 {
 
 constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
-constexpr uint32_t kVersion = 5;
+constexpr uint32_t kVersion = 6;
 constexpr int kMaxWorkers = 64;
 constexpr int kNameLen = 64;
 constexpr int kTextLen = 256;
@@ -70,6 +70,9 @@ enum class PoolMode : int32_t { Transaction = 0, Session = 1 };
 // What serves an unnamed Parse: the server each time, or a shared statement.
 enum class CacheUnnamed : int32_t { Off = 0, Custom = 1, Generic = 2 };
 
+// What becomes of a statement whose client has left.
+enum class OnDisconnect : int32_t { Cancel = 0, Finish = 1 };
+
 // Limits of a pool as they hold now: role within tenant, else tenant, else pgpool.default_*. The manager
 // resolves them; workers only read. Times in milliseconds, 0 = off.
 struct PoolSettings {
@@ -85,6 +88,7 @@ struct PoolSettings {
 	Atomic<int32_t> max_pinned; // servers that clients may keep between transactions; at least 1
 	Atomic<int32_t> pin_idle_timeout;
 	Atomic<int32_t> pin_sequences; // bool
+	Atomic<OnDisconnect> on_disconnect;
 };
 
 struct PoolTotals {

@@ -12,16 +12,19 @@ namespace pgpool::region
 class LogLimit
 {
 public:
+	// `most` lines at once, then one each `each` microseconds.
+	explicit LogLimit(int64_t most = 20, int64_t each = 200000) : most_(most), each_(each) {}
+
 	// True: log it. Times in microseconds of whatever clock.
 	bool take(int64_t now)
 	{
 		const int64_t since = now - at_;
-		if (since >= kMost * kEach || since < 0 || at_ == 0) {
-			tokens_ = kMost;
+		if (since >= most_ * each_ || since < 0 || at_ == 0) {
+			tokens_ = most_;
 			at_ = now;
-		} else if (since >= kEach) {
-			tokens_ = tokens_ + since / kEach > kMost ? kMost : tokens_ + since / kEach;
-			at_ += since / kEach * kEach;
+		} else if (since >= each_) {
+			tokens_ = tokens_ + since / each_ > most_ ? most_ : tokens_ + since / each_;
+			at_ += since / each_ * each_;
 		}
 		if (tokens_ == 0) {
 			held_back_++;
@@ -30,6 +33,8 @@ public:
 		tokens_--;
 		return true;
 	}
+
+	void hold_back() { held_back_++; } // one that could have been logged
 
 	// How many were held back since it was asked last.
 	uint64_t held_back()
@@ -40,8 +45,7 @@ public:
 	}
 
 private:
-	static constexpr int64_t kMost = 20;     // at once
-	static constexpr int64_t kEach = 200000; // then five in a second
+	int64_t most_, each_;
 	int64_t at_ = 0, tokens_ = 0;
 	uint64_t held_back_ = 0;
 };

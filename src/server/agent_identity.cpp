@@ -102,8 +102,12 @@ void on_log(ErrorData *error)
 {
 	check_slot();
 	follow_identity();
-	if (serves_pgpool())
+	// A query of pgpool's own has the client's settings in it, and so may have what is said of it. Whoever set them was
+	// logged at that time; who must know of an ERROR, the client, is told.
+	if (serves_pgpool()) {
 		error->hide_stmt = true;
+		error->output_to_server = error->output_to_server && error->elevel >= FATAL;
+	}
 	if (previous_log)
 		previous_log(error);
 }

@@ -35,12 +35,16 @@ using control::AuthAnswer;
 using control::AuthLookup;
 using control::AuthMethod;
 
+// How a client came to its tenant.
+enum class Way { Named, ByDatabase, Default };
+
 struct Context {
 	const AuthLookup &q;
 	AuthAnswer &a;
 	char address[NI_MAXHOST]; // "" = Unix socket
 	Tenant tenant;
 	bool tenant_known;
+	Way way;
 	char wanted[region::kNameLen]; // the tenant's name as the client gave it
 };
 
@@ -58,6 +62,11 @@ void refuse(Context &c)
 bool exchanges_proof(const AuthAnswer &a)
 {
 	return a.method == AuthMethod::Password || a.method == AuthMethod::Md5 || a.method == AuthMethod::Scram;
+}
+
+const char *given_database(const Context &c)
+{
+	return c.q.database[0] ? c.q.database : c.a.role;
 }
 
 // "role.tenant" is split at the last dot, unless it is the name of a role and no such tenant exists.
@@ -78,6 +87,7 @@ bool split_user(Context &c)
 void find_tenant(Context &c)
 {
 	strlcpy(c.a.role, c.q.user, sizeof c.a.role);
+	c.way = Way::Named;
 	if (c.q.tenant[0]) {
 		strlcpy(c.wanted, c.q.tenant, sizeof c.wanted);
 		c.tenant_known = tenant_by_name(c.q.tenant, c.address, c.tenant);
@@ -86,50 +96,55 @@ void find_tenant(Context &c)
 	if (split_user(c))
 		return;
 	c.tenant_known = c.q.sni[0] && tenant_by_sni(c.q.sni, c.address, c.tenant);
-	if (!c.tenant_known) {
-		strlcpy(c.wanted, "default", sizeof c.wanted);
-		c.tenant_known = tenant_by_name("default", c.address, c.tenant);
-	}
+	if (c.tenant_known)
+		return;
+	// the rules of a database are those of the tenant that owns it, however a client gets there
+	c.way = Way::ByDatabase;
+	c.tenant_known = tenant_by_database(given_database(c), c.address, c.tenant);
+	if (c.tenant_known)
+		return;
+	c.way = Way::Default;
+	strlcpy(c.wanted, "default", sizeof c.wanted);
+	c.tenant_known = tenant_by_name("default", c.address, c.tenant);
 }
 
-// A tenant with a database of its own: a client that named none, or some other name that drivers put there
-// by default, gets it.
+// A tenant with a database of its own: a client that named none, or some other name that drivers put there by default,
+// gets it. One without serves those that no other tenant owns.
 bool find_database(Context &c)
 {
-	const char *given = c.q.database[0] ? c.q.database : c.a.role;
+	const char *given = given_database(c);
 
 	if (!c.tenant_known || c.tenant.database[0] == '\0') {
+		Tenant owner;
 		strlcpy(c.a.database, given, sizeof c.a.database);
-		return true;
+		return !c.tenant_known || c.way == Way::Default || !tenant_by_database(given, c.address, owner);
 	}
 	strlcpy(c.a.database, c.tenant.database, sizeof c.a.database);
 	return strcmp(given, c.tenant.database) == 0 || strcmp(given, c.q.user) == 0 || strcmp(given, c.a.role) == 0 ||
 	       strcmp(given, c.tenant.name) == 0;
 }
 
-bool network_refused(Context &c)
+// As any rule of a tenant, told after the proof: before, it would tell that there is such a tenant.
+void check_network(Context &c)
 {
-	if (!c.tenant_known)
-		return false;
 	if (!c.tenant.address_allowed) {
 		put_error(c.a.error, "28000", "address %s is not allowed for tenant \"%s\"", c.address, c.tenant.name);
 		strlcpy(c.a.error.hint, "The tenant's allow_list names the networks that may connect.", sizeof c.a.error.hint);
-		return true;
-	}
-	if (c.tenant.require_tls && !c.q.tls && c.address[0]) {
+	} else if (c.tenant.require_tls && !c.q.tls && c.address[0]) {
 		put_error(c.a.error, "28000", "tenant \"%s\" requires TLS", c.tenant.name);
 		strlcpy(c.a.error.hint, "Connect with sslmode=require or stricter.", sizeof c.a.error.hint);
-		return true;
 	}
-	return false;
 }
 
+// With the database as the client gave it: which one a tenant has is not for strangers.
 void rejected(Context &c, bool by_line)
 {
 	put_error(c.a.error, "28000", "%s host \"%s\", user \"%s\", database \"%s\", %s",
 	          by_line ? "pg_hba.conf rejects connection for" : "no pg_hba.conf entry for",
-	          c.address[0] ? c.address : "[local]", c.a.role, c.a.database,
+	          c.address[0] ? c.address : "[local]", c.a.role, given_database(c),
 	          c.q.tls ? "SSL encryption" : "no encryption");
+	if (strcmp(given_database(c), c.a.database) != 0)
+		snprintf(c.a.log_detail, sizeof c.a.log_detail, "It was for database \"%s\".", c.a.database);
 }
 
 void not_supported(Context &c, const Rule &rule)
@@ -162,8 +177,12 @@ bool certificate_passes(Context &c, const Rule &rule)
 	const char *name = rule.by_dn ? c.q.certificate_dn : c.q.certificate_cn;
 	if (name[0] && map_admits(rule.map, name, c.a.role, role_by_name(c.a.role).oid))
 		return true;
-	snprintf(c.a.log_detail, sizeof c.a.log_detail,
-	         "Line %d of pg_hba.conf: certificate name \"%s\" does not match the role.", rule.line, name);
+	if (name[0] == '\0' && c.q.certificate_name_long)
+		snprintf(c.a.log_detail, sizeof c.a.log_detail,
+		         "Line %d of pg_hba.conf: the name in the certificate is too long.", rule.line);
+	else
+		snprintf(c.a.log_detail, sizeof c.a.log_detail,
+		         "Line %d of pg_hba.conf: certificate name \"%s\" does not match the role.", rule.line, name);
 	// the server looks at the name after the exchange, and then calls it a failure of that
 	if (exchanges_proof(c.a)) {
 		c.a.doomed = 1;
@@ -219,6 +238,17 @@ void unknown_tenant(Context &c)
 	refuse(c);
 }
 
+// Several tenants own the database, each with rules of its own, and the client named none.
+void check_ownership(Context &c)
+{
+	if (!free_of_error(c) || c.way != Way::ByDatabase || !c.tenant.one_of_several)
+		return;
+	put_error(c.a.error, "28000", "database \"%s\" belongs to several tenants", c.a.database);
+	strlcpy(c.a.error.detail, "The client named none of them.", sizeof c.a.error.detail);
+	strlcpy(c.a.error.hint, "Log in as \"role.tenant\", or give the tenant as startup option pgpool.tenant.",
+	        sizeof c.a.error.hint);
+}
+
 void check_tenant(Context &c, const TenantUser *user)
 {
 	if (free_of_error(c) && c.tenant.banned) {
@@ -248,8 +278,12 @@ void check_database(Context &c, const Role &role, const Database &database, bool
 	if (!free_of_error(c))
 		return;
 	if (!fits_tenant) {
-		put_error(c.a.error, "3D000", "tenant \"%s\" has no database \"%s\"", c.tenant.name, c.q.database);
-		snprintf(c.a.error.detail, sizeof c.a.error.detail, "The database of the tenant is \"%s\".", c.tenant.database);
+		put_error(c.a.error, "3D000", "tenant \"%s\" has no database \"%s\"", c.tenant.name, given_database(c));
+		if (c.tenant.database[0])
+			snprintf(c.a.error.detail, sizeof c.a.error.detail, "The database of the tenant is \"%s\".",
+			         c.tenant.database);
+		else
+			strlcpy(c.a.error.detail, "It belongs to another tenant.", sizeof c.a.error.detail);
 	} else if (!OidIsValid(database.oid))
 		put_error(c.a.error, "3D000", "database \"%s\" does not exist", c.a.database);
 	else if (database.connection_limit == -2) {
@@ -281,17 +315,22 @@ void after_authentication(Context &c, bool fits_tenant)
 
 	c.a.role_oid = role.oid;
 	c.a.database_oid = database.oid;
-	check_role(c, role);
+	check_ownership(c);
+	if (free_of_error(c))
+		check_network(c);
+	if (free_of_error(c))
+		check_role(c, role);
 	check_database(c, role, database, fits_tenant);
 	check_tenant(c, listed ? &user : nullptr);
-	if (c.a.doomed || !free_of_error(c))
-		return;
-	if (listed && user.server_password[0]) {
+	if (!c.a.doomed && free_of_error(c) && listed && user.server_password[0]) {
 		strlcpy(c.a.server_password, user.server_password, sizeof c.a.server_password);
 		// a client by trust or certificate has no exchange, yet the worker needs salt and iterations for its own
 		if (!exchanges_proof(c.a))
 			copy_verifier(c.a.role, c.a);
 	}
+	explicit_bzero(user.server_password, sizeof user.server_password);
+	if (c.a.doomed || !free_of_error(c))
+		return;
 	choose_route(c.a);
 	// strangers that know names must not fill the places: without an exchange there is nothing to wait for
 	bool may_take = c.q.proved || !exchanges_proof(c.a);
@@ -307,7 +346,7 @@ void after_authentication(Context &c, bool fits_tenant)
 
 void answer_lookup(const AuthLookup &q, AuthAnswer &a)
 {
-	Context c{q, a, "", {}, false, ""};
+	Context c{q, a, "", {}, false, Way::Named, ""};
 
 	a.tenant_slot = a.pool_slot = UINT32_MAX;
 	a.method = AuthMethod::Refuse;
@@ -325,8 +364,6 @@ void answer_lookup(const AuthLookup &q, AuthAnswer &a)
 	numeric_address(q, c.address, sizeof c.address);
 	find_tenant(c);
 	bool fits_tenant = find_database(c);
-	if (network_refused(c))
-		return;
 	if (!choose_method(c)) {
 		refuse(c);
 		return;

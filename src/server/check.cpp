@@ -74,7 +74,6 @@ bool ask_manager(bool by_tcp, control::AuthAnswer &a)
 	}
 	strlcpy(q.user, GetUserNameFromId(GetSessionUserId(), false), sizeof q.user);
 	strlcpy(q.database, get_database_name(MyDatabaseId), sizeof q.database);
-	strlcpy(q.tenant, "default", sizeof q.tenant);
 	if (channel_send(fd, &q, sizeof q)) {
 		PG_TRY();
 		{

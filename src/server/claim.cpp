@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -36,10 +37,11 @@ enum class Claim { Held, Taken, Free };
 struct Port {
 	const char *setting;
 	Claim claim;
-	bool told; // that a stranger has its name
+	bool told;      // that a stranger has its name
+	int told_error; // why it could not be claimed, 0 = nothing
 };
 
-Port ports[2] = {{"pgpool.port", Claim::Free, false}, {"pgpool.session_port", Claim::Free, false}};
+Port ports[2] = {{"pgpool.port", Claim::Free, false, 0}, {"pgpool.session_port", Claim::Free, false, 0}};
 
 int number_of(const Port &p)
 {
@@ -114,9 +116,8 @@ bool holder(const sockaddr_un &address, socklen_t length, uid_t &uid)
 
 void tell(Port &p, const char *name, uid_t uid)
 {
-	if (p.told)
+	if (std::exchange(p.told, true))
 		return;
-	p.told = true;
 	ereport(LOG, (errmsg("abstract socket \"@%s\" is held by a process of user %u, not by a server of this one: "
 	                     "pgpool listens on port %d without it",
 	                     name, static_cast<unsigned>(uid), number_of(p)),
@@ -130,52 +131,66 @@ Claim claim(Port &p)
 	uid_t uid = 0;
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-	if (fd >= 0 && bind(fd, reinterpret_cast<sockaddr *>(&address), size) == 0)
+	if (fd >= 0 && bind(fd, reinterpret_cast<sockaddr *>(&address), size) == 0) {
+		p.told_error = 0;
+		p.told = false;
 		return Claim::Held; // kept open on purpose
+	}
 	int error = errno;
 	if (fd >= 0)
 		close(fd);
 	if (error != EADDRINUSE) {
 		errno = error;
-		ereport(LOG, (errmsg("pgpool could not claim port %d: %m", number_of(p))));
+		if (std::exchange(p.told_error, error) != error)
+			ereport(LOG, (errmsg("pgpool could not claim port %d: %m", number_of(p))));
 		return Claim::Free;
 	}
-	if (!holder(address, size, uid) || uid == geteuid())
+	p.told_error = 0;
+	if (!holder(address, size, uid) || uid == geteuid()) {
+		p.told = false;
 		return Claim::Taken;
+	}
 	tell(p, address.sun_path + 1, uid);
 	return Claim::Free;
+}
+
+// Claims what is not held. True: another cluster has one of the ports, which is told when it is new.
+bool look_at_ports()
+{
+	bool known = region_view.header()->port_taken.load() != 0, taken = false;
+
+	for (Port &p : ports) {
+		if (number_of(p) == 0)
+			continue;
+		if (p.claim != Claim::Held)
+			p.claim = claim(p);
+		if (p.claim != Claim::Taken)
+			continue;
+		taken = true;
+		if (!known)
+			ereport(WARNING,
+			        (errmsg("pgpool does not listen: another cluster on this machine uses port %d for its pooler",
+			                number_of(p)),
+			         errhint("Set %s to a free port and restart, or stop the other cluster.", p.setting)));
+	}
+	region_view.header()->port_taken.store(taken);
+	return taken;
 }
 
 } // namespace
 
 void claim_ports()
 {
-	for (Port &p : ports) {
-		if (number_of(p) == 0 || p.claim == Claim::Held)
-			continue;
-		p.claim = claim(p);
-		if (p.claim != Claim::Taken)
-			continue;
-		region_view.header()->port_taken.store(1);
-		ereport(WARNING, (errmsg("pgpool does not listen: another cluster on this machine uses port %d for its pooler",
-		                         number_of(p)),
-		                  errhint("Set %s to a free port and restart, or stop the other cluster.", p.setting)));
-	}
+	(void)look_at_ports();
 }
 
-// In the manager: true if workers may listen now.
+// In the manager: true if workers may listen again.
 bool claim_ports_again()
 {
-	bool taken = false;
+	bool was_taken = region_view.header()->port_taken.load() != 0;
 
-	for (Port &p : ports) {
-		if (number_of(p) != 0 && p.claim != Claim::Held)
-			p.claim = claim(p);
-		taken |= p.claim == Claim::Taken;
-	}
-	if (taken || region_view.header()->port_taken.load() == 0)
+	if (look_at_ports() || !was_taken)
 		return false;
-	region_view.header()->port_taken.store(0);
 	ereport(LOG, (errmsg("the other cluster has left pgpool's ports: listening on port %d", gucs.port)));
 	return true;
 }

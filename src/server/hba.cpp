@@ -152,7 +152,7 @@ Rule rule_for(const Peer &peer)
 	r.line = port->hba->linenumber;
 	r.client_certificate = port->hba->clientcert;
 	r.by_dn = port->hba->clientcertname == clientCertDN;
-	strlcpy(r.map, port->hba->usermap ? port->hba->usermap : "", sizeof r.map);
+	r.map = port->hba->usermap ? pstrdup(port->hba->usermap) : "";
 	return r;
 }
 

@@ -20,7 +20,7 @@ struct Limits { // -1 = not set here
 	int64 query_wait_timeout, client_idle_timeout, idle_in_transaction_timeout, server_idle_timeout, server_lifetime;
 	int cache_unnamed, max_pinned;
 	int64 pin_idle_timeout;
-	int pin_sequences;
+	int pin_sequences, on_disconnect;
 };
 
 struct Tenant {
@@ -29,18 +29,20 @@ struct Tenant {
 	char database[region::kNameLen]; // "" = the client's choice
 	Limits limits;
 	bool require_tls, only_listed_users, banned, address_allowed;
+	bool one_of_several; // that were asked for
 	char banned_until[64];
 	char ban_reason[region::kTextLen];
 };
 
 struct TenantUser {
 	Limits limits;
-	char server_password[256]; // "" = none
+	char server_password[256]; // "" = none; whoever has one wipes it
 };
 
 bool extension_present();
 // `address` is numeric or "" for a Unix socket; it decides address_allowed alone.
 bool tenant_by_name(const char *name, const char *address, Tenant &to);
+bool tenant_by_database(const char *database, const char *address, Tenant &to);
 bool tenant_by_sni(const char *sni, const char *address, Tenant &to);
 bool tenant_by_id(int64 id, Tenant &to);
 bool tenant_user(int64 tenant, const char *role, TenantUser &to);
@@ -85,7 +87,7 @@ struct Rule {
 	int line;
 	ClientCertMode client_certificate;
 	bool by_dn;
-	char map[region::kNameLen];
+	const char *map; // "" = none; in the present memory context
 };
 
 void rules_start(); // before all else in the process

@@ -72,15 +72,23 @@ void watch(int i, int operation, uint32 events)
 	(void)epoll_ctl(epoll_fd, operation, links[i].fd, &e);
 }
 
+// It may have a verifier in it.
+void forget_first(Link &l)
+{
+	Outgoing *done = l.first;
+
+	l.first = done->next;
+	l.queued -= done->size;
+	explicit_bzero(done->bytes, done->size);
+	pfree(done);
+}
+
 void drop(int i)
 {
 	Link &l = links[i];
 
-	while (l.first) {
-		Outgoing *next = l.first->next;
-		pfree(l.first);
-		l.first = next;
-	}
+	while (l.first)
+		forget_first(l);
 	close(l.fd);
 	l.fd = -1;
 	l.last = nullptr;
@@ -118,12 +126,8 @@ void flush(int i)
 {
 	Link &l = links[i];
 
-	while (l.first && channel_send(l.fd, l.first->bytes, l.first->size)) {
-		Outgoing *done = l.first;
-		l.first = done->next;
-		l.queued -= done->size;
-		pfree(done);
-	}
+	while (l.first && channel_send(l.fd, l.first->bytes, l.first->size))
+		forget_first(l);
 	if (l.first && errno != EAGAIN && errno != ENOBUFS) {
 		drop(i);
 		return;

@@ -82,6 +82,24 @@ void mock_scram(const char *role, char *to, size_t room)
 	         server64);
 }
 
+void forget(char *&secret)
+{
+	if (secret)
+		explicit_bzero(secret, strlen(secret));
+	secret = nullptr;
+}
+
+// False: there is none that fits.
+bool take_secret(char *secret, control::AuthAnswer &a)
+{
+	bool fits = secret && strlen(secret) < sizeof a.verifier;
+
+	if (fits)
+		strlcpy(a.verifier, secret, sizeof a.verifier);
+	forget(secret);
+	return fits;
+}
+
 void mock_md5(char *to, size_t room)
 {
 	uint8 key[16];
@@ -128,16 +146,14 @@ void choose_verifier(const char *role, bool md5_allowed, bool any_kind, control:
 		a.method = md5 ? control::AuthMethod::Md5 : control::AuthMethod::Scram;
 	if (secret && !any_kind && !md5 && type != PASSWORD_TYPE_SCRAM_SHA_256) {
 		detail = psprintf("User \"%s\" does not have a valid SCRAM secret.", role);
-		secret = nullptr;
+		forget(secret);
 	} else if (secret && type == PASSWORD_TYPE_PLAINTEXT) {
 		// whatever stands there is neither kind of verifier
 		detail = psprintf("Password of user \"%s\" is in unrecognized format.", role);
-		secret = nullptr;
+		forget(secret);
 	}
-	if (secret && strlen(secret) < sizeof a.verifier) {
-		strlcpy(a.verifier, secret, sizeof a.verifier);
+	if (take_secret(secret, a))
 		return;
-	}
 	a.doomed = 1;
 	strlcpy(a.log_detail, detail ? detail : "", sizeof a.log_detail);
 	if (md5)
@@ -151,8 +167,7 @@ void copy_verifier(const char *role, control::AuthAnswer &a)
 	const char *unused = nullptr;
 	char *secret = get_role_password(role, &unused);
 
-	if (secret && strlen(secret) < sizeof a.verifier)
-		strlcpy(a.verifier, secret, sizeof a.verifier);
+	(void)take_secret(secret, a);
 }
 
 } // namespace pgpool::server

@@ -61,6 +61,7 @@ bool method_for(const AuthAnswer &a, const Rule &rule, bool by_unix, ServerMetho
 		if (secret == nullptr)
 			return false;
 		type = get_password_type(secret);
+		explicit_bzero(secret, strlen(secret));
 		if (rule.method == uaSCRAM && type != PASSWORD_TYPE_SCRAM_SHA_256)
 			return false;
 		to = type == PASSWORD_TYPE_MD5 ? ServerMethod::Md5 : ServerMethod::Scram;

@@ -27,6 +27,12 @@ const config_enum_entry kPoolModes[] = {
     {nullptr, 0, false},
 };
 
+const config_enum_entry kOnDisconnect[] = {
+    {"finish", static_cast<int>(region::OnDisconnect::Finish), false},
+    {"cancel", static_cast<int>(region::OnDisconnect::Cancel), false},
+    {nullptr, 0, false},
+};
+
 const config_enum_entry kCacheUnnamed[] = {
     {"off", static_cast<int>(region::CacheUnnamed::Off), false},
     {"custom", static_cast<int>(region::CacheUnnamed::Custom), false},
@@ -243,6 +249,12 @@ void define_settings()
 	                         "A client that used a sequence keeps its server, where tenant and role say nothing.",
 	                         "Otherwise currval() and lastval() hold until the server serves another client.",
 	                         &gucs.default_pin_sequences, false, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+	DefineCustomEnumVariable(
+	    "pgpool.default_on_disconnect",
+	    "What becomes of a statement whose client has left, where tenant and role say nothing.",
+	    "finish: it runs to its end, as in PostgreSQL. cancel: it is canceled after half a second.",
+	    &gucs.default_on_disconnect, static_cast<int>(region::OnDisconnect::Finish), kOnDisconnect, PGC_SIGHUP, 0,
+	    nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable("pgpool.log_connections", "Logs each login of a client.", nullptr, &gucs.log_connections,
 	                         false, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable("pgpool.log_disconnections", "Logs the end of each client, with its duration.", nullptr,

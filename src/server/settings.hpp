@@ -23,6 +23,7 @@ struct Gucs {
 	int default_cache_unnamed;
 	int default_max_pinned;
 	bool default_pin_sequences;
+	int default_on_disconnect;
 	int login_timeout;
 	int max_prepared_statements;
 	int max_client_statements;

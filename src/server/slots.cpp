@@ -137,7 +137,7 @@ int pick(int64 user, int64 tenant, int64 preset)
 bool apply_limits(region::PoolSettings &to, const Limits &tenant, const TenantUser *user, const Role &role,
                   const Database &database)
 {
-	static const Limits none = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+	static const Limits none = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 	const Limits &u = user ? user->limits : none;
 	int size = pick(u.pool_size, tenant.pool_size, gucs.default_pool_size);
 	bool changed = false;
@@ -171,6 +171,9 @@ bool apply_limits(region::PoolSettings &to, const Limits &tenant, const TenantUs
 	        static_cast<region::CacheUnnamed>(pick(u.cache_unnamed, tenant.cache_unnamed, gucs.default_cache_unnamed)));
 	changed |= put(to.pin_idle_timeout, pick(u.pin_idle_timeout, tenant.pin_idle_timeout, gucs.pin_idle_timeout));
 	changed |= put(to.pin_sequences, pick(u.pin_sequences, tenant.pin_sequences, gucs.default_pin_sequences));
+	changed |=
+	    put(to.on_disconnect,
+	        static_cast<region::OnDisconnect>(pick(u.on_disconnect, tenant.on_disconnect, gucs.default_on_disconnect)));
 	return changed;
 }
 

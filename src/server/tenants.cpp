@@ -1,4 +1,4 @@
-// Rows of pgpool.tenant and pgpool.tenant_user, read by the manager.
+// Rows of pgpool.tenant, pgpool.tenant_user and pgpool.tenant_secret, read by the manager.
 //
 // Owns the SQL texts and their saved plans. There is no cache: one index lookup per login is cheap, and a
 // committed change is visible to the next login without further machinery. Must not know the region or hba.
@@ -25,12 +25,13 @@ namespace
 	MODE(t ".pool_mode") ", " t ".pool_size, " t ".max_clients, " MS(t ".query_wait_timeout") ", "                     \
 	MS(t ".client_idle_timeout") ", " MS(t ".idle_in_transaction_timeout") ", " MS(t ".server_idle_timeout") ", "      \
 	MS(t ".server_lifetime") ", " CACHE(t ".cache_unnamed") ", " t ".max_pinned, " MS(t ".pin_idle_timeout") ", "     \
-	t ".pin_sequences::int"
+	t ".pin_sequences::int, " LEAVING(t ".on_disconnect")
 // clang-format on
 #define MODE(x) "CASE " x " WHEN 'transaction' THEN 0 WHEN 'session' THEN 1 END"
 #define CACHE(x) "CASE " x " WHEN 'off' THEN 0 WHEN 'custom' THEN 1 WHEN 'generic' THEN 2 END"
+#define LEAVING(x) "CASE " x " WHEN 'cancel' THEN 0 WHEN 'finish' THEN 1 END"
 #define MS(x) "(extract(epoch FROM " x ") * 1000)::int8"
-constexpr int kLimitColumns = 12;
+constexpr int kLimitColumns = 13;
 
 #define TENANT_ROW                                                                                                     \
 	"SELECT t.id, t.name, t.database, t.require_tls, t.only_listed_users, coalesce(t.banned_until > now(), false), "   \
@@ -38,12 +39,14 @@ constexpr int kLimitColumns = 12;
 	    "t") " FROM pgpool.tenant t WHERE "
 
 const char kByName[] = TENANT_ROW "t.name = $1";
+const char kByDatabase[] = TENANT_ROW "t.database = $1 ORDER BY t.id";
 const char kBySni[] = TENANT_ROW "lower($1) = ANY (t.sni)";
 const char kById[] = TENANT_ROW "t.id = $1::int8";
-const char kUser[] = "SELECT u.server_password, " LIMITS("u") " FROM pgpool.tenant_user u "
-                                                              "WHERE u.tenant_id = $1::int8 AND u.role_name = $2";
+const char kUser[] = "SELECT s.server_password, " LIMITS(
+    "u") " FROM pgpool.tenant_user u LEFT JOIN pgpool.tenant_secret s USING (tenant_id, role_name) "
+         "WHERE u.tenant_id = $1::int8 AND u.role_name = $2";
 
-SPIPlanPtr plan_by_name, plan_by_sni, plan_by_id, plan_user;
+SPIPlanPtr plan_by_name, plan_by_database, plan_by_sni, plan_by_id, plan_user;
 
 // What a client sends is bytes. No row has a text that its database could not have.
 bool valid(const char *text)
@@ -51,6 +54,7 @@ bool valid(const char *text)
 	return pg_verify_mbstr(GetDatabaseEncoding(), text, static_cast<int>(strlen(text)), true);
 }
 
+// Two rows at most: that there are several is all that anybody asks for.
 bool run(SPIPlanPtr &plan, const char *sql, const char *first, const char *second)
 {
 	if (!valid(first) || !valid(second))
@@ -65,9 +69,9 @@ bool run(SPIPlanPtr &plan, const char *sql, const char *first, const char *secon
 			elog(ERROR, "could not prepare a query on the tables of pgpool");
 		plan = fresh;
 	}
-	if (SPI_execute_plan(plan, values, nullptr, true, 1) != SPI_OK_SELECT)
+	if (SPI_execute_plan(plan, values, nullptr, true, 2) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the tables of pgpool");
-	return SPI_processed == 1;
+	return SPI_processed > 0;
 }
 
 Datum column(int number, bool *null)
@@ -80,6 +84,8 @@ void text_column(int number, char *to, size_t room)
 	char *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, number);
 
 	strlcpy(to, value ? value : "", room);
+	if (value)
+		explicit_bzero(value, strlen(value)); // it may be a password
 }
 
 bool bool_column(int number)
@@ -114,7 +120,8 @@ Limits limit_columns(int first)
 	l.max_pinned = static_cast<int>(number_column(first + 9, false));
 	l.pin_idle_timeout = number_column(first + 10, true);
 	l.pin_sequences = static_cast<int>(number_column(first + 11, false));
-	static_assert(kLimitColumns == 12);
+	l.on_disconnect = static_cast<int>(number_column(first + 12, false));
+	static_assert(kLimitColumns == 13);
 	return l;
 }
 
@@ -135,6 +142,7 @@ bool one_tenant(SPIPlanPtr &plan, const char *sql, const char *key, const char *
 	text_column(8, to.ban_reason, sizeof to.ban_reason);
 	to.address_allowed = bool_column(9);
 	to.limits = limit_columns(10);
+	to.one_of_several = SPI_processed > 1;
 	SPI_freetuptable(SPI_tuptable);
 	return true;
 }
@@ -149,6 +157,11 @@ bool extension_present()
 bool tenant_by_name(const char *name, const char *address, Tenant &to)
 {
 	return one_tenant(plan_by_name, kByName, name, address, to);
+}
+
+bool tenant_by_database(const char *database, const char *address, Tenant &to)
+{
+	return one_tenant(plan_by_database, kByDatabase, database, address, to);
 }
 
 bool tenant_by_sni(const char *sni, const char *address, Tenant &to)

@@ -13,10 +13,10 @@ BEGIN;
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 SET search_path = public, pg_catalog;
-SELECT plan(21);
+SELECT plan(22);
 
 SELECT has_schema('pgpool'::name);
-SELECT tables_are('pgpool', ARRAY['tenant', 'tenant_user']);
+SELECT tables_are('pgpool', ARRAY['tenant', 'tenant_user', 'tenant_secret']);
 SELECT views_are('pgpool', ARRAY['pg_stat_workers', 'pg_stat_tenants', 'pg_stat_pools', 'pg_stat_clients',
 	'pg_stat_servers', 'pg_stat_prepared']);
 SELECT functions_are('pgpool', ARRAY['alter_tenant', 'bad_argument', 'ban_tenant', 'cancel_client', 'check',
@@ -36,11 +36,12 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l O
 	'each function that is not C sets a safe search_path');
 
 SELECT set_eq($$SELECT c.relname::text FROM pg_extension e, unnest(extconfig) x (oid) JOIN pg_class c USING (oid)
-	WHERE extname = 'pgpool'$$, ARRAY['tenant', 'tenant_user', 'tenant_id_seq'], 'configuration is dumped');
+	WHERE extname = 'pgpool'$$, ARRAY['tenant', 'tenant_user', 'tenant_secret', 'tenant_id_seq'], 'configuration is dumped');
 SELECT is((SELECT extrelocatable FROM pg_extension WHERE extname = 'pgpool'), false, 'it is not relocatable');
 SELECT is((SELECT count(*)::int FROM pgpool.tenant WHERE name = 'default' AND id = 1), 1, 'the tenant "default" has id 1');
 SELECT trigger_is('pgpool', 'tenant', 'config_changed', 'pgpool', 'config_changed');
 SELECT trigger_is('pgpool', 'tenant_user', 'config_changed', 'pgpool', 'config_changed');
+SELECT trigger_is('pgpool', 'tenant_secret', 'config_changed', 'pgpool', 'config_changed');
 SELECT is((SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger WHERE tgname = 'config_changed'), 'A',
 	'the triggers fire in replica mode, too');
 

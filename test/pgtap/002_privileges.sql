@@ -31,7 +31,7 @@ SELECT is_empty($$SELECT r.rolname, c.relname FROM pg_class c, pg_roles r
 	AND rolname IN ('pgpool_t_admin', 'pgpool_t_monitor')
 	AND has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')$$, 'tables are changed by functions only');
 SELECT is_empty($$SELECT rolname FROM pg_roles WHERE rolname IN ('pgpool_t_admin', 'pgpool_t_monitor')
-	AND has_column_privilege(oid, 'pgpool.tenant_user', 'server_password', 'SELECT')$$, 'stored passwords cannot be read');
+	AND has_column_privilege(oid, 'pgpool.tenant_secret', 'server_password', 'SELECT')$$, 'stored passwords cannot be read');
 
 SET ROLE pgpool_t_nobody;
 SELECT throws_ok('SELECT * FROM pgpool.pg_stat_pools', '42501');
@@ -46,7 +46,7 @@ SELECT lives_ok('SELECT * FROM pgpool.pg_stat_clients');
 SELECT lives_ok('SELECT * FROM pgpool.pg_stat_servers');
 SELECT lives_ok('SELECT * FROM pgpool.pg_stat_prepared');
 SELECT lives_ok('SELECT * FROM pgpool.tenant');
-SELECT throws_ok('SELECT server_password FROM pgpool.tenant_user', '42501');
+SELECT throws_ok('SELECT server_password FROM pgpool.tenant_secret', '42501');
 SELECT throws_ok($$SELECT pgpool.drop_tenant('default')$$, '42501');
 SELECT throws_ok('SELECT pgpool.reset_stats()', '42501');
 RESET ROLE;
@@ -54,9 +54,9 @@ RESET ROLE;
 SET ROLE pgpool_t_admin;
 SELECT lives_ok($$SELECT pgpool.create_tenant('t1', pool_size => 3)$$);
 SELECT lives_ok($$SELECT pgpool.set_user('t1', 'pgpool_t_admin', server_password => 'secret')$$);
-SELECT throws_ok('SELECT server_password FROM pgpool.tenant_user', '42501');
+SELECT throws_ok('SELECT server_password FROM pgpool.tenant_secret', '42501');
 SELECT throws_ok($$INSERT INTO pgpool.tenant (name) VALUES ('t2')$$, '42501');
-SELECT throws_ok($$SELECT pgpool.check_limits(NULL, 1, 1, NULL, NULL, NULL, NULL, NULL, NULL, 1, NULL)$$, '42501');
+SELECT throws_ok($$SELECT pgpool.check_limits(NULL, 1, 1, NULL, NULL, NULL, NULL, NULL, NULL, 1, NULL, NULL)$$, '42501');
 SELECT lives_ok($$SELECT pgpool.drop_tenant('t1')$$);
 SELECT lives_ok('SELECT * FROM pgpool.check()');
 SELECT lives_ok('SELECT pgpool.reset_stats()');

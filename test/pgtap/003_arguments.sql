@@ -3,7 +3,7 @@ BEGIN;
 SET client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 SET search_path = public, pg_catalog;
-SELECT plan(48);
+SELECT plan(52);
 
 SELECT lives_ok($$SELECT pgpool.create_tenant('t1', database => 'postgres', pool_mode => 'session', pool_size => 5,
 	max_clients => 9, query_wait_timeout => '3 s', cache_unnamed => 'off', allow_list => '{10.0.0.0/8}', require_tls => true,
@@ -52,6 +52,11 @@ SELECT throws_ok($$SELECT pgpool.create_tenant('t2', pin_idle_timeout => '-1 s')
 SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', max_pinned => 0, pin_idle_timeout => '1 min', pin_sequences => true)$$);
 SELECT results_eq($$SELECT max_pinned, pin_idle_timeout, pin_sequences, comment FROM pgpool.tenant WHERE name = 't1'$$,
 	$$VALUES (0, '1 min'::interval, true, 'd'::text)$$);
+SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', on_disconnect => 'cancel')$$);
+SELECT results_eq($$SELECT on_disconnect FROM pgpool.tenant WHERE name = 't1'$$, $$VALUES ('cancel'::text)$$);
+SELECT throws_ok($$SELECT pgpool.alter_tenant('t1', on_disconnect => 'never')$$, '22023',
+	'invalid value for argument "on_disconnect": ''never''');
+SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', reset => '{on_disconnect}')$$);
 SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', reset => '{max_pinned,pin_idle_timeout,pin_sequences}')$$);
 SELECT results_eq($$SELECT max_pinned, pin_idle_timeout, pin_sequences FROM pgpool.tenant WHERE name = 't1'$$,
 	$$VALUES (NULL::int, NULL::interval, NULL::boolean)$$);
@@ -79,10 +84,11 @@ SELECT throws_ok($$SELECT pgpool.ban_tenant('t1', duration => '-1 hour')$$, '220
 SELECT lives_ok($$SELECT pgpool.unban_tenant('t1')$$);
 
 SELECT lives_ok($$SELECT pgpool.set_user('t1', 'u1', pool_size => 2, cache_unnamed => 'generic', server_password => 's', max_pinned => 3,
-	pin_idle_timeout => '2 s', pin_sequences => false)$$);
+	pin_idle_timeout => '2 s', pin_sequences => false, on_disconnect => 'cancel')$$);
 SELECT lives_ok($$SELECT pgpool.set_user('t1', 'u1', max_clients => 4, reset => '{server_password}')$$);
-SELECT results_eq($$SELECT role_name, u.pool_size, u.max_clients, u.cache_unnamed, server_password, u.max_pinned, u.pin_idle_timeout, u.pin_sequences FROM pgpool.tenant_user u
-	JOIN pgpool.tenant t ON t.id = u.tenant_id WHERE t.name = 't1'$$, $$VALUES ('u1'::name, 2, 4, 'generic'::text, NULL::text, 3, '2 s'::interval, false)$$,
+SELECT results_eq($$SELECT role_name, u.pool_size, u.max_clients, u.cache_unnamed, s.server_password, u.max_pinned, u.pin_idle_timeout, u.pin_sequences, u.on_disconnect
+	FROM pgpool.tenant_user u LEFT JOIN pgpool.tenant_secret s USING (tenant_id, role_name)
+	JOIN pgpool.tenant t ON t.id = u.tenant_id WHERE t.name = 't1'$$, $$VALUES ('u1'::name, 2, 4, 'generic'::text, NULL::text, 3, '2 s'::interval, false, 'cancel'::text)$$,
 	'set_user changes what it is given');
 SELECT throws_ok($$SELECT pgpool.drop_user('t1', 'u2')$$, '42704', 'tenant "t1" has no settings for role ''u2''');
 SELECT lives_ok($$SELECT pgpool.drop_user('t1', 'u1')$$);

@@ -1,5 +1,6 @@
 # Shows: a client that leaves without a word (FIN, or RST), in whatever phase, is rolled back and its server is usable
-# again within about a second, at rest and without a lock; a client that only closes its sending side gets its reply.
+# again within about a second, at rest and without a lock, with on_disconnect = cancel; a client that only closes its
+# sending side gets its reply. 126 has what was sent before, and on_disconnect = finish.
 use strict;
 use warnings;
 use Test::More;
@@ -7,6 +8,7 @@ use Time::HiRes qw(time sleep);
 use PgPool;
 
 my $pool = PgPool->new('leaving', workers => 2, pool_size => 1);
+$pool->sql("SELECT pgpool.alter_tenant('default', on_disconnect => 'cancel')");
 $pool->run_psql('CREATE TABLE t (a int)');
 my $probe = $pool->raw;
 
@@ -26,7 +28,7 @@ my @phases = (
 	[ 'waiting for a server', sub {
 			$holder = $pool->raw;
 			$holder->ask('BEGIN');
-			$_[0]->query("INSERT INTO t VALUES (1)");
+			$_[0]->query("BEGIN; INSERT INTO t VALUES (1)");
 			wait_until(5, sub { $pool->sql('SELECT sum(clients_waiting) FROM pgpool.pg_stat_pools') > 0 });
 		}, sub { $holder->ask('COMMIT'); $holder->close; } ],
 	[ 'in pg_sleep(3600)', sub {

@@ -32,6 +32,7 @@ CREATE ROLE "dotted.shop" LOGIN PASSWORD 'secret';
 CREATE DATABASE shop;
 CREATE DATABASE blog;
 CREATE DATABASE app;
+CREATE DATABASE nobodys;
 SELECT pgpool.create_tenant('shop', database => 'shop');
 SELECT pgpool.create_tenant('blog', database => 'blog');
 SELECT pgpool.create_tenant('free')
@@ -55,7 +56,8 @@ sub where_is
 }
 
 # ---- ways to name a tenant
-is(where_is(user => 'app', database => 'blog'), 'default/blog', 'without a name: tenant default, the database of the client\'s choice');
+is(where_is(user => 'app', database => 'nobodys'), 'default/nobodys', 'without a name: tenant default, the database of the client\'s choice');
+is(where_is(user => 'app', database => 'blog'), 'blog/blog', '... or the tenant that owns it');
 is(where_is(user => 'app', database => 'shop', 'pgpool.tenant' => 'shop'), 'shop/shop', 'startup parameter pgpool.tenant');
 is(where_is(user => 'app', database => 'shop', reference => 'shop'), 'shop/shop', 'startup parameter reference');
 is(where_is(user => 'app', database => 'shop', options => '-c pgpool.tenant=shop'), 'shop/shop', 'options -c pgpool.tenant=');
@@ -64,7 +66,7 @@ is(where_is(user => 'app', database => 'shop', options => '--pgpool.tenant=shop'
 is(where_is(user => 'app', database => 'shop', options => 'reference=shop'), 'shop/shop', 'options reference=');
 is(where_is(user => 'app.shop', database => 'shop'), 'shop/shop', 'role.tenant');
 is(where_is(user => 'dotted.name.shop', database => 'shop'), 'shop/shop', 'role.tenant is split at the last dot');
-is(where_is(user => 'dotted.name', database => 'blog'), 'default/blog', 'a role with a dot whose end is no tenant is a role');
+is(where_is(user => 'dotted.name', database => 'blog'), 'blog/blog', 'a role with a dot whose end is no tenant is a role');
 is(where_is(user => 'dotted.shop', database => 'shop'), '28P01 password authentication failed for user "dotted"',
 	'a role whose end is a tenant is split; who means the role names the tenant otherwise');
 is(where_is(user => 'dotted.shop', database => 'shop', 'pgpool.tenant' => 'shop'), 'shop/shop', '... by the parameter');
@@ -75,7 +77,7 @@ is(where_is(user => 'app.shop', database => 'blog', 'pgpool.tenant' => 'blog'), 
 is(where_is(user => 'app', 'pgpool.tenant' => 'shop'), 'shop/shop', 'no database named: the tenant\'s');
 is(where_is(user => 'app', database => 'app', 'pgpool.tenant' => 'shop'), 'shop/shop', 'the role\'s name, which drivers put there: the tenant\'s');
 is(where_is(user => 'app.shop', database => 'app.shop'), 'shop/shop', '... also as role.tenant');
-is(where_is(user => 'app', database => 'shop', 'pgpool.tenant' => 'free'), 'free/shop', 'a tenant without a database: the client\'s choice');
+is(where_is(user => 'app', database => 'nobodys', 'pgpool.tenant' => 'free'), 'free/nobodys', 'a tenant without a database: the client\'s choice');
 is(try_login(user => 'app', database => 'blog', 'pgpool.tenant' => 'shop'), '3D000 tenant "shop" has no database "blog"',
 	'another database is refused');
 is(try_login(user => 'app', database => 'blog', 'pgpool.tenant' => 'shop', password => 'wrong'),
@@ -99,9 +101,9 @@ sub takes
 	my $ms = 1000 * (time - $start);
 	return ($text =~ $wanted && $ms < 100) || do { diag(sprintf '%s: "%s" after %.0f ms', $change, $text, $ms); 0 };
 }
-my @new = (user => 'app', database => 'shop', 'pgpool.tenant' => 'fresh');
-ok(takes("SELECT pgpool.create_tenant('fresh', database => 'shop')", qr/^ok/, @new), 'create_tenant within 100 ms');
-ok(takes("SELECT pgpool.alter_tenant('fresh', database => 'blog')", qr/^3D000 tenant "fresh" has no database "shop"/, @new), 'alter_tenant');
+my @new = (user => 'app', database => 'nobodys', 'pgpool.tenant' => 'fresh');
+ok(takes("SELECT pgpool.create_tenant('fresh', database => 'nobodys')", qr/^ok/, @new), 'create_tenant within 100 ms');
+ok(takes("SELECT pgpool.alter_tenant('fresh', database => 'blog')", qr/^3D000 tenant "fresh" has no database "nobodys"/, @new), 'alter_tenant');
 ok(takes("SELECT pgpool.alter_tenant('fresh', reset => '{database}')", qr/^ok/, @new), 'alter_tenant, reset');
 ok(takes("SELECT pgpool.ban_tenant('fresh', 'unpaid')", qr/^28000 tenant "fresh" is banned/, @new), 'ban_tenant');
 {
@@ -121,7 +123,7 @@ ok(takes("SELECT pgpool.alter_tenant('fresh', allow_list => '{10.0.0.0/8,127.0.0
 ok(takes("SELECT pgpool.alter_tenant('fresh', allow_list => '{127.0.0.2/32}')", qr/^28000/, @new), '... is exact');
 {
 	my $c = PgPoolWire->open(port => $node->{pool_port}, source => '127.0.0.2');
-	is(PgPoolWire::text($c->login(%secret, @new)), '28000 no pg_hba.conf entry for host "127.0.0.2", user "app", database "shop", no encryption',
+	is(PgPoolWire::text($c->login(%secret, @new)), '28000 no pg_hba.conf entry for host "127.0.0.2", user "app", database "nobodys", no encryption',
 		'an allow_list does not take the place of pg_hba.conf');
 	my $u = PgPoolWire->open(path => $node->host . "/.s.PGSQL.$node->{pool_port}");
 	is(PgPoolWire::text($u->login(%secret, @new)), 'ok', 'the Unix socket is not on a network');
@@ -157,7 +159,7 @@ sql("SELECT pgpool.ban_tenant('free')");
 is(try_login(user => 'app', database => 'shop', 'pgpool.tenant' => 'ghost'), '28P01 password authentication failed for user "app"',
 	'before COMMIT a new tenant is unknown');
 is(try_login(user => 'app', database => 'blog', 'pgpool.tenant' => 'blog'), 'ok', '... and an altered one is as it was');
-is(try_login(user => 'app', database => 'blog', 'pgpool.tenant' => 'free'), 'ok', '... and a banned one is not');
+is(try_login(user => 'app', database => 'nobodys', 'pgpool.tenant' => 'free'), 'ok', '... and a banned one is not');
 $admin->query('ROLLBACK');
 is(try_login(user => 'app', database => 'shop', 'pgpool.tenant' => 'ghost'), '28P01 password authentication failed for user "app"',
 	'after ROLLBACK, too');

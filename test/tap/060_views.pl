@@ -210,7 +210,7 @@ for my $role (qw(nobody reader chief))
 	is("@change", '', "$role: changing is $wanted{$role}[1]");
 	my $shown = $role eq 'nobody' ? 'refused' : $role eq 'reader' ? 't' : 'f';
 	is(texts_for($role), $shown, "$role: texts of prepared statements are seen: $shown");
-	is(as($role, 'SELECT server_password FROM pgpool.tenant_user'), '42501', "$role: no stored password can be read");
+	is(as($role, 'SELECT server_password FROM pgpool.tenant_secret'), '42501', "$role: no stored password can be read");
 	is(as($role, $_), '42501', "$role: $_ is refused") for "INSERT INTO pgpool.tenant (name) VALUES ('x')", 'UPDATE pgpool.tenant SET pool_size = 1', 'DELETE FROM pgpool.tenant_user';
 }
 # through the pool the same holds

@@ -7,6 +7,7 @@ namespace
 
 using namespace fake;
 using control::ClientState;
+using core::StrangerLog;
 
 class Engine : public Session
 {
@@ -459,14 +460,72 @@ TEST_F(Engine, WhatAManagerThatHangsIsAskedIsBounded)
 TEST_F(Engine, WhatStrangersMakeUsLogIsShortAndNotTooOften)
 {
 	const size_t before = world.log.size();
+	Stream s;
 	for (int i = 0; i < 1000; i++)
-		engine().log_stranger(std::string(5000, 'x') + "\n");
+		engine().log_stranger(s, std::string(5000, 'x') + "\n");
 	ASSERT_EQ(world.log.size(), before + 20);
-	EXPECT_LE(world.log.back().size(), 310u);
+	EXPECT_LE(world.log.back().size(), 330u);
 	world.pass(1100);
-	EXPECT_EQ(world.log.back(), "980 more logins were refused and not logged");
-	engine().log_stranger("a\nb\x7f");
-	EXPECT_EQ(world.log.back(), "a?b?");
+	EXPECT_EQ(world.log.back(), "980 more logins were refused and not logged (peer: 980)");
+	engine().log_stranger(s, "a\nb\x7f");
+	EXPECT_EQ(world.log.back(), "a?b? (client peer)");
+}
+
+// A sockaddr_in or sockaddr_in6, as StrangerLog gets it.
+std::string v4(uint32_t address, uint16_t port)
+{
+	std::string s(16, '\0');
+	memcpy(&s[2], &port, sizeof(port));
+	memcpy(&s[4], &address, sizeof(address));
+	return s;
+}
+std::string v6(uint64_t network, uint64_t host)
+{
+	std::string s(28, '\0');
+	memcpy(&s[8], &network, sizeof(network));
+	memcpy(&s[16], &host, sizeof(host));
+	return s;
+}
+
+TEST(StrangerLog, OneWhoFloodsHidesNobodyElse)
+{
+	StrangerLog log;
+	int64_t now = 1000000;
+	int lines = 0;
+	for (uint16_t port = 0; port < 5000; port++)
+		lines += log.take(v4(1, port), "10.0.0.1:" + std::to_string(port), now);
+	EXPECT_EQ(lines, 20) << "whatever ports it comes from";
+	EXPECT_TRUE(log.take(v4(2, 7), "10.0.0.2:7", now)) << "another one is logged";
+	EXPECT_TRUE(log.take({}, "[local]", now)) << "and one by the Unix socket";
+	EXPECT_EQ(log.held_back(), "4980 more logins were refused and not logged (10.0.0.1: 4980)");
+	EXPECT_EQ(log.held_back(), "");
+}
+
+TEST(StrangerLog, ManyAddressesAreBoundedTogether)
+{
+	StrangerLog log;
+	int64_t now = 1000000;
+	int lines = 0;
+	uint64_t held = 0;
+	for (int round = 0; round < 10; round++) {
+		for (uint32_t a = 1; a <= 3000; a++)
+			lines += log.take(v4(a, 1), "a:1", now++);
+	}
+	EXPECT_LE(lines, 210);
+	EXPECT_GE(lines, 200);
+	held = std::stoull(log.held_back());
+	EXPECT_EQ(held + static_cast<uint64_t>(lines), 30000u) << "none is forgotten";
+	EXPECT_TRUE(log.take(v4(5000, 1), "b:1", now + 1000000)) << "a second later there is room again";
+}
+
+TEST(StrangerLog, OneNetworkIsOneStranger)
+{
+	StrangerLog log;
+	int lines = 0;
+	for (uint64_t host = 0; host < 100; host++)
+		lines += log.take(v6(7, host), "[::7]:1", 1000000);
+	EXPECT_EQ(lines, 20);
+	EXPECT_TRUE(log.take(v6(8, 1), "[::8]:1", 1000000));
 }
 
 TEST_F(Engine, AWorkerThatStartsHasTheSettingsOfTheLastReload)

@@ -95,6 +95,8 @@ public:
 		alive("read");
 		reading = on;
 	}
+	bool wipes_input = false;
+	void wipe_input(bool on) override { wipes_input = on; }
 	void shutdown_write() override
 	{
 		alive("shutdown_write");

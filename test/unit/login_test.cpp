@@ -269,7 +269,8 @@ TEST_F(LoginTest, AHandshakeThatFailsOrLastsIsCountedAndToldInTheLogAlone)
 		                 "2000 ms (client peer)";
 	EXPECT_GE(lines, 1u);
 	EXPECT_LE(lines, 21u) << "a few lines, whatever strangers do";
-	EXPECT_EQ(world.log.back(), std::to_string(60 - lines) + " more logins were refused and not logged");
+	EXPECT_EQ(world.log.back(), std::to_string(60 - lines) + " more logins were refused and not logged (peer: " +
+	                                std::to_string(60 - lines) + ")");
 }
 
 TEST_F(LoginTest, BeyondTheMarkOfDescriptorsIsAnsweredAndClosedAtOnce)
@@ -359,6 +360,104 @@ TEST_F(LoginTest, AStoredPasswordOfTheServerIsHashedOncePerPool)
 	EXPECT_EQ(world.view.tenant_counters(0, 0).clients.load(), 1);
 	EXPECT_EQ(login(world.connect()).substr(0, 2), "R ") << "the key is known";
 	EXPECT_EQ(world.derived, 2);
+}
+
+TEST_F(LoginTest, WhatStartupAsksInVainIsToldAfterTheProof)
+{
+	const std::vector<std::pair<std::string, std::string>> asks[] = {
+	    {{"options", "-X"}}, {{"options", "-c name"}}, {{"replication", "database"}}};
+	for (const auto &more : asks) {
+		std::vector<std::pair<std::string, std::string>> all{{"user", "anna"}, {"database", "shop"}};
+		all.insert(all.end(), more.begin(), more.end());
+		use_scram(false);
+		EXPECT_EQ(ask(world.connect(), startup_packet(all)), "R") << "as to anybody";
+		world.answer = [](const control::AuthLookup &, control::AuthAnswer &a) {
+			a.method = control::AuthMethod::Trust;
+		};
+		Stream *c = world.connect();
+		const std::string s = ask(c, startup_packet(all));
+		EXPECT_EQ(s.substr(0, 10), "R E:FATAL:") << s;
+		EXPECT_TRUE(c->closed);
+	}
+	EXPECT_EQ(world.backends.size(), 0u);
+}
+
+TEST_F(LoginTest, ALoweredLoginTimeoutIsThatOfAllLogins)
+{
+	use_scram(false);
+	region::Settings s = world.view.header()->settings;
+	s.login_timeout = 60000;
+	world.engine().on_settings(s);
+	Stream *old = world.connect();
+	login(old);
+	world.pass(500);
+	s.login_timeout = 1000;
+	world.engine().on_settings(s);
+	Stream *late = world.connect();
+	login(late);
+	world.pass(700);
+	EXPECT_TRUE(old->closed) << "its time is over";
+	EXPECT_FALSE(late->closed);
+	world.pass(500);
+	EXPECT_TRUE(late->closed) << "and nobody before it is in its way";
+	s.login_timeout = 0;
+	world.engine().on_settings(s);
+}
+
+TEST_F(LoginTest, AnAnswerForAnotherTenantsPlaceIsStale)
+{
+	world.answer = [this](const control::AuthLookup &, control::AuthAnswer &a) {
+		a.method = control::AuthMethod::Trust;
+		a.tenant_generation = world.view.tenant(0).generation.load();
+		world.view.tenant(0).generation.fetch_add(1); // given to another one before the answer is there
+	};
+	EXPECT_EQ(login(world.connect()), "R E:FATAL:57P03");
+	world.answer = [this](const control::AuthLookup &, control::AuthAnswer &a) {
+		a.method = control::AuthMethod::Trust;
+		a.tenant_generation = world.view.tenant(0).generation.load();
+	};
+	EXPECT_EQ(login(world.connect()).substr(0, 2), "R ");
+}
+
+TEST_F(LoginTest, ACertificateNameThatHasNoRoomIsNone)
+{
+	control::AuthLookup seen{};
+	world.answer = [&seen](const control::AuthLookup &q, control::AuthAnswer &a) {
+		seen = q;
+		a.method = control::AuthMethod::Trust;
+	};
+	auto look = [&](size_t cn, size_t dn) {
+		Stream *c = world.connect();
+		c->tls_started = c->tls_up = true;
+		c->tls_info.certificate_valid = true;
+		c->tls_info.certificate_cn = std::string(cn, 'c');
+		c->tls_info.certificate_dn = std::string(dn, 'd');
+		login(c);
+	};
+	look(255, 1023);
+	EXPECT_EQ(std::string(seen.certificate_cn), std::string(255, 'c'));
+	EXPECT_EQ(std::string(seen.certificate_dn), std::string(1023, 'd'));
+	EXPECT_EQ(seen.certificate_name_long, 0);
+	look(256, 10);
+	EXPECT_EQ(std::string(seen.certificate_cn), "") << "a part of it might be another one's";
+	EXPECT_EQ(std::string(seen.certificate_dn), "dddddddddd");
+	EXPECT_EQ(seen.certificate_name_long, 1);
+	look(10, 1024);
+	EXPECT_EQ(std::string(seen.certificate_dn), "");
+	EXPECT_EQ(seen.certificate_name_long, 1);
+}
+
+TEST_F(LoginTest, TheBufferOfAnExchangeIsWipedAndOfASessionNot)
+{
+	use_scram(false);
+	world.prepare_backend = [](Backend &b) { b.verifier = kVerifier; };
+	Stream *c = world.connect();
+	EXPECT_FALSE(c->wipes_input);
+	login(c);
+	EXPECT_TRUE(c->wipes_input);
+	Stream *d = world.connect();
+	scram(d, "pencil");
+	EXPECT_FALSE(d->wipes_input);
 }
 
 } // namespace

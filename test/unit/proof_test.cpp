@@ -157,7 +157,7 @@ TEST_F(Proof, WhatTheManagerSaysAfterwardsIsToldAfterTheProof)
 
 TEST_F(Proof, WhatIsWrongWithAStartupPacketIsTold)
 {
-	EXPECT_EQ(login(world.connect(), {{"replication", "database"}}), "E:FATAL:0A000");
+	EXPECT_EQ(login(world.connect(), {{"replication", "database"}}), "R E:FATAL:0A000") << "after the proof";
 	EXPECT_EQ(login(world.connect(), {{"replication", "off"}}), "Z:I");
 	EXPECT_EQ(ask(world.connect(), startup_packet({{"user", std::string(300, 'u')}})), "E:FATAL:28000");
 	EXPECT_EQ(ask(world.connect(), startup_packet({{"database", "shop"}})), "E:FATAL:28000");

@@ -59,6 +59,7 @@ public:
 	{
 		world_.settings().pool_size.store(static_cast<int>(pick(1, 3)));
 		world_.settings().server_lifetime.store(chance(30) ? 300 : 0);
+		world_.settings().on_disconnect.store(chance(50) ? region::OnDisconnect::Finish : region::OnDisconnect::Cancel);
 		world_.settings().server_idle_timeout.store(chance(30) ? 200 : 0);
 		world_.view.header()->settings.max_prepared_statements = static_cast<int>(pick(1, 4));
 		if (chance(30))

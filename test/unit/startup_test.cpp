@@ -117,7 +117,10 @@ TEST(StartupPacket, OptionsAreTakenApartAsTheServerDoes)
 	EXPECT_EQ(setting(s, "f"), "a=b");
 	EXPECT_EQ(s.tenant, "t");
 	for (const char *bad : {"-c", "-c x", "--x", "-c =1", "-d 5", "x=1"})
-		EXPECT_NE(refusal(startup_packet({{"user", "a"}, {"options", bad}})), "") << bad;
+		EXPECT_NE(read(startup_packet({{"user", "a"}, {"options", bad}})).refusal.sqlstate, "") << bad;
+	const Startup two = read(startup_packet({{"user", "a"}, {"options", "-x -c y --z=1 -c pgpool.tenant=t"}}));
+	EXPECT_EQ(two.refusal.sqlstate, "0A000") << "the first one";
+	EXPECT_EQ(setting(two, "z") + two.tenant, "1t") << "what is behind it is read all the same";
 	EXPECT_EQ(read(startup_packet({{"user", "a"}, {"options", "reference=r"}})).tenant, "r");
 }
 

@@ -1,0 +1,136 @@
+// A client that leaves: what it sent before is served, and what becomes of a statement that runs.
+#include "session_fixture.hpp"
+
+namespace
+{
+
+using namespace fake;
+using region::OnDisconnect;
+
+class Leaving : public Session, public ::testing::WithParamInterface<OnDisconnect>
+{
+protected:
+	void SetUp() override
+	{
+		world.settings().on_disconnect.store(GetParam());
+		world.settings().pool_size.store(1);
+	}
+	bool finishes() const { return GetParam() == OnDisconnect::Finish; }
+	static void leave(Stream *s) { s->peer_eof = s->peer_gone = true; }
+	bool was_run(const std::string &sql)
+	{
+		for (auto &b : world.backends) {
+			for (const std::string &said : b->log) {
+				if (said == sql)
+					return true;
+			}
+		}
+		return false;
+	}
+};
+
+TEST_P(Leaving, WhatWaitsForAServerIsServedAllTheSame)
+{
+	for (const std::string &more : {std::string(), message('X')}) {
+		Stream *busy_one = login(), *a = login();
+		ask(busy_one, query("BEGIN"));
+		send(a, query("SELECT c1.x") + query("SELECT c1.y") + more);
+		leave(a);
+		world.pass(3000); // longer than a half close is waited for
+		EXPECT_FALSE(was_run("SELECT c1.x"));
+		ask(busy_one, query("COMMIT"));
+		world.pass(1200);
+		EXPECT_TRUE(was_run("SELECT c1.x") && was_run("SELECT c1.y"));
+		EXPECT_EQ(busy(), 0);
+		send(busy_one, message('X'));
+		for (auto &b : world.backends)
+			b->log.clear();
+	}
+}
+
+TEST_P(Leaving, AHalfCloseWhileWaitingGetsItsResult)
+{
+	Stream *busy_one = login(), *a = login();
+	ask(busy_one, query("BEGIN"));
+	send(a, query("SELECT c1.x"));
+	a->peer_eof = true;
+	world.pass(3000);
+	EXPECT_FALSE(a->closed);
+	ask(busy_one, query("COMMIT"));
+	world.pass(300);
+	EXPECT_EQ(got(a), "T D:c1.x C:SELECT 1 Z:I");
+	world.pass(300);
+	EXPECT_TRUE(a->closed);
+}
+
+TEST_P(Leaving, TheWaitHasItsBound)
+{
+	world.settings().query_wait_timeout.store(1000);
+	Stream *busy_one = login(), *a = login();
+	ask(busy_one, query("BEGIN"));
+	send(a, query("SELECT c1.x") + query("SELECT c1.y"));
+	a->peer_eof = true;
+	world.pass(1300);
+	EXPECT_EQ(got(a), "E:53300 Z:I");
+	EXPECT_TRUE(a->closed) << "and does not wait once more for the next";
+	ask(busy_one, query("COMMIT"));
+	world.pass(500);
+	EXPECT_FALSE(was_run("SELECT c1.x") || was_run("SELECT c1.y"));
+}
+
+TEST_P(Leaving, AStatementThatRunsEndsByItselfOrIsCancelled)
+{
+	world.settings().query_wait_timeout.store(20000);
+	Stream *a = login();
+	send(a, query("SLEEP c1.x") + message('X'));
+	leave(a);
+	world.pass(2000);
+	EXPECT_EQ(backend().cancelled, finishes() ? -1 : 1);
+	EXPECT_EQ(busy(), finishes() ? 1 : 0);
+	if (finishes())
+		backend().wake();
+	world.pass(200);
+	EXPECT_EQ(busy(), 0);
+	EXPECT_FALSE(backend().dead);
+	EXPECT_EQ(world.counters().idle.load(), 1);
+}
+
+TEST_P(Leaving, NobodyKeepsAServerForEver)
+{
+	world.settings().query_wait_timeout.store(2000);
+	Stream *a = login();
+	send(a, query("SLEEP c1.x"));
+	leave(a);
+	world.pass(4000);
+	EXPECT_EQ(backend().cancelled, 1);
+	EXPECT_EQ(busy(), 0);
+}
+
+TEST_P(Leaving, WhoIsTerminatedMeanwhileIsGone)
+{
+	Stream *a = login();
+	send(a, query("SLEEP c1.x") + message('X'));
+	leave(a);
+	world.pass(200);
+	ASSERT_NE(world.engine().sessions().front(), nullptr);
+	EXPECT_TRUE(world.engine().terminate_client(world.engine().sessions().front()->id()));
+	world.engine().end_event();
+	world.pass(1500);
+	EXPECT_EQ(backend().cancelled, 1);
+	EXPECT_EQ(busy(), 0);
+}
+
+TEST_P(Leaving, WhatCannotBeCommittedIsNotWaitedFor)
+{
+	for (const std::string &work : {query("COPYIN c1.x"), parse("SLEEP c1.x") + bind_to() + execute() + kFlush}) {
+		Stream *a = login();
+		send(a, work);
+		leave(a);
+		world.pass(2000);
+		EXPECT_EQ(busy(), 0);
+	}
+}
+
+INSTANTIATE_TEST_SUITE_P(Both, Leaving, ::testing::Values(OnDisconnect::Cancel, OnDisconnect::Finish));
+
+} // namespace
