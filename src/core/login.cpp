@@ -210,8 +210,7 @@ void Login::begin(uint32_t size)
 	}
 	session_.minor =
 	    static_cast<uint8_t>(std::min<uint16_t>(startup_.minor == 1 ? 0 : startup_.minor, proto::kNewestMinor));
-	if (!startup_.replication.empty() && !proto::equal_names(startup_.replication, "false") &&
-	    startup_.replication != "0" && !proto::equal_names(startup_.replication, "off")) {
+	if (startup_.replication) {
 		fail(sqlstate::kFeatureNotSupported, "replication connections are not pooled", "",
 		     "Connect to the server's own port, " + std::to_string(session_.engine().settings().server_port) + ".");
 		return;
@@ -491,7 +490,9 @@ void Login::prepare()
 	if (pool->base_holds() && !session_.session_mode()) {
 		auto known = pool->known_startups.find(startup_key());
 		if (known != pool->known_startups.end()) {
-			session_.params() = known->second.with("application_name", startup_.application_name, true);
+			session_.adopt(known->second.params, known->second.idle_session_timeout);
+			if (startup_.has_application_name)
+				session_.params() = session_.params().with("application_name", startup_.application_name, true);
 			remember_defaults();
 			greet();
 			return;
@@ -512,7 +513,8 @@ const Params &Login::wanted()
 		wanted_ = session_.pool()->base;
 		for (const proto::Setting &s : startup_.settings)
 			wanted_ = wanted_.with(s.first, s.second, false);
-		wanted_ = wanted_.with("application_name", startup_.application_name, true);
+		if (startup_.has_application_name)
+			wanted_ = wanted_.with("application_name", startup_.application_name, true);
 	}
 	return wanted_;
 }
@@ -537,13 +539,25 @@ std::string Login::ground() const
 void Login::on_prepared()
 {
 	Pool *pool = session_.pool();
-	session_.params() = session_.server()->params();
+	session_.adopt(*session_.server());
+	if (pool->base_holds() && !session_.server()->stale())
+		remember_startup();
+	remember_defaults();
+	session_.server()->set_defaults(session_.defaults());
+	greet();
+}
+
+// But for application_name, which is another one for each of many clients.
+void Login::remember_startup()
+{
+	Pool *pool = session_.pool();
 	constexpr size_t kMostKnown = 1000; // a client that starts with random settings must not fill the memory
 	if (pool->known_startups.size() >= kMostKnown)
 		pool->known_startups.clear();
-	pool->known_startups[startup_key()] = session_.params();
-	remember_defaults();
-	greet();
+	Params params = session_.params();
+	if (const Param *p = pool->base->find("application_name"))
+		params = params.with(p->name, p->value, true, p->unknown, p->preset);
+	pool->known_startups[startup_key()] = {params, session_.server()->idle_session_timeout()};
 }
 
 // In the server's spelling.
@@ -556,7 +570,8 @@ void Login::remember_defaults()
 	};
 	for (const proto::Setting &s : startup_.settings)
 		add(s.first);
-	add("application_name");
+	if (startup_.has_application_name)
+		add("application_name");
 	session_.defaults() = defaults;
 }
 
@@ -565,7 +580,10 @@ void Login::greet()
 	Engine &engine = session_.engine();
 	Pool *pool = session_.pool();
 	session_.choose_key(session_.session_mode() ? session_.server()->pid() : 0);
-	std::string out;
+	std::string out = pool->notices;
+	if (!answer_->in_hot_standby)
+		pool->leave_hot_standby();
+	session_.note_hot_standby(pool->in_hot_standby());
 	for (const auto &f : pool->fixed)
 		proto::append_parameter(out, f.first, f.second);
 	for (const auto &p : session_.params()->items) {

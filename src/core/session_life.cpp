@@ -85,6 +85,27 @@ void Session::on_applied_in_part()
 	on_applied();
 }
 
+void Session::adopt(const ServerConn &server)
+{
+	adopt(server.params(), server.idle_session_timeout());
+}
+
+void Session::adopt(const Params &params, int32_t idle_session_timeout)
+{
+	params_ = params;
+	idle_session_timeout_ = idle_session_timeout;
+}
+
+// The server that serves it now has told another client.
+void Session::tell_promotion()
+{
+	std::string out;
+	knows_hot_standby_ = false;
+	proto::append_parameter(out, kInHotStandby, "off");
+	stream_->queue(out.data(), out.size());
+	stream_->flush();
+}
+
 void Session::on_server_died_unused()
 {
 	server_ = nullptr;
@@ -203,6 +224,8 @@ void Session::check_timeouts(int64_t now)
 		close(false);
 		return;
 	}
+	if (idles_too_long(now))
+		return;
 	if (!server_ && !unnamed_text_.empty() && idle_ms >= kIdleBeforeShared)
 		share_unnamed();
 	if ((!server_ || keeps_server) && !wait_hook.linked) {
@@ -215,6 +238,18 @@ void Session::check_timeouts(int64_t now)
 	} else if (server_ && leaving_ && now - since_ > kHalfCloseGrace && !server_->replies().empty()) {
 		close(false);
 	}
+}
+
+// PostgreSQL's own limit, which counts from the last reply, whatever the client keeps.
+bool Session::idles_too_long(int64_t now)
+{
+	const int32_t limit = server_ ? server_->idle_session_timeout() : idle_session_timeout_;
+	const bool idle = !wait_hook.linked && !mid_message() && (!server_ || server_->replies().at_rest());
+	const int64_t since = server_ ? std::max(since_, server_->since()) : since_;
+	if (limit <= 0 || !idle || (now - since) / 1000 < limit)
+		return false;
+	fatal({proto::sqlstate::kIdleSession, "terminating connection due to idle-session timeout", "", ""});
+	return true;
 }
 
 bool Session::cut_off(int64_t now)

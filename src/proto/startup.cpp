@@ -63,17 +63,20 @@ void take(Startup &s, std::string_view name, std::string_view value)
 	}
 }
 
-bool take_option(Startup &s, std::string_view assignment, Error &error)
+bool take_option(Startup &s, std::string_view dashes, std::string_view assignment, Error &error)
 {
 	const size_t equals = assignment.find('=');
-	if (equals == std::string_view::npos || equals == 0) {
-		error = {sqlstate::kInvalidParameter, "-c " + std::string(assignment) + " requires a value", "",
-		         "Write options as -c name=value."};
-		return false;
-	}
 	std::string name(assignment.substr(0, equals));
 	for (char &c : name)
 		c = c == '-' ? '_' : c;
+	if (equals == std::string_view::npos) {
+		error = {sqlstate::kSyntaxError, std::string(dashes) + std::string(assignment) + " requires a value", "", ""};
+		return false;
+	}
+	if (name.empty()) {
+		error = {sqlstate::kUndefinedObject, "unrecognized configuration parameter \"\"", "", ""};
+		return false;
+	}
 	std::string_view value = assignment.substr(equals + 1);
 	if (equal_names(name, "pgpool.tenant") || equal_names(name, "reference"))
 		s.tenant = value;
@@ -82,27 +85,88 @@ bool take_option(Startup &s, std::string_view assignment, Error &error)
 	return true;
 }
 
+// As getopt() and process_postgres_switches() have it.
+bool refuse_word(std::string_view word, Error &error)
+{
+	if (word.size() > 1 && word[0] == '-' && word != "-c" && word != "--")
+		error = {sqlstate::kFeatureNotSupported, "startup option \"" + std::string(word) + "\" is not supported", "",
+		         "pgpool takes -c name=value and --name=value in options."};
+	else
+		error = {sqlstate::kSyntaxError, "invalid command-line argument for server process: " + std::string(word), "",
+		         "Try \"postgres --help\" for more information."};
+	return false;
+}
+
 // -c name=value, -cname=value, --name=value; and reference=x alone, as Supavisor's clients send it.
 bool read_options(Startup &s, std::string_view options, Error &error)
 {
 	const std::vector<std::string> words = split_options(options);
 	for (size_t i = 0; i < words.size(); i++) {
-		std::string_view w = words[i];
+		std::string_view w = words[i], dashes = "-c ";
+		if (w == "--") // the end of them
+			return i + 1 == words.size() || refuse_word(words[i + 1], error);
 		if (w.substr(0, 2) == "--") {
 			w.remove_prefix(2);
+			dashes = "--";
 		} else if (w == "-c" && i + 1 < words.size()) {
 			w = words[++i];
 		} else if (w.substr(0, 2) == "-c" && w.size() > 2) {
 			w.remove_prefix(2);
 		} else if (w.substr(0, 10) != "reference=" && w.substr(0, 14) != "pgpool.tenant=") {
-			error = {sqlstate::kFeatureNotSupported, "startup option \"" + std::string(w) + "\" is not supported", "",
-			         "pgpool takes -c name=value and --name=value in options."};
-			return false;
+			return refuse_word(w, error);
 		}
-		if (!take_option(s, w, error))
+		if (!take_option(s, dashes, w, error))
 			return false;
 	}
 	return true;
+}
+
+// As parse_bool(): any unique start of a word.
+bool read_bool(std::string_view text, bool &to)
+{
+	struct Word {
+		std::string_view name;
+		size_t least;
+		bool value;
+	};
+	for (const Word &w : {Word{"true", 1, true}, Word{"false", 1, false}, Word{"yes", 1, true}, Word{"no", 1, false},
+	                      Word{"on", 2, true}, Word{"off", 2, false}, Word{"1", 1, true}, Word{"0", 1, false}}) {
+		if (text.size() >= w.least && equal_names(text, w.name.substr(0, text.size()))) {
+			to = w.value;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool take_replication(Startup &s, std::string_view value, Error &error)
+{
+	if (value == "database") {
+		s.replication = true;
+		return true;
+	}
+	if (read_bool(value, s.replication))
+		return true;
+	error = {sqlstate::kInvalidParameter,
+	         "invalid value for parameter \"replication\": \"" + std::string(value) + "\"", "",
+	         "Valid values are: \"false\", 0, \"true\", 1, \"database\"."};
+	return false;
+}
+
+// False: the packet's layout is broken, or `use` said so.
+template <class F> bool each_parameter(std::string_view packet, F use)
+{
+	Reader r(packet.substr(8));
+	for (;;) {
+		const std::string_view name = r.string();
+		if (!r.ok())
+			return false;
+		if (name.empty())
+			return r.left() == 0;
+		const std::string_view value = r.string();
+		if (!r.ok() || !use(name, value))
+			return false;
+	}
 }
 
 bool take_parameter(Startup &s, std::string_view name, std::string_view value, Error &error)
@@ -112,9 +176,9 @@ bool take_parameter(Startup &s, std::string_view name, std::string_view value, E
 	else if (name == "database")
 		s.database = value;
 	else if (name == "replication")
-		s.replication = value;
+		return take_replication(s, value, error);
 	else if (name == "options")
-		return read_options(s, value, error);
+		return true; // read before
 	else if (name.substr(0, 5) == "_pq_.")
 		s.unknown.emplace_back(name);
 	else if (equal_names(name, "pgpool.tenant") || name == "reference")
@@ -189,29 +253,21 @@ bool read_startup(std::string_view packet, Startup &out, Error &error)
 	}
 	out.minor = static_cast<uint16_t>(version & 0xffff);
 
-	Reader r(packet.substr(8));
 	const Error layout{sqlstate::kProtocolViolation, "invalid startup packet layout: expected terminator as last byte",
 	                   "", ""};
-	for (;;) {
-		std::string_view name = r.string();
-		if (!r.ok()) {
-			error = layout;
-			return false;
-		}
-		if (name.empty())
-			break;
-		std::string_view value = r.string();
-		if (!r.ok()) {
-			error = layout;
-			return false;
-		}
-		if (!take_parameter(out, name, value, error))
-			return false;
-	}
-	if (r.left() != 0) {
-		error = layout;
+	// Settings in options come first, wherever they stand: a parameter of the packet is set after them.
+	std::string_view options;
+	const auto find_options = [&](std::string_view name, std::string_view value) {
+		options = name == "options" ? value : options;
+		return true;
+	};
+	const auto take_it = [&](std::string_view name, std::string_view value) {
+		return take_parameter(out, name, value, error);
+	};
+	error = layout;
+	if (!each_parameter(packet, find_options) || !read_options(out, options, error) || !each_parameter(packet, take_it))
 		return false;
-	}
+	error = {};
 	if (out.user.empty()) {
 		error = {sqlstate::kInvalidAuthorization, "no PostgreSQL user name specified in startup packet", "", ""};
 		return false;

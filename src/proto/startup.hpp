@@ -35,10 +35,11 @@ struct Startup {
 	std::string user;
 	std::string database; // "" = not given
 	std::string tenant;   // from options: pgpool.tenant=x or reference=x
-	std::string replication;
+	bool replication = false;
 	std::string application_name;
 	bool has_application_name = false;
-	std::vector<Setting> settings;    // all else, options taken apart, last value of a name wins
+	// All else, options taken apart. The last value of a name wins, and a parameter of the packet before one in options.
+	std::vector<Setting> settings;
 	std::vector<std::string> unknown; // _pq_.* names
 };
 

@@ -26,7 +26,7 @@ namespace pgpool::region
 {
 
 constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
-constexpr uint32_t kVersion = 5;
+constexpr uint32_t kVersion = 6;
 constexpr int kMaxWorkers = 64;
 constexpr int kNameLen = 64;
 constexpr int kTextLen = 256;
@@ -213,6 +213,9 @@ struct alignas(64) Header {
 	// Those of the reloads since then, for workers that start while the manager is away: names.hpp.
 	Settings renewed[2];
 	Atomic<uint32_t> renewals;
+	// The manager's: of the configuration files as it read them last, which may be before or after the postmaster.
+	uint64_t configuration_digest;
+	bool configuration_doubtful;
 	char manager_problem[kTextLen];
 	WorkerSlot worker[kMaxWorkers];
 };

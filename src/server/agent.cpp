@@ -138,6 +138,7 @@ void tell_settings(char status)
 		greet();
 	greeted = true;
 	report_strings();
+	report_own();
 	if (status == 'I' && settings_changed()) { // a placeholder is none any more
 		look_for_settings(true, status);
 		report_strings();
@@ -172,6 +173,7 @@ void before_ready(char status)
 	if (status == 'I' && library_came())
 		scan_settings(); // what it defines
 	tell_settings(status);
+	tell_idle_timeout();
 	if (status == 'I') // only then the worker may give the session to somebody else
 		tell_pins();
 	inside = false;

@@ -33,6 +33,7 @@ void scan_settings();                        // there may be more
 bool settings_changed();                     // are there some that were not flagged?
 void flag_new_settings(bool in_transaction); // which may set more
 void report_strings();                       // those that changed
+void report_own();                           // which of PostgreSQL's own reports are of values that the session set
 bool settings_untold();                      // the worker does not know all, for want of memory
 enum class Report { Value, Default, Nothing };
 Report kind_of_report(const char *name); // PostgreSQL is about to send ParameterStatus
@@ -45,6 +46,7 @@ bool defaults_broken(); // a reset value is not what it was
 // agent_timeouts.cpp
 void install_timeouts();
 void forget_timeouts(); // that fired meanwhile
+void tell_idle_timeout();
 
 // agent_leftovers.cpp
 void install_leftovers();
