@@ -478,6 +478,8 @@ std::string Login::startup_key() const
 	std::string key;
 	for (const proto::Setting &s : startup_.settings)
 		key += s.first + '=' + s.second + '\0';
+	for (const proto::Setting &s : startup_.overridden)
+		key += '<' + s.first + '=' + s.second + '\0';
 	return key;
 }
 
@@ -524,14 +526,26 @@ std::string Login::ground() const
 	const Params &base = session_.pool()->base;
 	const Param *style = base ? base->find("DateStyle") : nullptr;
 	std::string sql;
-	for (const proto::Setting &s : startup_.settings) {
-		if (!style || !proto::equal_names(s.first, style->name))
-			continue;
-		sql = "SELECT pg_catalog.set_config('DateStyle',";
-		proto::append_literal(sql, style->value);
-		sql += ",false),pg_catalog.set_config('DateStyle',";
-		proto::append_literal(sql, s.second);
+	auto set = [&](std::string_view name, std::string_view value) {
+		sql += "SELECT pg_catalog.set_config(";
+		proto::append_literal(sql, name);
+		sql += ',';
+		proto::append_literal(sql, value);
 		sql += ",false);";
+	};
+	for (const proto::Setting &s : startup_.settings) {
+		const bool is_style = style && proto::equal_names(s.first, style->name);
+		if (is_style)
+			set(style->name, style->value);
+		bool replaced = false;
+		for (const proto::Setting &o : startup_.overridden) {
+			if (!proto::equal_names(o.first, s.first))
+				continue;
+			set(o.first, o.second);
+			replaced = true;
+		}
+		if (is_style || replaced)
+			set(s.first, s.second);
 	}
 	return sql;
 }

@@ -114,9 +114,13 @@ void ServerConn::applied()
 	// What the server reports it has told; the rest is as we set it, in the server's spelling if the agent told that.
 	Params now = params_.reported_only();
 	for (const auto &p : target_->items) {
-		const Param *told = agent_ ? params_->find(p->name) : nullptr;
-		if (!p->reported && !is_refused(p->name))
+		const Param *told = agent_ || p->reported ? params_->find(p->name) : nullptr;
+		if (is_refused(p->name))
+			continue;
+		if (!p->reported)
 			now = now.with(p->name, told ? told->value : p->value, false);
+		else if (!agent_ && told && told->value == p->value) // who set it, nobody else says
+			now = now.with(p->name, p->value, true, p->unknown, p->preset);
 	}
 	params_ = now;
 	tell_preset();

@@ -42,15 +42,16 @@ std::vector<std::string> split_options(std::string_view s)
 	return words;
 }
 
-void set(std::vector<Setting> &settings, std::string_view name, std::string_view value)
+void set(Startup &startup, std::string_view name, std::string_view value)
 {
-	for (Setting &s : settings) {
+	for (Setting &s : startup.settings) {
 		if (equal_names(s.first, name)) {
+			startup.overridden.push_back(s);
 			s.second = value;
 			return;
 		}
 	}
-	settings.emplace_back(name, value);
+	startup.settings.emplace_back(name, value);
 }
 
 void take(Startup &s, std::string_view name, std::string_view value)
@@ -59,7 +60,7 @@ void take(Startup &s, std::string_view name, std::string_view value)
 		s.application_name = clean_application_name(value);
 		s.has_application_name = true;
 	} else {
-		set(s.settings, name, value);
+		set(s, name, value);
 	}
 }
 
@@ -175,9 +176,7 @@ bool take_parameter(Startup &s, std::string_view name, std::string_view value, E
 		s.user = value;
 	else if (name == "database")
 		s.database = value;
-	else if (name == "replication")
-		return take_replication(s, value, error);
-	else if (name == "options")
+	else if (name == "options" || name == "replication")
 		return true; // read before
 	else if (name.substr(0, 5) == "_pq_.")
 		s.unknown.emplace_back(name);
@@ -259,7 +258,7 @@ bool read_startup(std::string_view packet, Startup &out, Error &error)
 	std::string_view options;
 	const auto find_options = [&](std::string_view name, std::string_view value) {
 		options = name == "options" ? value : options;
-		return true;
+		return name != "replication" || take_replication(out, value, error);
 	};
 	const auto take_it = [&](std::string_view name, std::string_view value) {
 		return take_parameter(out, name, value, error);
