@@ -170,21 +170,20 @@ template <class F> bool each_parameter(std::string_view packet, F use)
 	}
 }
 
-bool take_parameter(Startup &s, std::string_view name, std::string_view value, Error &error)
+void take_parameter(Startup &s, std::string_view name, std::string_view value)
 {
 	if (name == "user")
 		s.user = value;
 	else if (name == "database")
 		s.database = value;
 	else if (name == "options" || name == "replication")
-		return true; // read before
+		return; // read before
 	else if (name.substr(0, 5) == "_pq_.")
 		s.unknown.emplace_back(name);
 	else if (equal_names(name, "pgpool.tenant") || name == "reference")
 		s.tenant = value;
 	else
 		take(s, name, value);
-	return true;
 }
 
 } // namespace
@@ -261,11 +260,13 @@ bool read_startup(std::string_view packet, Startup &out, Error &error)
 		return name != "replication" || take_replication(out, value, error);
 	};
 	const auto take_it = [&](std::string_view name, std::string_view value) {
-		return take_parameter(out, name, value, error);
+		take_parameter(out, name, value);
+		return true;
 	};
 	error = layout;
-	if (!each_parameter(packet, find_options) || !read_options(out, options, error) || !each_parameter(packet, take_it))
+	if (!each_parameter(packet, find_options) || !read_options(out, options, error))
 		return false;
+	(void)each_parameter(packet, take_it);
 	error = {};
 	if (out.user.empty()) {
 		error = {sqlstate::kInvalidAuthorization, "no PostgreSQL user name specified in startup packet", "", ""};
