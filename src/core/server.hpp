@@ -75,7 +75,7 @@ public:
 	void keep_unproved(std::string_view bytes) { unproved_ += bytes; }
 	std::string take_unproved() { return std::exchange(unproved_, {}); }
 	void set_defaults(const Params &defaults); // what RESET goes back to for its client
-	void give_back(); // to the pool, but the client keeps the settings that it wanted
+	void give_back();                          // to the pool, but the client keeps the settings that it wanted
 	void queue(const char *data, size_t size) { stream_->queue(data, size); }
 	void flush(); // and turns the client's reading off when the backend does not take it
 	// The backend was gone when the client's first bytes were written: none of them left.
@@ -231,14 +231,14 @@ private:
 	Replay replay_;
 	uint64_t serial_ = 0; // of the assignment
 	Params params_;
-	Params native_;           // what the server reports by itself, as a fresh login has it
-	Params defaults_;         // what RESET goes back to, other than the server's own defaults
-	std::string agent_pins_;  // why the session must stay, as the agent says; "" = nothing
-	std::string pins_;        // the same, and because of settings
-	Params target_;           // settings that are being applied
-	Params told_;             // the same as the client knows them
-	proto::Error our_error_;  // of a message of ours
-	std::string stash_out_;   // what applies the settings, until it is flushed
+	Params native_;          // what the server reports by itself, as a fresh login has it
+	Params defaults_;        // what RESET goes back to, other than the server's own defaults
+	std::string agent_pins_; // why the session must stay, as the agent says; "" = nothing
+	std::string pins_;       // the same, and because of settings
+	Params target_;          // settings that are being applied
+	Params told_;            // the same as the client knows them
+	proto::Error our_error_; // of a message of ours
+	std::string stash_out_;  // what applies the settings, until it is flushed
 	std::string notices_;
 	std::string refusal_;     // ErrorResponse in place of that to Replies::kRefused
 	std::string replacement_; // with what is the client's own: a name in an error, the pid of a notification
@@ -277,12 +277,12 @@ private:
 	bool by_tcp_ = false;
 	int proof_asked_ = 0;
 	int32_t idle_session_timeout_ = 0;
-	bool shown_idle_ = false;    // it was told that it serves nobody
-	bool idle_sync_due_ = false; // by a Sync that is not answered yet
+	bool shown_idle_ = false;     // it was told that it serves nobody
+	bool idle_sync_due_ = false;  // by a Sync that is not answered yet
 	bool preset_changed_ = false; // a default may be another one since the last ReadyForQuery
-	bool applying_ = false;      // settings are on their way
-	bool holding_ = false;       // and the client waits for them
-	bool discard_ = false;       // DISCARD ALL before the next client
+	bool applying_ = false;       // settings are on their way
+	bool holding_ = false;        // and the client waits for them
+	bool discard_ = false;        // DISCARD ALL before the next client
 	bool discarding_ = false;
 	bool discard_failed_ = false;
 	bool untracked_ = false;        // it has more settings than are looked at, so nobody else can ever have it

@@ -385,8 +385,7 @@ void Session::on_assigned(ServerConn *server)
 // Those that were refused are known when each is applied by itself.
 bool Session::take_settings(std::string_view message)
 {
-	if (knows_hot_standby_ && !pool_->in_hot_standby())
-		tell_promotion();
+	tell_promotion();
 	if (!settings_doubtful_)
 		return server_->apply(params_, false);
 	settings_doubtful_ = !server_->apply_each(is_leaving_role(message) ? params_.without("role") : params_);

@@ -225,7 +225,7 @@ private:
 	int64_t since_;        // monotonic: of the present state
 	uint64_t transactions_ = 0, queries_ = 0;
 	int32_t idle_session_timeout_ = 0; // ms, while it has no server; a setting
-	uint64_t commit_lsn_ = 0; // end of the last commit that wrote
+	uint64_t commit_lsn_ = 0;          // end of the last commit that wrote
 	uint32_t tenant_slot_ = UINT32_MAX;
 	uint32_t body_left_ = 0;    // of the message that goes through now
 	uint32_t discard_left_ = 0; // of a message that is dropped
@@ -245,10 +245,10 @@ private:
 	uint64_t awaited_ = 0;                // settling up to this place in the stream of messages, 0 = no
 	bool raw_names_ = false;              // a statement went to the server under the client's own name
 	bool knows_hot_standby_ = false;
-	bool settings_doubtful_ = false;      // one of them was refused by a server: each is applied by itself
-	bool begin_bound_ = false;            // to the unnamed portal
-	bool unnamed_shared_ = false;         // the unnamed statement is a shared one, in statements_
-	bool unnamed_waits_ = false; // the unnamed statement was prepared, not yet used, and is too long to remember
+	bool settings_doubtful_ = false; // one of them was refused by a server: each is applied by itself
+	bool begin_bound_ = false;       // to the unnamed portal
+	bool unnamed_shared_ = false;    // the unnamed statement is a shared one, in statements_
+	bool unnamed_waits_ = false;     // the unnamed statement was prepared, not yet used, and is too long to remember
 	bool dead_ = false;
 
 	friend class ServerConn;

@@ -96,10 +96,12 @@ void Session::adopt(const Params &params, int32_t idle_session_timeout)
 	idle_session_timeout_ = idle_session_timeout;
 }
 
-// The server that serves it now has told another client.
+// The server that serves it now may have told another client.
 void Session::tell_promotion()
 {
 	std::string out;
+	if (!knows_hot_standby_ || pool_->in_hot_standby())
+		return;
 	knows_hot_standby_ = false;
 	proto::append_parameter(out, kInHotStandby, "off");
 	stream_->queue(out.data(), out.size());

@@ -148,9 +148,8 @@ bool take_replication(Startup &s, std::string_view value, Error &error)
 	}
 	if (read_bool(value, s.replication))
 		return true;
-	error = {sqlstate::kInvalidParameter,
-	         "invalid value for parameter \"replication\": \"" + std::string(value) + "\"", "",
-	         "Valid values are: \"false\", 0, \"true\", 1, \"database\"."};
+	error = {sqlstate::kInvalidParameter, "invalid value for parameter \"replication\": \"" + std::string(value) + "\"",
+	         "", "Valid values are: \"false\", 0, \"true\", 1, \"database\"."};
 	return false;
 }
 

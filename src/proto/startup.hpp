@@ -38,7 +38,8 @@ struct Startup {
 	bool replication = false;
 	std::string application_name;
 	bool has_application_name = false;
-	// All else, options taken apart. The last value of a name wins, and a parameter of the packet before one in options.
+	// All else, options taken apart. The last value of a name wins, and a parameter of the packet before one in
+	// options.
 	std::vector<Setting> settings;
 	std::vector<Setting> overridden;  // values that another one came for: each must be a valid one
 	std::vector<std::string> unknown; // _pq_.* names

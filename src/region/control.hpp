@@ -142,7 +142,7 @@ struct AuthAnswer {
 	uint32_t pool_slot, pool_generation;
 	uint32_t role_oid, database_oid;
 	uint32_t in_hot_standby; // bool: the server, now
-	char role[kNameLen]; // without the tenant's suffix
+	char role[kNameLen];     // without the tenant's suffix
 	char database[kNameLen];
 	ServerRoute route;
 	ServerMethod route_method;

@@ -36,7 +36,8 @@ bool is_of_sessions(const char *name)
 
 uint64 of_text(const char *text, uint64 seed)
 {
-	return text ? hash_bytes_extended(reinterpret_cast<const unsigned char *>(text), static_cast<int>(strlen(text)), seed)
+	return text ? hash_bytes_extended(reinterpret_cast<const unsigned char *>(text), static_cast<int>(strlen(text)),
+	                                  seed)
 	            : seed;
 }
 

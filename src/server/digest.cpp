@@ -1,10 +1,10 @@
 // What a fresh login of a role to a database would be, as a number: if it changes, so would the login.
 //
 // Owns the list of what counts: attributes and memberships of the role and of all roles that it is a member of, the
-// owner of the database and its collation version (of which a login may warn), and the settings of both. Read from the catalog, so it does not matter how that was changed:
-// by a command, by an UPDATE of a system table, or on the primary of this standby. Not what decides whether there is
-// a login at all (LOGIN, password, limits of connections, CONNECT): sessions that are there go on without it.
-// Must not know pools or sessions.
+// owner of the database and its collation version (of which a login may warn), and the settings of both. Read from the
+// catalog, so it does not matter how that was changed: by a command, by an UPDATE of a system table, or on the primary
+// of this standby. Not what decides whether there is a login at all (LOGIN, password, limits of connections, CONNECT):
+// sessions that are there go on without it. Must not know pools or sessions.
 #include "server/manager.hpp"
 
 extern "C" {
