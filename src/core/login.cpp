@@ -595,6 +595,9 @@ void Login::greet()
 	Pool *pool = session_.pool();
 	session_.choose_key(session_.session_mode() ? session_.server()->pid() : 0);
 	std::string out = pool->notices;
+	const auto &items = session_.params()->items;
+	if (std::any_of(items.begin(), items.end(), [](const auto &p) { return is_tcp_setting(p->name); }))
+		session_.follow_tcp_settings(session_.params());
 	if (!answer_->in_hot_standby)
 		pool->leave_hot_standby();
 	session_.note_hot_standby(pool->in_hot_standby());

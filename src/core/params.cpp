@@ -310,4 +310,9 @@ bool is_fixed_parameter(std::string_view name)
 	return false;
 }
 
+bool is_tcp_setting(std::string_view name)
+{
+	return name.substr(0, 15) == "tcp_keepalives_" || name == "tcp_user_timeout";
+}
+
 } // namespace pgpool::core

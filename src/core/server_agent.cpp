@@ -55,6 +55,7 @@ region::AgentSlot &ServerConn::agent_slot()
 // A ParameterStatus. False: it is not for the client.
 bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 {
+	bool forward = false;
 	const bool for_us = name.substr(0, 1) == "="; // what a value is that the client was told in its encoding
 	if (for_us)
 		name.remove_prefix(1);
@@ -82,13 +83,16 @@ bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 	} else if (name.substr(0, 1) == "!") { // back to what it is reset to
 		name.remove_prefix(1);
 		if (defaults_ && defaults_->find(name))
-			return keep(name, value, whole, false);
-		params_ = params_.without(name);
+			(void)keep(name, value, whole, false);
+		else
+			params_ = params_.without(name);
 		update_pins();
 	} else {
-		return keep(name, value, whole, !(agent_ && native_ && !native_->find(name))) && !for_us;
+		forward = keep(name, value, whole, !(agent_ && native_ && !native_->find(name))) && !for_us;
 	}
-	return false;
+	if (session_ && is_tcp_setting(name))
+		session_->follow_tcp_settings(params_);
+	return forward;
 }
 
 // A value above what is kept of one client is known by its name alone, and so the client keeps this server: until the

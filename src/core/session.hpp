@@ -50,6 +50,7 @@ public:
 	void start_login();
 	void choose_key(int32_t pid); // 0: a random one
 	std::string_view key() const { return {key_, key_length_}; }
+	void follow_tcp_settings(const Params &params);
 	void note_hot_standby(bool on) { knows_hot_standby_ = on; } // it is told
 
 	// ---- for the pool

@@ -5,6 +5,7 @@
 #include "core/session.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -106,6 +107,17 @@ void Session::tell_promotion()
 	proto::append_parameter(out, kInHotStandby, "off");
 	stream_->queue(out.data(), out.size());
 	stream_->flush();
+}
+
+// The client's, on the client's connection.
+void Session::follow_tcp_settings(const Params &params)
+{
+	auto value = [&params](std::string_view name) {
+		const Param *p = params->find(name);
+		return p ? atoi(p->value.c_str()) : 0;
+	};
+	stream_->limit({value("tcp_keepalives_idle"), value("tcp_keepalives_interval"), value("tcp_keepalives_count"),
+	                value("tcp_user_timeout")});
 }
 
 void Session::on_server_died_unused()

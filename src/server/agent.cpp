@@ -295,6 +295,7 @@ void start(region::AgentSlot &mine, uint32_t generation)
 	install_plans();
 	install_leftovers();
 	install_timeouts();
+	install_tcp_settings();
 	plain = PqCommMethods;
 	wrapped = *plain;
 	wrapped.putmessage = putmessage;

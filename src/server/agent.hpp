@@ -75,6 +75,7 @@ void look_for_plans(bool ready); // a Parse is complete, or all
 // agent_identity.cpp
 extern uint32_t identity_seen;
 void keep_own_identity();
+void install_tcp_settings();
 void read_identity();
 inline void follow_identity()
 {

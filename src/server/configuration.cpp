@@ -2,8 +2,8 @@
 //
 // Owns a number over the settings of the configuration files that a session can have: of others, nobody's servers need
 // be renewed. From the files and not from this process, where settings of its database and role stand before them. The
-// postmaster may have read them before their last change; so what is young is not believed, and the next reload counts
-// in any case. Must not know pools.
+// postmaster may have read them before their last change; so what is new and young is not believed, and the next reload
+// counts in any case. Must not know pools.
 #include <sys/stat.h>
 
 #include "server/manager.hpp"
@@ -24,7 +24,7 @@ constexpr int kYoungMs = 10000; // longer than it takes the manager to hear of a
 
 struct Configuration {
 	uint64 digest;
-	pg_time_t changed_at;
+	TimestampTz changed_at;
 };
 
 bool is_of_sessions(const char *name)
@@ -46,7 +46,7 @@ void look_at_file(Configuration &c, const char *file)
 	struct stat info;
 
 	if (file && stat(file, &info) == 0)
-		c.changed_at = Max(c.changed_at, static_cast<pg_time_t>(info.st_mtime));
+		c.changed_at = Max(c.changed_at, time_t_to_timestamptz(info.st_mtim.tv_sec) + info.st_mtim.tv_nsec / 1000);
 }
 
 // False: a file cannot be read, and so has changed nothing.
@@ -77,7 +77,8 @@ bool read_configuration(Configuration &c)
 bool configuration_renewed()
 {
 	region::Header &header = *region_view.header();
-	pg_time_t now = timestamptz_to_time_t(GetCurrentTimestamp());
+	bool first = header.configuration_digest == 0; // the postmaster has just read them
+	TimestampTz young = first ? PgStartTime : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -kYoungMs);
 	bool in_doubt = header.configuration_doubtful;
 	Configuration c;
 
@@ -85,10 +86,10 @@ bool configuration_renewed()
 		header.configuration_doubtful = true;
 		return false;
 	}
-	bool changed = in_doubt || c.digest != header.configuration_digest;
+	bool differs = c.digest != header.configuration_digest;
 	header.configuration_digest = c.digest;
-	header.configuration_doubtful = c.changed_at >= now - kYoungMs / 1000;
-	return changed;
+	header.configuration_doubtful = differs && c.changed_at >= young;
+	return differs || in_doubt;
 }
 
 } // namespace pgpool::server
