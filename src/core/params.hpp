@@ -107,7 +107,7 @@ std::vector<SettingSql> each_between(const ParamSet &have, const ParamSet &want)
 
 // Reported by the server, but not to be set: they describe the server or the role.
 bool is_fixed_parameter(std::string_view name);
-bool is_tcp_setting(std::string_view name); // acts on the client's connection
+bool is_tcp_setting(std::string_view name);                  // acts on the client's connection
 constexpr std::string_view kInHotStandby = "in_hot_standby"; // the only one of these that changes by itself
 
 } // namespace pgpool::core
