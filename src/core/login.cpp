@@ -206,8 +206,7 @@ void Login::begin(uint32_t size)
 	}
 	session_.minor =
 	    static_cast<uint8_t>(std::min<uint16_t>(startup_.minor == 1 ? 0 : startup_.minor, proto::kNewestMinor));
-	if (!startup_.replication.empty() && !proto::equal_names(startup_.replication, "false") &&
-	    startup_.replication != "0" && !proto::equal_names(startup_.replication, "off")) {
+	if (startup_.replication) {
 		startup_.refusal = {sqlstate::kFeatureNotSupported, "replication connections are not pooled", "",
 		                    "Connect to the server's own port, " +
 		                        std::to_string(session_.engine().settings().server_port) + "."};
@@ -483,6 +482,8 @@ std::string Login::startup_key() const
 	std::string key;
 	for (const proto::Setting &s : startup_.settings)
 		key += s.first + '=' + s.second + '\0';
+	for (const proto::Setting &s : startup_.overridden)
+		key += '<' + s.first + '=' + s.second + '\0';
 	return key;
 }
 
@@ -495,7 +496,9 @@ void Login::prepare()
 	if (pool->base_holds() && !session_.session_mode()) {
 		auto known = pool->known_startups.find(startup_key());
 		if (known != pool->known_startups.end()) {
-			session_.params() = known->second.with("application_name", startup_.application_name, true);
+			session_.adopt(known->second.params, known->second.idle_session_timeout);
+			if (startup_.has_application_name)
+				session_.params() = session_.params().with("application_name", startup_.application_name, true);
 			remember_defaults();
 			greet();
 			return;
@@ -516,7 +519,8 @@ const Params &Login::wanted()
 		wanted_ = session_.pool()->base;
 		for (const proto::Setting &s : startup_.settings)
 			wanted_ = wanted_.with(s.first, s.second, false);
-		wanted_ = wanted_.with("application_name", startup_.application_name, true);
+		if (startup_.has_application_name)
+			wanted_ = wanted_.with("application_name", startup_.application_name, true);
 	}
 	return wanted_;
 }
@@ -526,14 +530,26 @@ std::string Login::ground() const
 	const Params &base = session_.pool()->base;
 	const Param *style = base ? base->find("DateStyle") : nullptr;
 	std::string sql;
-	for (const proto::Setting &s : startup_.settings) {
-		if (!style || !proto::equal_names(s.first, style->name))
-			continue;
-		sql = "SELECT pg_catalog.set_config('DateStyle',";
-		proto::append_literal(sql, style->value);
-		sql += ",false),pg_catalog.set_config('DateStyle',";
-		proto::append_literal(sql, s.second);
+	auto set = [&](std::string_view name, std::string_view value) {
+		sql += "SELECT pg_catalog.set_config(";
+		proto::append_literal(sql, name);
+		sql += ',';
+		proto::append_literal(sql, value);
 		sql += ",false);";
+	};
+	for (const proto::Setting &s : startup_.settings) {
+		const bool is_style = style && proto::equal_names(s.first, style->name);
+		if (is_style)
+			set(style->name, style->value);
+		bool replaced = false;
+		for (const proto::Setting &o : startup_.overridden) {
+			if (!proto::equal_names(o.first, s.first))
+				continue;
+			set(o.first, o.second);
+			replaced = true;
+		}
+		if (is_style || replaced)
+			set(s.first, s.second);
 	}
 	return sql;
 }
@@ -541,13 +557,25 @@ std::string Login::ground() const
 void Login::on_prepared()
 {
 	Pool *pool = session_.pool();
-	session_.params() = session_.server()->params();
+	session_.adopt(*session_.server());
+	if (pool->base_holds() && !session_.server()->stale())
+		remember_startup();
+	remember_defaults();
+	session_.server()->set_defaults(session_.defaults());
+	greet();
+}
+
+// But for application_name, which is another one for each of many clients.
+void Login::remember_startup()
+{
+	Pool *pool = session_.pool();
 	constexpr size_t kMostKnown = 1000; // a client that starts with random settings must not fill the memory
 	if (pool->known_startups.size() >= kMostKnown)
 		pool->known_startups.clear();
-	pool->known_startups[startup_key()] = session_.params();
-	remember_defaults();
-	greet();
+	Params params = session_.params();
+	if (const Param *p = pool->base->find("application_name"))
+		params = params.with(p->name, p->value, true, p->unknown, p->preset);
+	pool->known_startups[startup_key()] = {params, session_.server()->idle_session_timeout()};
 }
 
 // In the server's spelling.
@@ -560,7 +588,8 @@ void Login::remember_defaults()
 	};
 	for (const proto::Setting &s : startup_.settings)
 		add(s.first);
-	add("application_name");
+	if (startup_.has_application_name)
+		add("application_name");
 	session_.defaults() = defaults;
 }
 
@@ -569,7 +598,13 @@ void Login::greet()
 	Engine &engine = session_.engine();
 	Pool *pool = session_.pool();
 	session_.choose_key(session_.session_mode() ? session_.server()->pid() : 0);
-	std::string out;
+	std::string out = pool->notices;
+	const auto &items = session_.params()->items;
+	if (std::any_of(items.begin(), items.end(), [](const auto &p) { return is_tcp_setting(p->name); }))
+		session_.follow_tcp_settings(session_.params());
+	if (!answer_->in_hot_standby)
+		pool->leave_hot_standby();
+	session_.note_hot_standby(pool->in_hot_standby());
 	for (const auto &f : pool->fixed)
 		proto::append_parameter(out, f.first, f.second);
 	for (const auto &p : session_.params()->items) {

@@ -74,6 +74,7 @@ private:
 	bool within_limits();
 	void learn_credential();
 	void prepare();
+	void remember_startup();
 	std::string startup_key() const;
 	void greet();
 	void fail(const char *sqlstate, std::string message, std::string detail = {}, std::string hint = {});

@@ -31,7 +31,7 @@ bool is_ascii(std::string_view text)
 bool same(const std::shared_ptr<const Param> &a, const std::shared_ptr<const Param> &b)
 {
 	return a == b || (a->hash == b->hash && a->reported == b->reported && a->unknown == b->unknown &&
-	                  a->value == b->value && proto::equal_names(a->name, b->name));
+	                  a->preset == b->preset && a->value == b->value && proto::equal_names(a->name, b->name));
 }
 
 ParamSet::Items::const_iterator place_of(const ParamSet::Items &items, std::string_view name)
@@ -46,11 +46,24 @@ bool is_named(const ParamSet::Items &items, ParamSet::Items::const_iterator it, 
 	return it != items.end() && proto::equal_names((*it)->name, name);
 }
 
-std::shared_ptr<const Param> make_param(std::string_view name, std::string_view value, bool reported, bool unknown)
+std::shared_ptr<const Param> make_param(std::string_view name, std::string_view value, bool reported, bool unknown,
+                                        bool preset)
 {
-	Param p{std::string(name), std::string(value), reported, unknown};
-	p.hash = (std::hash<std::string_view>{}(value) ^ name.size()) * 1099511628211ULL + (reported ? 2 : 1);
+	Param p{std::string(name), std::string(value), reported, unknown, preset};
+	const uint64_t kind = (reported ? 2 : 1) + (preset ? 4 : 0);
+	p.hash = (std::hash<std::string_view>{}(value) ^ name.size()) * 1099511628211ULL + kind;
 	return std::make_shared<const Param>(std::move(p));
+}
+
+bool is_listed(std::string_view names, std::string_view name)
+{
+	for (size_t at = 0; at < names.size();) {
+		const size_t end = std::min(names.find(',', at), names.size());
+		if (proto::equal_names(names.substr(at, end - at), name))
+			return true;
+		at = end + 1;
+	}
+	return false;
 }
 
 // A list of results has at most 1664 members.
@@ -86,12 +99,13 @@ template <class Reset, class Set> void each_difference(const ParamSet &have, con
 	if (present_role && (!role || role->value != present_role->value))
 		reset(*present_role);
 	for (const auto &p : have.items) {
-		if (!p->reported && p.get() != present_role && !want.find(p->name))
+		const Param *w = want.find(p->name);
+		if (p->reported ? w && w->preset && !p->preset : p.get() != present_role && !w)
 			reset(*p);
 	}
 	auto set_if_other = [&](const Param &p) {
 		const Param *h = have.find(p.name);
-		if (!h || h->value != p.value)
+		if (!p.preset && (!h || h->value != p.value || h->preset))
 			set(p);
 	};
 	for (const auto &p : want.items) {
@@ -153,15 +167,16 @@ Params::~Params()
 		store_->release(set_);
 }
 
-Params Params::with(std::string_view name, std::string_view value, bool reported, bool unknown) const
+Params Params::with(std::string_view name, std::string_view value, bool reported, bool unknown, bool preset) const
 {
 	const auto it = place_of(set_->items, name);
 	const bool there = is_named(set_->items, it, name);
 	if (there)
 		reported |= (*it)->reported;
-	if (there && (*it)->value == value && (*it)->reported == reported && (*it)->unknown == unknown)
+	if (there && (*it)->value == value && (*it)->reported == reported && (*it)->unknown == unknown &&
+	    (*it)->preset == preset)
 		return *this;
-	auto param = make_param(there ? (*it)->name : name, value, reported, unknown);
+	auto param = make_param(there ? (*it)->name : name, value, reported, unknown, preset);
 	ParamSet::Items items;
 	items.reserve(set_->items.size() + 1);
 	items.assign(set_->items.begin(), it);
@@ -178,6 +193,29 @@ Params Params::without(std::string_view name) const
 	ParamSet::Items items(set_->items.begin(), it);
 	items.insert(items.end(), it + 1, set_->items.end());
 	return store_->intern(std::move(items));
+}
+
+Params Params::with_own(std::string_view names) const
+{
+	Params set = *this;
+	for (const auto &p : set_->items) {
+		if (p->reported)
+			set = set.with(p->name, p->value, true, p->unknown, !is_listed(names, p->name));
+	}
+	return set;
+}
+
+Params Params::preset_as(const Params &have, const Params &defaults) const
+{
+	Params set = *this;
+	for (const auto &p : set_->items) {
+		const Param *there = p->preset ? have->find(p->name) : nullptr;
+		if (there && !there->preset)
+			there = defaults->find(p->name);
+		if (there)
+			set = set.with(p->name, there->value, true, there->unknown, true);
+	}
+	return set;
 }
 
 Params Params::reported_only() const
@@ -234,7 +272,7 @@ std::string sql_between(const ParamSet &have, const ParamSet &want, bool &only_r
 	    have, want,
 	    [&](const Param &p) {
 		    append_reset(sql, p);
-		    only_reported = false;
+		    only_reported &= p.reported;
 	    },
 	    [&](const Param &p) {
 		    const bool another = in_select++ % kMostInOneSelect == 0;
@@ -264,12 +302,17 @@ std::vector<SettingSql> each_between(const ParamSet &have, const ParamSet &want)
 bool is_fixed_parameter(std::string_view name)
 {
 	static constexpr std::string_view kFixed[] = {"server_version", "server_encoding",       "integer_datetimes",
-	                                              "is_superuser",   "session_authorization", "in_hot_standby"};
+	                                              "is_superuser",   "session_authorization", kInHotStandby};
 	for (std::string_view f : kFixed) {
 		if (f == name)
 			return true;
 	}
 	return false;
+}
+
+bool is_tcp_setting(std::string_view name)
+{
+	return name.substr(0, 15) == "tcp_keepalives_" || name == "tcp_user_timeout";
 }
 
 } // namespace pgpool::core

@@ -3,7 +3,8 @@
 // A ParamSet is an immutable, interned set of (name, value). A client has the one it wants, a server the
 // one it has; equal sets are the same object, so the usual case costs one comparison. `reported` are those
 // that the server tells by ParameterStatus and that a client may set; the others came with a client's
-// startup packet and are known only because pgpool set them.
+// startup packet and are known only because pgpool set them. `preset` are those of the reported that nobody has set:
+// their value is that of a fresh login, whatever that is at the server that serves next.
 // Owns the sets and the SQL that leads from one to another. Knows no session.
 #pragma once
 
@@ -22,6 +23,7 @@ struct Param {
 	std::string value;
 	bool reported;
 	bool unknown; // the value is more than pgpool keeps: only the server has it
+	bool preset = false;
 	uint64_t hash = 0;
 };
 
@@ -63,8 +65,14 @@ public:
 	bool operator!=(const Params &o) const { return set_ != o.set_; }
 
 	// The same set with one value changed or added.
-	Params with(std::string_view name, std::string_view value, bool reported, bool unknown = false) const;
+	Params with(std::string_view name, std::string_view value, bool reported, bool unknown = false,
+	            bool preset = false) const;
 	Params without(std::string_view name) const;
+	// Of the reported ones, those whose names are in the list (with commas) are somebody's own, the others preset.
+	Params with_own(std::string_view names) const;
+	// The same for a server that has `have`: what is preset is what it is there. `defaults` says what it goes back to
+	// where somebody has set it.
+	Params preset_as(const Params &have, const Params &defaults) const;
 	// Only what the server reports: what is left after DISCARD ALL.
 	Params reported_only() const;
 
@@ -99,5 +107,7 @@ std::vector<SettingSql> each_between(const ParamSet &have, const ParamSet &want)
 
 // Reported by the server, but not to be set: they describe the server or the role.
 bool is_fixed_parameter(std::string_view name);
+bool is_tcp_setting(std::string_view name);                  // acts on the client's connection
+constexpr std::string_view kInHotStandby = "in_hot_standby"; // the only one of these that changes by itself
 
 } // namespace pgpool::core

@@ -311,6 +311,7 @@ void Pool::on_server_ready(ServerConn *server)
 		}
 		if (!base || (base_epoch_ != server->opened_in_epoch() && !server->stale())) {
 			base = server->params();
+			notices = server->notices();
 			base_epoch_ = server->opened_in_epoch();
 			known_startups.clear(); // defaults may have changed
 		}
@@ -654,8 +655,17 @@ void Pool::tick(int64_t now)
 	grow();
 }
 
+// There is no way back but a restart, of the workers as well.
+void Pool::leave_hot_standby()
+{
+	if (in_hot_standby_)
+		set_fixed(kInHotStandby, "off");
+}
+
 void Pool::set_fixed(std::string_view name, std::string_view value)
 {
+	if (name == kInHotStandby)
+		in_hot_standby_ = value == "on";
 	for (auto &f : fixed) {
 		if (f.first == name) {
 			f.second = value;

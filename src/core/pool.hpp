@@ -66,6 +66,8 @@ public:
 	void on_server_gone(ServerConn *server);
 	void change_state(ServerConn *server, control::ServerState to);
 	void set_fixed(std::string_view name, std::string_view value);
+	bool in_hot_standby() const { return in_hot_standby_; } // as far as a server or the manager told
+	void leave_hot_standby();
 
 	// ---- for the engine
 	void tick(int64_t now);
@@ -119,11 +121,16 @@ public:
 	// Why a dead pool's clients must go.
 	proto::Error death() const;
 
-	// What the server reported at its login, and the settings that clients started with, as the server
+	// What the server reported and warned of at its login, and the settings that clients started with, as the server
 	// understood them.
 	Params base;
+	std::string notices;
 	std::vector<std::pair<std::string, std::string>> fixed;
-	std::unordered_map<std::string, Params> known_startups;
+	struct Started {
+		Params params;
+		int32_t idle_session_timeout; // ms
+	};
+	std::unordered_map<std::string, Started> known_startups;
 
 private:
 	bool reserve();
@@ -167,6 +174,7 @@ private:
 	int64_t drain_until_ = 0; // no server at all before: the database is about to be dropped
 	int64_t logged_at_ = 0;
 	uint32_t base_epoch_ = 0;
+	bool in_hot_standby_ = false;
 	bool serving_ = false;
 	int64_t retry_at_ = 0; // after a failed login
 	// The server's own limit that refused the last one, and when. Logins are tried one at a time then.

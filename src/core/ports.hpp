@@ -45,10 +45,16 @@ public:
 	virtual void on_half_closed() {}             // the peer will send no more, seen while reading is off
 };
 
+// Of a TCP connection, as TCP_KEEPIDLE and so on have them; 0 = as configured.
+struct TcpLimits {
+	int32_t idle, interval, count, user_timeout;
+};
+
 class Stream
 {
 public:
 	virtual ~Stream() = default;
+	virtual void limit(const TcpLimits &) {}
 	// Puts bytes behind what is queued; they must stay valid until flush(), which sends them in one call
 	// and copies what the socket does not take.
 	virtual void queue(const char *data, size_t size) = 0;

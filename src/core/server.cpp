@@ -483,6 +483,8 @@ void ServerConn::command_complete(std::string_view tag)
 // A ReadyForQuery that was waited for.
 void ServerConn::finished(char status, bool forward)
 {
+	if (preset_changed_)
+		learn_defaults();
 	if (forward) {
 		const int64_t now = pool_.engine().now();
 		region::PoolCounters &c = pool_.counters();

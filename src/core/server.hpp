@@ -74,7 +74,8 @@ public:
 	bool unproved() const { return applying_ && !holding_; }
 	void keep_unproved(std::string_view bytes) { unproved_ += bytes; }
 	std::string take_unproved() { return std::exchange(unproved_, {}); }
-	void give_back(); // to the pool, but the client keeps the settings that it wanted
+	void set_defaults(const Params &defaults); // what RESET goes back to for its client
+	void give_back();                          // to the pool, but the client keeps the settings that it wanted
 	void queue(const char *data, size_t size) { stream_->queue(data, size); }
 	void flush(); // and turns the client's reading off when the backend does not take it
 	// The backend was gone when the client's first bytes were written: none of them left.
@@ -106,6 +107,7 @@ public:
 	Replies &replies() { return replies_; }
 	const Replies &replies() const { return replies_; }
 	const Params &params() const { return params_; }
+	const std::string &notices() const { return notices_; } // of its login, as messages
 	ServerStatements &statements() { return statements_; }
 	StatementNotes &notes() { return notes_; }
 	uint64_t serial() const { return serial_; }
@@ -123,6 +125,7 @@ public:
 	int32_t pid() const { return pid_; }
 	int64_t since() const { return since_; }
 	bool agent() const { return agent_; }
+	int32_t idle_session_timeout() const { return idle_session_timeout_; } // ms, of the client that it serves
 	const std::string &pins() const { return pins_; }
 	bool foreign_identity() const { return foreign_identity_; }
 	// Since when its client has kept it between transactions without a word; 0 = it does not, or can be parked.
@@ -181,7 +184,10 @@ private:
 	region::AgentSlot &agent_slot();
 	bool told(std::string_view name, std::string_view value, bool whole);
 	bool keep(std::string_view name, std::string_view value, bool whole, bool reported);
+	bool is_preset(std::string_view name, std::string_view value) const;
 	size_t most_setting() const;
+	void learn_defaults();
+	void tell_preset();
 	void update_pins();
 	bool is_refused(std::string_view name) const;
 	void applied_one();
@@ -191,7 +197,6 @@ private:
 	void show_idle();
 	void send_sync();
 	void put_query(const std::string &sql);
-	void set_defaults(const Params &defaults);
 	uint64_t commit_lsn();
 	void note_commit();
 	void set_pins(std::string_view pins);
@@ -227,13 +232,15 @@ private:
 	Replay replay_;
 	uint64_t serial_ = 0; // of the assignment
 	Params params_;
-	Params native_;           // what the server reports by itself
-	Params defaults_;         // what RESET goes back to, other than the server's own defaults
-	std::string agent_pins_;  // why the session must stay, as the agent says; "" = nothing
-	std::string pins_;        // the same, and because of settings
-	Params target_;           // settings that are being applied
-	proto::Error our_error_;  // of a message of ours
-	std::string stash_out_;   // what applies the settings, until it is flushed
+	Params native_;          // what the server reports by itself, as a fresh login has it
+	Params defaults_;        // what RESET goes back to, other than the server's own defaults
+	std::string agent_pins_; // why the session must stay, as the agent says; "" = nothing
+	std::string pins_;       // the same, and because of settings
+	Params target_;          // settings that are being applied
+	Params told_;            // the same as the client knows them
+	proto::Error our_error_; // of a message of ours
+	std::string stash_out_;  // what applies the settings, until it is flushed
+	std::string notices_;
 	std::string refusal_;     // ErrorResponse in place of that to Replies::kRefused
 	std::string replacement_; // with what is the client's own: a name in an error, the pid of a notification
 	const std::string *replacement_due_ = nullptr; // goes to the client in place of the backend's message
@@ -271,11 +278,13 @@ private:
 	bool body_forward_ = false;
 	bool by_tcp_ = false;
 	int proof_asked_ = 0;
-	bool shown_idle_ = false;   // it was told that it serves nobody
-	uint32_t silent_syncs_ = 0; // of ours, outstanding, of which nothing is expected
-	bool applying_ = false;     // settings are on their way
-	bool holding_ = false;      // and the client waits for them
-	bool discard_ = false;      // DISCARD ALL before the next client
+	int32_t idle_session_timeout_ = 0;
+	bool shown_idle_ = false;     // it was told that it serves nobody
+	uint32_t silent_syncs_ = 0;   // of ours, outstanding, of which nothing is expected
+	bool preset_changed_ = false; // a default may be another one since the last ReadyForQuery
+	bool applying_ = false;       // settings are on their way
+	bool holding_ = false;        // and the client waits for them
+	bool discard_ = false;        // DISCARD ALL before the next client
 	bool discarding_ = false;
 	bool discard_failed_ = false;
 	bool untracked_ = false;        // it has more settings than are looked at, so nobody else can ever have it

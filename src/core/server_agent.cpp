@@ -6,6 +6,7 @@
 #include "core/server.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -54,6 +55,7 @@ region::AgentSlot &ServerConn::agent_slot()
 // A ParameterStatus. False: it is not for the client.
 bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 {
+	bool forward = false;
 	const bool for_us = name.substr(0, 1) == "="; // what a value is that the client was told in its encoding
 	if (for_us)
 		name.remove_prefix(1);
@@ -64,6 +66,10 @@ bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 		proof_ = proves(value.substr(0, space), value.substr(space + 1)) ? Proof::Told : Proof::Wrong;
 	} else if (name == "pgpool.pins") {
 		set_pins(value);
+	} else if (name == "pgpool.idle_session_timeout") {
+		idle_session_timeout_ = atoi(std::string(value).c_str());
+	} else if (name == "pgpool.own") { // of those that PostgreSQL itself reports
+		params_ = params_.with_own(value);
 	} else if (is_fixed_parameter(name)) {
 		const bool of_the_role = name == "session_authorization" || name == "is_superuser";
 		if (name == "session_authorization")
@@ -71,17 +77,22 @@ bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 		// a server that was opened before the role was changed does not know it as it is now
 		if (!of_the_role || (state_ == control::ServerState::Login && !stale()))
 			pool_.set_fixed(name, value);
+		if (name == kInHotStandby && session_)
+			session_->note_hot_standby(value == "on");
 		return !for_us;
 	} else if (name.substr(0, 1) == "!") { // back to what it is reset to
 		name.remove_prefix(1);
 		if (defaults_ && defaults_->find(name))
-			return keep(name, value, whole, false);
-		params_ = params_.without(name);
+			(void)keep(name, value, whole, false);
+		else
+			params_ = params_.without(name);
 		update_pins();
 	} else {
-		return keep(name, value, whole, !(agent_ && native_ && !native_->find(name))) && !for_us;
+		forward = keep(name, value, whole, !(agent_ && native_ && !native_->find(name))) && !for_us;
 	}
-	return false;
+	if (session_ && is_tcp_setting(name))
+		session_->follow_tcp_settings(params_);
+	return forward;
 }
 
 // A value above what is kept of one client is known by its name alone, and so the client keeps this server: until the
@@ -96,9 +107,30 @@ bool ServerConn::keep(std::string_view name, std::string_view value, bool whole,
 	    !whole || others + name.size() + value.size() > size_t{1024} * static_cast<size_t>(s.session_settings_memory);
 	untracked_ |= name.size() >= kLongestName || (!there && params_->own > 2 * most);
 	if (!untracked_)
-		params_ = params_.with(name, too_long ? std::string_view() : value, reported, too_long);
+		params_ = params_.with(name, too_long ? std::string_view() : value, reported, too_long,
+		                       reported && is_preset(name, value));
+	preset_changed_ |= reported;
 	update_pins();
 	return reported;
+}
+
+// The agent tells which are not. Without it, what is as it was at the login.
+bool ServerConn::is_preset(std::string_view name, std::string_view value) const
+{
+	if (!native_) // at the login
+		return true;
+	const Param *p = agent_ ? params_->find(name) : native_->find(name);
+	return p && (agent_ ? p->preset : p->value == value);
+}
+
+// After a reload, which reaches a session that is there, too.
+void ServerConn::learn_defaults()
+{
+	preset_changed_ = false;
+	for (const auto &p : params_->items) {
+		if (p->reported && p->preset)
+			native_ = native_.with(p->name, p->value, true, p->unknown, true);
+	}
 }
 
 void ServerConn::set_pins(std::string_view pins)

@@ -28,6 +28,7 @@ namespace
 {
 
 constexpr int kMostProofs = 20; // questions, if a timeout ends them
+constexpr size_t kMostNotices = 16384;
 // Of a refused login. By the routine, for the message is in the server's language.
 control::ServerLimit limit_of(std::string_view error)
 {
@@ -61,16 +62,17 @@ void ServerConn::send_startup()
 	proto::Writer w(out);
 	w.u32(3u << 16);
 	w.string("user").string(pool_.role()).string("database").string(pool_.database());
-	w.string("application_name").string("pgpool");
-	// Idle servers are pgpool's business, not idle_session_timeout's.
-	w.string("idle_session_timeout").string("0");
 	if (listener_) {
+		w.string("application_name").string("pgpool");
 		// Notifications come as its clients expect them, and nothing ends its work.
 		w.string("client_encoding").string(listener_->encoding());
 		w.string("statement_timeout").string("0").string("lock_timeout").string("0");
 	} else {
 		take_agent_slot();
 	}
+	// The agent lets it end no server, and tells it; the session acts on it.
+	if (agent_slot_ == kNoSlot)
+		w.string("idle_session_timeout").string("0");
 	if (agent_slot_ != kNoSlot)
 		w.string("pgpool.agent")
 		    .string(std::to_string(agent_slot_) + "." + std::to_string(agent_slot().generation.load()));
@@ -133,6 +135,9 @@ void ServerConn::login_message(char type, std::string_view body)
 		login_ready();
 		break;
 	case 'N':
+		if (notices_.size() + body.size() <= kMostNotices)
+			proto::Writer(notices_).begin('N').bytes(body).end();
+		break;
 	case 'v':
 		break;
 	default:

@@ -84,7 +84,7 @@ void ServerConn::release()
 {
 	Session *session = session_;
 	session_ = nullptr;
-	session->params() = params_;
+	session->adopt(*this);
 	session->on_released();
 	if (statements_.will_be() <= most_statements()) {
 		cleaned();
@@ -316,7 +316,7 @@ void ServerConn::on_closed(const char *why)
 	}
 	if (!in_transaction && !session->session_mode() && !was_kept) {
 		// It died between two transactions: the client keeps its connection.
-		session->params() = params_;
+		session->adopt(*this);
 		session->on_server_died_at_rest();
 		return;
 	}

@@ -45,10 +45,12 @@ bool ServerConn::apply(const Params &want, bool must_wait, std::string_view grou
 	bool only_reported = true;
 	if (want == params_)
 		return true;
-	const std::string sql = sql_between(*params_.get(), *want.get(), only_reported);
-	target_ = want;
+	told_ = want;
+	target_ = want.preset_as(params_, native_);
+	const std::string sql = sql_between(*params_.get(), *target_.get(), only_reported);
 	if (sql.empty()) {
-		params_ = want;
+		params_ = target_;
+		tell_preset();
 		return true;
 	}
 	// A serializable transaction may wait for those of others before its first SELECT, and a standby has none.
@@ -65,8 +67,25 @@ bool ServerConn::apply(const Params &want, bool must_wait, std::string_view grou
 	holding_ = must_wait || !(only_reported || agent_) || has_short_timeout(*params_.get());
 	announce_own();
 	if (!holding_)
-		params_ = want;
+		params_ = target_;
 	return !holding_;
+}
+
+// What the client has not set is what a fresh login would have now; it hears so where it was told something else.
+void ServerConn::tell_preset()
+{
+	if (!session_ || session_->login())
+		return;
+	std::string out;
+	for (const auto &p : params_->items) {
+		const Param *known = p->reported ? told_->find(p->name) : nullptr;
+		if (known && known->value != p->value)
+			proto::append_parameter(out, p->name, p->value);
+	}
+	if (out.empty())
+		return;
+	session_->stream()->queue(out.data(), out.size());
+	session_->stream()->flush();
 }
 
 void ServerConn::applied()
@@ -95,11 +114,16 @@ void ServerConn::applied()
 	// What the server reports it has told; the rest is as we set it, in the server's spelling if the agent told that.
 	Params now = params_.reported_only();
 	for (const auto &p : target_->items) {
-		const Param *told = agent_ ? params_->find(p->name) : nullptr;
-		if (!p->reported && !is_refused(p->name))
+		const Param *told = agent_ || p->reported ? params_->find(p->name) : nullptr;
+		if (is_refused(p->name))
+			continue;
+		if (!p->reported)
 			now = now.with(p->name, told ? told->value : p->value, false);
+		else if (!agent_ && told && told->value == p->value) // who set it, nobody else says
+			now = now.with(p->name, p->value, true, p->unknown, p->preset);
 	}
 	params_ = now;
+	tell_preset();
 	update_pins();
 	unproved_.clear();
 	if (holding_) {
@@ -119,14 +143,16 @@ bool ServerConn::apply_each(const Params &want)
 	each_done_ = 0;
 	if (want == params_)
 		return true;
-	for (SettingSql &s : each_between(*params_.get(), *want.get())) {
+	told_ = want;
+	target_ = want.preset_as(params_, native_);
+	for (SettingSql &s : each_between(*params_.get(), *target_.get())) {
 		proto::append_query(out, s.sql);
 		replies_.sent('Q', Owner::Skip);
 		each_.push_back(std::move(s.name));
 	}
-	target_ = want;
 	if (each_.empty()) {
-		params_ = want;
+		params_ = target_;
+		tell_preset();
 		return true;
 	}
 	hush(true);

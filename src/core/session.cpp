@@ -267,6 +267,9 @@ Session::Next Session::answer_here(const char *&p, const char *end, std::string 
 		if (type == 'S') {
 			skipping_ = false;
 			prepared_ = nullptr;
+			if (length != 4)
+				proto::append_error(answers, proto::Severity::Error,
+				                    {proto::sqlstate::kProtocolViolation, "invalid message format", "", ""});
 			proto::append_ready(answers, 'I');
 			discard_left_ = length + 1;
 		} else if (skipping_ || type == 'H' || type == 'd' || type == 'c' || type == 'f') {
@@ -341,6 +344,7 @@ void Session::on_assigned(ServerConn *server)
 // Those that were refused are known when each is applied by itself.
 bool Session::take_settings(std::string_view message)
 {
+	tell_promotion();
 	if (!settings_doubtful_)
 		return server_->apply(params_, false);
 	settings_doubtful_ = !server_->apply_each(is_leaving_role(message) ? params_.without("role") : params_);

@@ -50,6 +50,8 @@ public:
 	void start_login();
 	void choose_key(int32_t pid); // 0: a random one
 	std::string_view key() const { return {key_, key_length_}; }
+	void follow_tcp_settings(const Params &params);
+	void note_hot_standby(bool on) { knows_hot_standby_ = on; } // it is told
 
 	// ---- for the pool
 	void on_assigned(ServerConn *server);
@@ -96,6 +98,7 @@ public:
 	void fatal(const proto::Error &error);
 	void cancel(); // a cancel request with the right key came
 	void check_timeouts(int64_t now);
+	bool idles_too_long(int64_t now);
 	bool cut_off(int64_t now); // true: it takes no data for longer than pgpool.write_timeout, and is gone
 	void fill(control::ClientRow &row) const;
 	void close(bool flush); // ends the session; a server is cleaned up
@@ -106,6 +109,8 @@ public:
 	ServerConn *server() const { return server_; }
 	Login *login() const { return login_.get(); }
 	Params &params() { return params_; }
+	void adopt(const ServerConn &server); // the settings that it has there
+	void adopt(const Params &params, int32_t idle_session_timeout);
 	Params &defaults() { return defaults_; }
 	uint64_t id() const { return id_; }
 	int32_t key_pid() const { return key_pid_; }
@@ -157,6 +162,7 @@ private:
 	void account(const char *message, size_t have);
 	void acquire(const char *p, const char *end);
 	bool take_settings(std::string_view message);
+	void tell_promotion();
 	void leave_server();
 	bool stash(const char *p, const char *end); // false: there is no memory for it, the session is over
 	void leave();
@@ -229,7 +235,8 @@ private:
 	int64_t since_;        // monotonic: of the present state
 	uint64_t transactions_ = 0, queries_ = 0;
 	uint64_t unheard_ = 0;
-	uint64_t commit_lsn_ = 0; // end of the last commit that wrote
+	int32_t idle_session_timeout_ = 0; // ms, while it has no server; a setting
+	uint64_t commit_lsn_ = 0;          // end of the last commit that wrote
 	uint32_t tenant_slot_ = UINT32_MAX;
 	uint32_t body_left_ = 0;    // of the message that goes through now
 	uint32_t discard_left_ = 0; // of a message that is dropped
@@ -248,10 +255,11 @@ private:
 	const Statement *prepared_ = nullptr; // by this batch, the last one; may be gone
 	uint64_t awaited_ = 0;                // settling up to this place in the stream of messages, 0 = no
 	bool raw_names_ = false;              // statements go to the server under the client's own names
-	bool settings_doubtful_ = false;      // one of them was refused by a server: each is applied by itself
-	bool begin_bound_ = false;            // to the unnamed portal
-	bool unnamed_shared_ = false;         // the unnamed statement is a shared one, in statements_
-	bool unnamed_waits_ = false; // the unnamed statement was prepared, not yet used, and is too long to remember
+	bool knows_hot_standby_ = false;
+	bool settings_doubtful_ = false; // one of them was refused by a server: each is applied by itself
+	bool begin_bound_ = false;       // to the unnamed portal
+	bool unnamed_shared_ = false;    // the unnamed statement is a shared one, in statements_
+	bool unnamed_waits_ = false;     // the unnamed statement was prepared, not yet used, and is too long to remember
 	bool dead_ = false;
 
 	friend class ServerConn;

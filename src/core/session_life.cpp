@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -179,6 +180,40 @@ void Session::on_applied_in_part()
 	on_applied();
 }
 
+void Session::adopt(const ServerConn &server)
+{
+	adopt(server.params(), server.idle_session_timeout());
+}
+
+void Session::adopt(const Params &params, int32_t idle_session_timeout)
+{
+	params_ = params;
+	idle_session_timeout_ = idle_session_timeout;
+}
+
+// The server that serves it now may have told another client.
+void Session::tell_promotion()
+{
+	std::string out;
+	if (!knows_hot_standby_ || pool_->in_hot_standby())
+		return;
+	knows_hot_standby_ = false;
+	proto::append_parameter(out, kInHotStandby, "off");
+	stream_->queue(out.data(), out.size());
+	stream_->flush();
+}
+
+// The client's, on the client's connection.
+void Session::follow_tcp_settings(const Params &params)
+{
+	auto value = [&params](std::string_view name) {
+		const Param *p = params->find(name);
+		return p ? atoi(p->value.c_str()) : 0;
+	};
+	stream_->limit({value("tcp_keepalives_idle"), value("tcp_keepalives_interval"), value("tcp_keepalives_count"),
+	                value("tcp_user_timeout")});
+}
+
 void Session::on_server_died_unused()
 {
 	server_ = nullptr;
@@ -305,6 +340,8 @@ void Session::check_timeouts(int64_t now)
 		close(false);
 		return;
 	}
+	if (idles_too_long(now))
+		return;
 	if (!server_ && !unnamed_text_.empty() && idle_ms >= kIdleBeforeShared)
 		share_unnamed();
 	if ((!server_ || keeps_server) && !wait_hook.linked) {
@@ -315,6 +352,18 @@ void Session::check_timeouts(int64_t now)
 			       "The limit is pgpool.client_idle_timeout or client_idle_timeout of the tenant, now " +
 			           std::to_string(limit) + " ms."});
 	}
+}
+
+// PostgreSQL's own limit, which counts from the last reply, whatever the client keeps.
+bool Session::idles_too_long(int64_t now)
+{
+	const int32_t limit = server_ ? server_->idle_session_timeout() : idle_session_timeout_;
+	const bool idle = !wait_hook.linked && !mid_message() && (!server_ || server_->replies().at_rest());
+	const int64_t since = server_ ? std::max(since_, server_->since()) : since_;
+	if (limit <= 0 || !idle || (now - since) / 1000 < limit)
+		return false;
+	fatal({proto::sqlstate::kIdleSession, "terminating connection due to idle-session timeout", "", ""});
+	return true;
 }
 
 bool Session::cut_off(int64_t now)

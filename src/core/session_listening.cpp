@@ -85,7 +85,7 @@ void Session::drop_server()
 {
 	ServerConn *server = std::exchange(server_, nullptr);
 	if (!subscription_->returning())
-		params_ = server->params();
+		adopt(*server);
 	server->abandon();
 }
 

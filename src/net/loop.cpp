@@ -74,7 +74,8 @@ void Loop::set_tcp_options(int fd, const region::Settings &s)
 	set(TCP_KEEPIDLE, s.tcp_keepalives_idle);
 	set(TCP_KEEPINTVL, s.tcp_keepalives_interval);
 	set(TCP_KEEPCNT, s.tcp_keepalives_count);
-	set(TCP_USER_TIMEOUT, s.tcp_user_timeout);
+	const int user_timeout = s.tcp_user_timeout; // 0 is a value, too
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof(user_timeout));
 }
 
 } // namespace pgpool::net

@@ -676,4 +676,17 @@ void SocketStream::destroy()
 	::close(fd_);
 }
 
+void SocketStream::limit(const core::TcpLimits &limits)
+{
+	region::Settings s = loop_.settings();
+	if (address_length_ == 0)
+		return;
+	auto prefer = [](int32_t &configured, int32_t own) { configured = own > 0 ? own : configured; };
+	prefer(s.tcp_keepalives_idle, limits.idle);
+	prefer(s.tcp_keepalives_interval, limits.interval);
+	prefer(s.tcp_keepalives_count, limits.count);
+	prefer(s.tcp_user_timeout, limits.user_timeout);
+	Loop::set_tcp_options(fd_, s);
+}
+
 } // namespace pgpool::net

@@ -55,6 +55,7 @@ public:
 	void start_tls() override;
 	bool handshaking() const override { return state_ == State::Answering || state_ == State::Handshake; }
 	const core::TlsInfo *tls() const override { return state_ == State::Tls ? &tls_->info : nullptr; }
+	void limit(const core::TcpLimits &limits) override;
 	std::string_view address() const override { return {address_, address_length_}; }
 	std::string peer() const override;
 

@@ -42,15 +42,16 @@ std::vector<std::string> split_options(std::string_view s)
 	return words;
 }
 
-void set(std::vector<Setting> &settings, std::string_view name, std::string_view value)
+void set(Startup &startup, std::string_view name, std::string_view value)
 {
-	for (Setting &s : settings) {
+	for (Setting &s : startup.settings) {
 		if (equal_names(s.first, name)) {
+			startup.overridden.push_back(s);
 			s.second = value;
 			return;
 		}
 	}
-	settings.emplace_back(name, value);
+	startup.settings.emplace_back(name, value);
 }
 
 void take(Startup &s, std::string_view name, std::string_view value)
@@ -59,7 +60,7 @@ void take(Startup &s, std::string_view name, std::string_view value)
 		s.application_name = clean_application_name(value);
 		s.has_application_name = true;
 	} else {
-		set(s.settings, name, value);
+		set(s, name, value);
 	}
 }
 
@@ -70,17 +71,20 @@ void refuse(Startup &s, Error why)
 		s.refusal = std::move(why);
 }
 
-void take_option(Startup &s, std::string_view assignment)
+void take_option(Startup &s, std::string_view dashes, std::string_view assignment)
 {
 	const size_t equals = assignment.find('=');
-	if (equals == std::string_view::npos || equals == 0) {
-		refuse(s, {sqlstate::kInvalidParameter, "-c " + std::string(assignment) + " requires a value", "",
-		           "Write options as -c name=value."});
-		return;
-	}
 	std::string name(assignment.substr(0, equals));
 	for (char &c : name)
 		c = c == '-' ? '_' : c;
+	if (equals == std::string_view::npos) {
+		refuse(s, {sqlstate::kSyntaxError, std::string(dashes) + std::string(assignment) + " requires a value", "", ""});
+		return;
+	}
+	if (name.empty()) {
+		refuse(s, {sqlstate::kUndefinedObject, "unrecognized configuration parameter \"\"", "", ""});
+		return;
+	}
 	std::string_view value = assignment.substr(equals + 1);
 	if (equal_names(name, "pgpool.tenant") || equal_names(name, "reference"))
 		s.tenant = value;
@@ -88,24 +92,88 @@ void take_option(Startup &s, std::string_view assignment)
 		take(s, name, value);
 }
 
-// -c name=value, -cname=value, --name=value; and reference=x alone, as Supavisor's clients send it.
+// As getopt() and process_postgres_switches() have it.
+void refuse_word(Startup &s, std::string_view word)
+{
+	if (word.size() > 1 && word[0] == '-' && word != "-c" && word != "--")
+		refuse(s, {sqlstate::kFeatureNotSupported, "startup option \"" + std::string(word) + "\" is not supported", "",
+		           "pgpool takes -c name=value and --name=value in options."});
+	else
+		refuse(s, {sqlstate::kSyntaxError, "invalid command-line argument for server process: " + std::string(word), "",
+		           "Try \"postgres --help\" for more information."});
+}
+
+// -c name=value, -cname=value, --name=value; and reference=x alone, as Supavisor's clients send it. What is behind one
+// that is refused is read, too: it may name the tenant.
 void read_options(Startup &s, std::string_view options)
 {
 	const std::vector<std::string> words = split_options(options);
 	for (size_t i = 0; i < words.size(); i++) {
-		std::string_view w = words[i];
+		std::string_view w = words[i], dashes = "-c ";
+		if (w == "--") { // the end of them
+			if (i + 1 < words.size())
+				refuse_word(s, words[i + 1]);
+			return;
+		}
 		if (w.substr(0, 2) == "--") {
 			w.remove_prefix(2);
+			dashes = "--";
 		} else if (w == "-c" && i + 1 < words.size()) {
 			w = words[++i];
 		} else if (w.substr(0, 2) == "-c" && w.size() > 2) {
 			w.remove_prefix(2);
 		} else if (w.substr(0, 10) != "reference=" && w.substr(0, 14) != "pgpool.tenant=") {
-			refuse(s, {sqlstate::kFeatureNotSupported, "startup option \"" + std::string(w) + "\" is not supported", "",
-			           "pgpool takes -c name=value and --name=value in options."});
+			refuse_word(s, w);
 			continue;
 		}
-		take_option(s, w);
+		take_option(s, dashes, w);
+	}
+}
+
+// As parse_bool(): any unique start of a word.
+bool read_bool(std::string_view text, bool &to)
+{
+	struct Word {
+		std::string_view name;
+		size_t least;
+		bool value;
+	};
+	for (const Word &w : {Word{"true", 1, true}, Word{"false", 1, false}, Word{"yes", 1, true}, Word{"no", 1, false},
+	                      Word{"on", 2, true}, Word{"off", 2, false}, Word{"1", 1, true}, Word{"0", 1, false}}) {
+		if (text.size() >= w.least && equal_names(text, w.name.substr(0, text.size()))) {
+			to = w.value;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool take_replication(Startup &s, std::string_view value, Error &error)
+{
+	if (value == "database") {
+		s.replication = true;
+		return true;
+	}
+	if (read_bool(value, s.replication))
+		return true;
+	error = {sqlstate::kInvalidParameter, "invalid value for parameter \"replication\": \"" + std::string(value) + "\"",
+	         "", "Valid values are: \"false\", 0, \"true\", 1, \"database\"."};
+	return false;
+}
+
+// False: the packet's layout is broken, or `use` said so.
+template <class F> bool each_parameter(std::string_view packet, F use)
+{
+	Reader r(packet.substr(8));
+	for (;;) {
+		const std::string_view name = r.string();
+		if (!r.ok())
+			return false;
+		if (name.empty())
+			return r.left() == 0;
+		const std::string_view value = r.string();
+		if (!r.ok() || !use(name, value))
+			return false;
 	}
 }
 
@@ -115,10 +183,8 @@ void take_parameter(Startup &s, std::string_view name, std::string_view value)
 		s.user = value;
 	else if (name == "database")
 		s.database = value;
-	else if (name == "replication")
-		s.replication = value;
-	else if (name == "options")
-		read_options(s, value);
+	else if (name == "options" || name == "replication")
+		return; // read before
 	else if (name.substr(0, 5) == "_pq_.")
 		s.unknown.emplace_back(name);
 	else if (equal_names(name, "pgpool.tenant") || name == "reference")
@@ -192,28 +258,24 @@ bool read_startup(std::string_view packet, Startup &out, Error &error)
 	}
 	out.minor = static_cast<uint16_t>(version & 0xffff);
 
-	Reader r(packet.substr(8));
 	const Error layout{sqlstate::kProtocolViolation, "invalid startup packet layout: expected terminator as last byte",
 	                   "", ""};
-	for (;;) {
-		std::string_view name = r.string();
-		if (!r.ok()) {
-			error = layout;
-			return false;
-		}
-		if (name.empty())
-			break;
-		std::string_view value = r.string();
-		if (!r.ok()) {
-			error = layout;
-			return false;
-		}
+	// Settings in options come first, wherever they stand: a parameter of the packet is set after them.
+	std::string_view options;
+	const auto find_options = [&](std::string_view name, std::string_view value) {
+		options = name == "options" ? value : options;
+		return name != "replication" || take_replication(out, value, error);
+	};
+	const auto take_it = [&](std::string_view name, std::string_view value) {
 		take_parameter(out, name, value);
-	}
-	if (r.left() != 0) {
-		error = layout;
+		return true;
+	};
+	error = layout;
+	if (!each_parameter(packet, find_options))
 		return false;
-	}
+	read_options(out, options);
+	(void)each_parameter(packet, take_it);
+	error = {};
 	if (out.user.empty()) {
 		error = {sqlstate::kInvalidAuthorization, "no PostgreSQL user name specified in startup packet", "", ""};
 		return false;

@@ -35,10 +35,13 @@ struct Startup {
 	std::string user;
 	std::string database; // "" = not given
 	std::string tenant;   // from options: pgpool.tenant=x or reference=x
-	std::string replication;
+	bool replication = false;
 	std::string application_name;
 	bool has_application_name = false;
-	std::vector<Setting> settings;    // all else, options taken apart, last value of a name wins
+	// All else, options taken apart. The last value of a name wins, and a parameter of the packet before one in
+	// options.
+	std::vector<Setting> settings;
+	std::vector<Setting> overridden;  // values that another one came for: each must be a valid one
 	std::vector<std::string> unknown; // _pq_.* names
 	Error refusal; // what it asks for is not to be had; told after the proof, as PostgreSQL does. SQLSTATE "" = nothing
 };

@@ -142,7 +142,8 @@ struct AuthAnswer {
 	uint32_t tenant_slot, tenant_generation;
 	uint32_t pool_slot, pool_generation;
 	uint32_t role_oid, database_oid;
-	char role[kNameLen]; // without the tenant's suffix
+	uint32_t in_hot_standby; // bool: the server, now
+	char role[kNameLen];     // without the tenant's suffix
 	char database[kNameLen];
 	ServerRoute route;
 	ServerMethod route_method;

@@ -217,6 +217,9 @@ struct alignas(64) Header {
 	// Those of the reloads since then, for workers that start while the manager is away: names.hpp.
 	Settings renewed[2];
 	Atomic<uint32_t> renewals;
+	// The manager's: of the configuration files as it read them last, which may be before or after the postmaster.
+	uint64_t configuration_digest;
+	bool configuration_doubtful;
 	char manager_problem[kTextLen];
 	WorkerSlot worker[kMaxWorkers];
 };

@@ -138,6 +138,7 @@ void tell_settings(char status)
 		greet();
 	greeted = true;
 	report_strings();
+	report_own();
 	if (status == 'I' && settings_changed()) { // a placeholder is none any more
 		look_for_settings(true, status);
 		report_strings();
@@ -172,6 +173,7 @@ void before_ready(char status)
 	if (status == 'I' && library_came())
 		scan_settings(); // what it defines
 	tell_settings(status);
+	tell_idle_timeout();
 	if (status == 'I') // only then the worker may give the session to somebody else
 		tell_pins();
 	inside = false;
@@ -294,6 +296,7 @@ void start(region::AgentSlot &mine, uint32_t generation)
 	install_leftovers();
 	install_timeouts();
 	install_uncounted();
+	install_tcp_settings();
 	plain = PqCommMethods;
 	wrapped = *plain;
 	wrapped.putmessage = putmessage;

@@ -33,6 +33,7 @@ void scan_settings();                        // there may be more
 bool settings_changed();                     // are there some that were not flagged?
 void flag_new_settings(bool in_transaction); // which may set more
 void report_strings();                       // those that changed
+void report_own();                           // which of PostgreSQL's own reports are of values that the session set
 bool settings_untold();                      // the worker does not know all, for want of memory
 enum class Report { Value, Default, Nothing };
 Report kind_of_report(const char *name); // PostgreSQL is about to send ParameterStatus
@@ -45,6 +46,7 @@ bool defaults_broken(); // a reset value is not what it was
 // agent_timeouts.cpp
 void install_timeouts();
 void forget_timeouts(); // that fired meanwhile
+void tell_idle_timeout();
 
 // agent_uncounted.cpp
 void install_uncounted();
@@ -76,6 +78,7 @@ void look_for_plans(bool ready); // a Parse is complete, or all
 // agent_identity.cpp
 extern uint32_t identity_seen;
 void keep_own_identity();
+void install_tcp_settings();
 void read_identity();
 inline void follow_identity()
 {

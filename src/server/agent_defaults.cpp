@@ -44,9 +44,11 @@ bool resets(const Node *statement)
 	return kind == VAR_RESET || kind == VAR_RESET_ALL || kind == VAR_SET_DEFAULT;
 }
 
-// With these, reset values mean something else, or may not be looked at.
+// With these, reset values mean something else, or may not be looked at. The role's is that of any setting.
 bool has_own_rules(const config_generic *setting)
 {
+	if (strcmp(setting->name, "role") == 0)
+		return false;
 	return (setting->context != PGC_USERSET && setting->context != PGC_SUSET) ||
 	       (setting->flags & (GUC_SUPERUSER_ONLY | GUC_NO_RESET_ALL)) != 0;
 }
@@ -153,16 +155,25 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
 		next(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
 		return;
 	}
+	MemoryContext caller = CurrentMemoryContext;
 	PG_TRY();
 	{
 		install(defaults, defaults + length, saved, count);
 		next(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
+		bool was_broken = broken;
+		broken = true; // should there be no memory for the copy
+		MemoryContextSwitchTo(caller);
+		ErrorData *error = CopyErrorData(); // what restore() may meet takes all pending ones away
+		FlushErrorState();
+		broken = was_broken;
 		restore(saved, count);
+		ReThrowError(error);
 	}
 	PG_END_TRY();
+	restore(saved, count);
 }
 
 } // namespace

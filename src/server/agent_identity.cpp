@@ -35,6 +35,21 @@ char client_host[INET6_ADDRSTRLEN], client_port[8];
 emit_log_hook_type previous_log;
 ExecutorStart_hook_type previous_executor_start;
 
+// Of the client's connection, where the worker sets them. PostgreSQL would show those of its own socket, none.
+constexpr const char *kTcpSettings[] = {"tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count",
+                                        "tcp_user_timeout"};
+config_int *tcp_settings[lengthof(kTcpSettings)];
+
+template <size_t N> const char *show_tcp_setting()
+{
+	static char text[16];
+
+	follow_identity();
+	bool is_tcp = MyProcPort->raddr.addr.ss_family != AF_UNIX;
+	snprintf(text, sizeof text, "%d", is_tcp ? *tcp_settings[N]->variable : 0);
+	return text;
+}
+
 struct Identity {
 	SockAddr address;
 	char *host, *port;
@@ -134,6 +149,20 @@ void keep_own_identity()
 	emit_log_hook = on_log;
 	previous_executor_start = ExecutorStart_hook;
 	ExecutorStart_hook = on_executor_start;
+}
+
+void install_tcp_settings()
+{
+	static const GucShowHook hooks[] = {show_tcp_setting<0>, show_tcp_setting<1>, show_tcp_setting<2>,
+	                                    show_tcp_setting<3>};
+
+	for (size_t i = 0; i < lengthof(kTcpSettings); i++) {
+		config_generic *setting = compat::find_setting(kTcpSettings[i]);
+		if (!setting || setting->vartype != PGC_INT)
+			continue;
+		tcp_settings[i] = reinterpret_cast<config_int *>(setting);
+		tcp_settings[i]->show_hook = hooks[i];
+	}
 }
 
 // While the worker writes, the number is odd or changes: then the next occasion is early enough.

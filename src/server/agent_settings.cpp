@@ -51,6 +51,12 @@ bool look_always;     // one of them has no hook that says so
 int count_seen;
 bool scan_wanted;
 
+// What PostgreSQL reports by itself, and which of these the worker takes for set by the session, as bits.
+constexpr int kMostNatives = 32;
+config_generic *natives[kMostNatives];
+int native_count;
+uint32 own_told;
+
 // Settings that went back to their default in the reports before the present ReadyForQuery.
 config_generic *back_to_default[256];
 int back_to_default_count;
@@ -213,6 +219,17 @@ bool flag_all(bool report_values)
 	return true;
 }
 
+// Before any flag is taken.
+void find_natives()
+{
+	int count;
+	config_generic **all = compat::settings(count);
+
+	for (int i = 0; i < count && native_count < kMostNatives; i++)
+		if ((all[i]->flags & GUC_REPORT) != 0 && to_be_reported(all[i]))
+			natives[native_count++] = all[i];
+}
+
 // ---- reports
 
 // What has no character in the client's encoding becomes '?': PostgreSQL would raise an error here, without an end.
@@ -289,6 +306,8 @@ void forget_gone()
 
 void flag_settings()
 {
+	if (native_count == 0)
+		find_natives();
 	scan_wanted = true; // until all have been, should there be no memory
 	scan_wanted = !flag_all(false);
 }
@@ -331,6 +350,26 @@ void report_strings()
 		else if (!tell(w))
 			strings_changed = true;
 	}
+}
+
+// A value tells nothing of who set it, and what nobody set is another one after a reload, and at another server.
+void report_own()
+{
+	uint32 own = 0;
+	char names[kMostNatives * NAMEDATALEN] = "";
+
+	for (int i = 0; i < native_count; i++)
+		if (set_by_session(natives[i]))
+			own |= UINT32_C(1) << i;
+	if (own == own_told)
+		return;
+	for (int i = 0; i < native_count; i++)
+		if (own & (UINT32_C(1) << i)) {
+			strlcat(names, natives[i]->name, sizeof names);
+			strlcat(names, ",", sizeof names);
+		}
+	if (put_setting("", "pgpool.own", names))
+		own_told = own;
 }
 
 bool settings_untold()

@@ -3,13 +3,17 @@
 // statement_timeout, lock_timeout and transaction_timeout are the client's, by SET or by ALTER ROLE, and are armed for
 // every query before any hook runs. So they are disarmed when they fire: the first two come as SIGINT, the last one
 // leaves a mark in the handler of SIGALRM. Nothing is done while a client's query runs. Owns these two signals, in this
-// process. Must not know what the worker's query is.
+// process.
+//
+// idle_session_timeout is the client's, too, and the client may be idle without a server: the worker is told, and acts.
+// It is armed before ReadyForQuery, and disarmed here. Must not know what the worker's query is.
 #include <csignal>
 
 #include "server/agent.hpp"
 
 extern "C" {
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "utils/timeout.h"
 }
 
@@ -55,6 +59,20 @@ void forget_timeouts()
 {
 	(void)get_timeout_indicator(STATEMENT_TIMEOUT, true);
 	(void)get_timeout_indicator(LOCK_TIMEOUT, true);
+}
+
+void tell_idle_timeout()
+{
+	static int told;
+	char text[16];
+
+	if (IdleSessionTimeout > 0)
+		disable_timeout(IDLE_SESSION_TIMEOUT, false);
+	if (IdleSessionTimeout == told)
+		return;
+	snprintf(text, sizeof text, "%d", IdleSessionTimeout);
+	put_parameter_status("pgpool.idle_session_timeout", text);
+	told = IdleSessionTimeout;
 }
 
 // After PostgreSQL has set its own handlers.

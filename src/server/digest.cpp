@@ -1,10 +1,10 @@
 // What a fresh login of a role to a database would be, as a number: if it changes, so would the login.
 //
 // Owns the list of what counts: attributes and memberships of the role and of all roles that it is a member of, the
-// owner of the database, and the settings of both. Read from the catalog, so it does not matter how that was changed:
-// by a command, by an UPDATE of a system table, or on the primary of this standby. Not what decides whether there is
-// a login at all (LOGIN, password, limits of connections, CONNECT): sessions that are there go on without it.
-// Must not know pools or sessions.
+// owner of the database and its collation version (of which a login may warn), and the settings of both. Read from the
+// catalog, so it does not matter how that was changed: by a command, by an UPDATE of a system table, or on the primary
+// of this standby. Not what decides whether there is a login at all (LOGIN, password, limits of connections, CONNECT):
+// sessions that are there go on without it. Must not know pools or sessions.
 #include "server/manager.hpp"
 
 extern "C" {
@@ -15,6 +15,7 @@ extern "C" {
 #include "catalog/pg_authid.h"
 #include "catalog/pg_db_role_setting.h"
 #include "common/hashfn.h"
+#include "utils/builtins.h"
 #include "utils/catcache.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -79,13 +80,31 @@ uint64 of_settings(Relation table, Oid database, Oid role)
 	return sum;
 }
 
+uint64 of_collation(Oid database)
+{
+	HeapTuple tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	uint64 sum = 0;
+	bool is_null = true;
+
+	if (!HeapTupleIsValid(tuple))
+		return 0;
+	Datum version = SysCacheGetAttr(DATABASEOID, tuple, Anum_pg_database_datcollversion, &is_null);
+	if (!is_null) {
+		char *name = TextDatumGetCString(version);
+		sum = hash_bytes_extended(reinterpret_cast<unsigned char *>(name), static_cast<int>(strlen(name)),
+		                          DatabaseRelationId);
+	}
+	ReleaseSysCache(tuple);
+	return sum;
+}
+
 } // namespace
 
 uint64 login_digest(Oid role, const Database &database)
 {
 	List *roles = list_make1_oid(role);
 	// who owns it is a member of pg_database_owner
-	uint64 sum = hash_combine64(DatabaseRelationId, database.owner);
+	uint64 sum = hash_combine64(DatabaseRelationId, database.owner) + of_collation(database.oid);
 
 	for (int i = 0; i < list_length(roles); i++) { // it grows
 		Oid r = list_nth_oid(roles, i);

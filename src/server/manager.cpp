@@ -149,6 +149,8 @@ void reload()
 {
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
+	if (configuration_renewed())
+		renew_slots(); // the latch is set, so workers will be poked
 	load_rules();
 	links_settings();
 	dirty = true;
@@ -175,8 +177,7 @@ void turn()
 		ResetLatch(MyLatch);
 	if (ShutdownRequestPending)
 		return;
-	if (ConfigReloadPending)
-		reload();
+	reload_if_asked();
 	if (events & WL_LATCH_SET) {
 		refresh(true);
 		settling = true;
@@ -228,6 +229,12 @@ void connect_to_database()
 
 } // namespace
 
+void reload_if_asked()
+{
+	if (ConfigReloadPending)
+		reload();
+}
+
 void manager_problem(const char *format, ...)
 {
 	char text[region::kTextLen];
@@ -253,6 +260,8 @@ void manager_run()
 	header().manager_problem[0] = '\0';
 	load_rules();
 	slots_start();
+	if (configuration_renewed())
+		renew_slots();
 	CacheRegisterSyscacheCallback(AUTHOID, catalog_changed, 0);
 	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, catalog_changed, 0);
 	CacheRegisterSyscacheCallback(DATABASEOID, catalog_changed, 0);

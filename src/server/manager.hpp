@@ -74,6 +74,10 @@ void copy_verifier(const char *role, control::AuthAnswer &a);
 
 uint64 login_digest(Oid role, const Database &database);
 
+// ---- configuration.cpp: the part of it that is in the configuration files -------------------------
+
+bool configuration_renewed(); // since it was asked last
+
 // ---- hba.cpp: pg_hba.conf and pg_ident.conf ------------------------------------------------------
 
 struct Peer { // for whom pg_hba.conf is asked
@@ -111,6 +115,7 @@ void slots_start();
 bool assign_slots(const Tenant &t, const TenantUser *u, const Role &role, const Database &database, bool may_take,
                   control::AuthAnswer &a);
 bool refresh_slots(); // true if anything changed
+void renew_slots();   // no login is what it was
 void retire_slots();  // gives back what nobody has used for a while; needs no transaction
 
 // ---- manager_links.cpp: the workers' connections -------------------------------------------------
@@ -135,6 +140,7 @@ struct Listeners {
 const Listeners &listeners_open(int former_manager);
 const Listeners &listeners();
 
+void reload_if_asked();
 void manager_problem(const char *format, ...) __attribute__((format(__printf__, 1, 2))); // to the region and the log
 
 } // namespace pgpool::server

@@ -17,6 +17,7 @@
 extern "C" {
 #include "access/xact.h"
 #include "executor/spi.h"
+#include "postmaster/interrupt.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -274,6 +275,7 @@ void answer_next(control::AuthAnswer &a)
 	a = control::make<control::AuthAnswer>(control::Type::AuthAnswer, q.lookup.head.id);
 	if (links[q.link].serial == q.serial) {
 		answer_lookup(q.lookup, a);
+		a.in_hot_standby = RecoveryInProgress();
 		MemoryContextSwitchTo(old);
 		post(q.link, &a, sizeof a);
 	}
@@ -311,7 +313,7 @@ void answer_in_transaction(control::AuthAnswer &a)
 	StartTransactionCommand();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	for (; batch_next < batch_count; batch_next++) {
+	for (; batch_next < batch_count && !ConfigReloadPending; batch_next++) {
 		CHECK_FOR_INTERRUPTS();
 		answer_next(a);
 	}
@@ -379,6 +381,7 @@ void links_answer()
 	while (batch_next < batch_count) {
 		MemoryContext old = CurrentMemoryContext;
 
+		reload_if_asked(); // who logs in now is served as of now
 		PG_TRY();
 		{
 			answer_in_transaction(a);

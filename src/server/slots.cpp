@@ -456,6 +456,12 @@ bool refresh_slots()
 	return changed;
 }
 
+void renew_slots()
+{
+	for (uint32 i = 0; i < header().max_pools; i++)
+		region_view.pool(i).epoch.fetch_add(1);
+}
+
 void retire_slots()
 {
 	retire_pools(false);

@@ -643,7 +643,7 @@ nothing comes in time.
 
 Terminate and close; close without a word; close by RST; shut down sending.
 
-=item $c->{pid}, $c->{key}, $c->{parameters}
+=item $c->{pid}, $c->{key}, $c->{parameters}, $c->{notices}
 
 what the login gave.
 
@@ -745,11 +745,12 @@ sub finish_login
 		elsif ($type eq 'E') { return fields($body); }
 		elsif ($type eq 'K') { ($self->{pid}, $self->{key}) = (unpack('l>', $body), substr($body, 4)); }
 		elsif ($type eq 'S') { $self->note_parameter($body); }
+		elsif ($type eq 'N') { push @{ $self->{notices} }, fields($body); }
 		elsif ($type eq 'Z') { return undef; }
 	}
 }
 
-sub note_parameter { my ($self, $body) = @_; my ($name, $value) = split /\0/, $body; $self->{parameters}{$name} = $value; }
+sub note_parameter { my ($self, $body) = @_; my ($name, $value) = split /\0/, $body, -1; $self->{parameters}{$name} = $value; }
 
 sub fields
 {

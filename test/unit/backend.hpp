@@ -461,6 +461,8 @@ private:
 		    pin_ + (pin_.empty() || channels_.empty() ? "" : ", ") + (channels_.empty() ? "" : "LISTEN");
 		if (agent && pins != reported_pins_)
 			pgpool::proto::append_parameter(out, "pgpool.pins", reported_pins_ = pins);
+		if (const std::string own = names_of_own(); agent && own != reported_own_)
+			pgpool::proto::append_parameter(out, "pgpool.own", reported_own_ = own);
 		for (const auto &s : now_) {
 			const bool by_itself = is_reported(s.first);
 			const bool is_default = agent && !by_itself && s.second == defaults[s.first];
@@ -481,6 +483,7 @@ private:
 		if (!open_) {
 			open_ = true;
 			saved_ = now_;
+			saved_own_ = own_;
 		}
 	}
 	void close_implicit()
@@ -492,10 +495,23 @@ private:
 			portals_.clear();
 		}
 	}
+	void restore()
+	{
+		now_ = saved_;
+		own_ = saved_own_;
+	}
+	// Of those that it reports by itself.
+	std::string names_of_own() const
+	{
+		std::string names;
+		for (const std::string &name : own_)
+			names += is_reported(name) ? name + "," : "";
+		return names;
+	}
 	void abort_transaction()
 	{
 		if (open_)
-			now_ = saved_;
+			restore();
 		forget_notify();
 		if (block_ != 'I')
 			block_ = 'E';
@@ -621,12 +637,14 @@ private:
 			if (b == "bad")
 				return fail(refused_with, "invalid value");
 			now_[canonical(a)] = b;
+			own_.insert(canonical(a));
 			return done("SET");
 		}
 		if (word == "RESET") {
 			if (a[0] == '"')
 				a = a.substr(1, a.size() - 2);
 			now_[canonical(a)] = defaults[canonical(a)];
+			own_.erase(canonical(a));
 			return done("RESET");
 		}
 		if (word == "PIN") {
@@ -675,8 +693,9 @@ private:
 		if (word == "DISCARD") {
 			to_listen_.push_back({sender(sql), false, "*", 0});
 			now_ = defaults;
-			if (model_) // the default is what pgpool sent at its login
-				now_["application_name"] = "pgpool";
+			own_.clear();
+			if (model_) // the default is that of pgpool's own login
+				now_["application_name"] = "";
 		}
 		if (word == "DISCARD" || word == "FORGET" || (word == "DEALLOCATE" && a == "ALL")) {
 			catalog->forgotten += word == "FORGET";
@@ -726,7 +745,7 @@ private:
 	{
 		const bool kept = commit && block_ != 'E';
 		if (!kept && open_)
-			now_ = saved_;
+			restore();
 		if (kept)
 			commit_notify();
 		forget_notify();
@@ -845,6 +864,7 @@ private:
 			if (value == "bad" || (!value.empty() && value == refused_value))
 				return fail(refused_with, "invalid value for parameter \"" + name + "\"");
 			now_[canonical(name)] = value;
+			own_.insert(canonical(name));
 		}
 		row_description();
 		row("");
@@ -915,12 +935,13 @@ private:
 	std::vector<Catalog::Listening> to_listen_; // when the transaction commits
 	std::vector<Catalog::Notification> to_notify_;
 	size_t heard_ = 0; // notifications
-	std::string pin_, reported_pins_;
+	std::string pin_, reported_pins_, reported_own_;
 	std::string in_;
 	std::map<std::string, Prepared> statements_;
 	std::map<std::string, Portal> portals_;
 	std::deque<std::string> pending_;
 	Settings now_, reported_, saved_;
+	std::set<std::string> own_, saved_own_; // settings that somebody has set
 	std::unique_ptr<pgpool::proto::ScramServer> scram_;
 	std::string portal_;
 	int owner_ = -1;

@@ -419,7 +419,7 @@ TEST_F(Listen, AHandoverThatTheServerRefusesIsTakenBack)
 TEST_F(Listen, DiscardAllEndsItAndOtherPinsKeepTheServer)
 {
 	Stream *a = parked();
-	EXPECT_EQ(ask(a, query("DISCARD ALL")), "C:DISCARD ALL S:application_name=pgpool Z:I");
+	EXPECT_EQ(ask(a, query("DISCARD ALL")), "C:DISCARD ALL Z:I");
 	EXPECT_EQ(busy(), 0);
 	notify("news", "x");
 	world.settle();

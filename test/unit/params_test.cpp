@@ -116,6 +116,25 @@ TEST(Params, MoreThanFitInOneSelectAreSetBySeveral)
 	EXPECT_EQ(each_between(*store.empty().get(), *many.get()).size(), 2500u);
 }
 
+TEST(Params, WhatIsPresetIsResetWhereSomebodySetItAndElseLeftAlone)
+{
+	ParamStore store;
+	bool reported = false;
+	const Params fresh = store.empty().with("TimeZone", "UTC", true, false, true);
+	const Params own = fresh.with("TimeZone", "UTC", true);
+	const Params newer = fresh.with("TimeZone", "CET", true, false, true);
+	EXPECT_NE(fresh, own);
+	EXPECT_EQ(between(own, fresh, reported), "RESET \"TimeZone\";");
+	EXPECT_TRUE(reported);
+	EXPECT_EQ(between(fresh, newer, reported), "");
+	EXPECT_EQ(between(fresh, own, reported), "SELECT pg_catalog.set_config(E'TimeZone',E'UTC',false) IS NULL");
+	EXPECT_EQ(fresh.preset_as(newer, fresh), newer);
+	EXPECT_EQ(fresh.preset_as(own.with("TimeZone", "PST", true), newer), newer);
+	EXPECT_EQ(own.preset_as(newer, newer), own);
+	EXPECT_EQ(fresh.with_own("a,timezone,"), own);
+	EXPECT_EQ(own.with_own("TimeZone2"), fresh);
+}
+
 TEST(Params, ASettingMoreDoesNotCopyTheValuesOfTheOthers)
 {
 	ParamStore store;

@@ -188,18 +188,32 @@ TEST_F(Session, StartupSettingsThatAreNotReportedFollowTheClientToo)
 	EXPECT_EQ(ask(a, query("SHOW statement_timeout")), "T D:7 C:SHOW Z:I");
 }
 
-TEST_F(Session, AfterTheRoleWasAlteredNewClientsGetTheNewDefaults)
+// The server is told nothing of what nobody has set, and the client what is new.
+TEST_F(Session, WhatNobodySetIsThatOfAFreshLoginAndWhatTheClientSetIsItsOwn)
 {
-	Stream *a = login();
-	EXPECT_EQ(ask(a, query("SHOW TimeZone")), "T D:UTC C:SHOW Z:I");
-	world.prepare_backend = [](Backend &b) { b.defaults["TimeZone"] = "Europe/Berlin"; };
-	world.view.pool(0).epoch.fetch_add(1);
-	world.engine().on_poke();
-	world.engine().end_event();
-	world.settle();
-	EXPECT_EQ(ask(a, query("SHOW TimeZone")), "T D:UTC C:SHOW Z:I") << "a session keeps what it has";
-	Stream *b = login();
-	EXPECT_EQ(ask(b, query("SHOW TimeZone")), "T D:Europe/Berlin C:SHOW Z:I");
+	for (const bool agent : {false, true}) {
+		world.prepare_backend = [agent](Backend &b) { b.agent = agent; };
+		world.view.pool(0).epoch.fetch_add(1);
+		Stream *a = login(), *same = login({{"TimeZone", "UTC"}}), *set = login();
+		EXPECT_EQ(ask(a, query("SHOW TimeZone")), "T D:UTC C:SHOW Z:I");
+		EXPECT_EQ(ask(set, query("SET TimeZone CET")), "C:SET S:TimeZone=CET Z:I");
+		EXPECT_EQ(ask(a, query("SHOW TimeZone")), "T D:UTC C:SHOW Z:I");
+		world.prepare_backend = [agent](Backend &b) {
+			b.agent = agent;
+			b.defaults["TimeZone"] = "Europe/Berlin";
+		};
+		world.view.pool(0).epoch.fetch_add(1);
+		world.engine().on_poke();
+		world.engine().end_event();
+		world.settle();
+		for (int i = 0; i < 2; i++) {
+			const char *told = i == 0 ? "S:TimeZone=Europe/Berlin " : "";
+			EXPECT_EQ(ask(a, query("SHOW TimeZone")), std::string(told) + "T D:Europe/Berlin C:SHOW Z:I");
+			EXPECT_EQ(ask(same, query("SHOW TimeZone")), "T D:UTC C:SHOW Z:I");
+			EXPECT_EQ(ask(set, query("SHOW TimeZone")), "T D:CET C:SHOW Z:I");
+		}
+		EXPECT_EQ(ask(login(), query("SHOW TimeZone")), "T D:Europe/Berlin C:SHOW Z:I");
+	}
 }
 
 TEST_F(Session, AClientThatLeavesInATransactionLeavesACleanServer)

@@ -116,12 +116,34 @@ TEST(StartupPacket, OptionsAreTakenApartAsTheServerDoes)
 	EXPECT_EQ(setting(s, "e"), "x y\\z");
 	EXPECT_EQ(setting(s, "f"), "a=b");
 	EXPECT_EQ(s.tenant, "t");
-	for (const char *bad : {"-c", "-c x", "--x", "-c =1", "-d 5", "x=1"})
+	for (const char *bad : {"-c", "-c x", "--x", "-c =1", "-d 5", "x=1", "-- -c a=1", "-"})
 		EXPECT_NE(read(startup_packet({{"user", "a"}, {"options", bad}})).refusal.sqlstate, "") << bad;
 	const Startup two = read(startup_packet({{"user", "a"}, {"options", "-x -c y --z=1 -c pgpool.tenant=t"}}));
 	EXPECT_EQ(two.refusal.sqlstate, "0A000") << "the first one";
 	EXPECT_EQ(setting(two, "z") + two.tenant, "1t") << "what is behind it is read all the same";
 	EXPECT_EQ(read(startup_packet({{"user", "a"}, {"options", "reference=r"}})).tenant, "r");
+}
+
+TEST(StartupPacket, AParameterIsSetAfterTheOptionsInWhateverOrderTheyCome)
+{
+	using Pair = std::pair<std::string, std::string>;
+	const Pair user{"user", "a"}, x{"x", "parameter"}, options{"options", "-c x=option -c y=1 --"};
+	for (const auto &packet : {std::vector<Pair>{user, x, options}, {options, x, user}, {x, options, user}}) {
+		EXPECT_EQ(setting(read(startup_packet(packet)), "x"), "parameter");
+		EXPECT_EQ(setting(read(startup_packet(packet)), "y"), "1");
+	}
+	const Startup two = read(startup_packet({user, {"options", "-c y=1 -c z=1"}, {"options", "-c y=2"}}));
+	EXPECT_EQ(setting(two, "y") + setting(two, "z"), "2-") << "the last options are the options";
+}
+
+TEST(StartupPacket, ReplicationIsABooleanAsPostgreSQLReadsIt)
+{
+	for (const char *yes : {"database", "true", "T", "tru", "on", "yes", "y", "1"})
+		EXPECT_TRUE(read(startup_packet({{"user", "a"}, {"replication", yes}})).replication) << yes;
+	for (const char *no : {"false", "F", "fals", "off", "of", "no", "n", "0"})
+		EXPECT_FALSE(read(startup_packet({{"user", "a"}, {"replication", no}})).replication) << no;
+	for (const char *bad : {"", "xyz", "o", "10", "truer", "Database"})
+		EXPECT_EQ(refusal(startup_packet({{"user", "a"}, {"replication", bad}})), "22023") << bad;
 }
 
 TEST(StartupPacket, ANewerProtocolOrAnUnknownOptionIsNegotiated)
