@@ -166,13 +166,13 @@ prepare_servers() {
     open_run check
     server_tree "$OUT/pg"
     STAGE=$ROOT
-    local needed=("$ROOT/test" "$ROOT/sql")
+    local needed=("$ROOT/test" "$ROOT/sql" "$ROOT/dev")
     [ ! -d "$OUT/tools" ] || needed+=("$OUT/tools")
     [ ! -d "$OUT/drivers" ] || needed+=("$OUT/drivers")
     if ! user_can_read "${needed[@]}"; then
         STAGE=$RUN/tree
         mkdir -p "$STAGE/build"
-        cp -R "$ROOT/test" "$ROOT/sql" "$ROOT/pgpool.control" "$ROOT/Makefile" "$STAGE/"
+        cp -R "$ROOT/test" "$ROOT/sql" "$ROOT/dev" "$ROOT/pgpool.control" "$ROOT/Makefile" "$STAGE/"
         [ ! -d "$OUT/tools" ] || cp -R "$OUT/tools" "$STAGE/build/"
         [ ! -d "$OUT/drivers" ] || cp -R "$OUT/drivers" "$STAGE/build/"
         TOOLS=$STAGE/build/tools DRIVERS=$STAGE/build/drivers
