@@ -165,19 +165,14 @@ prepare_servers() {
     [ -z "$RUN" ] || return 0
     open_run check
     server_tree "$OUT/pg"
-    STAGE=$ROOT
-    local needed=("$ROOT/test" "$ROOT/sql")
-    [ ! -d "$OUT/tools" ] || needed+=("$OUT/tools")
-    [ ! -d "$OUT/drivers" ] || needed+=("$OUT/drivers")
-    if ! user_can_read "${needed[@]}"; then
-        STAGE=$RUN/tree
-        mkdir -p "$STAGE/build"
-        cp -R "$ROOT/test" "$ROOT/sql" "$ROOT/pgpool.control" "$ROOT/Makefile" "$STAGE/"
-        [ ! -d "$OUT/tools" ] || cp -R "$OUT/tools" "$STAGE/build/"
-        [ ! -d "$OUT/drivers" ] || cp -R "$OUT/drivers" "$STAGE/build/"
-        TOOLS=$STAGE/build/tools DRIVERS=$STAGE/build/drivers
-    else
-        TOOLS=$OUT/tools DRIVERS=$OUT/drivers
+    STAGE=$ROOT BUILT=$OUT
+    local parts=() part
+    for part in tools drivers patroni; do [ ! -d "$OUT/$part" ] || parts+=("$OUT/$part"); done
+    if ! user_can_read "$ROOT/test" "$ROOT/sql" "$ROOT/dev" "${parts[@]}"; then
+        STAGE=$RUN/tree BUILT=$RUN/tree/build
+        mkdir -p "$BUILT"
+        cp -R "$ROOT/test" "$ROOT/sql" "$ROOT/dev" "$ROOT/pgpool.control" "$ROOT/Makefile" "$STAGE/"
+        [ ${#parts[@]} = 0 ] || cp -R "${parts[@]}" "$BUILT/"
     fi
 }
 # After the suites: server logs of a failed run stay in $BUILD/check
@@ -317,7 +312,8 @@ run_tap() {
     # TESTDIR until 15, TESTDATADIR and TESTLOGDIR since 16
     bounded "${TAP_SECONDS:-2400}" "$log" as_user -C "$STAGE" env PATH="$BINDIR:$PATH" TMPDIR="$SOCK" PG_CONFIG="$TREE_CONFIG" \
         TESTDIR="$dir" TESTDATADIR="$dir/tmp_check" TESTLOGDIR="$dir/tmp_check/log" \
-        PG_REGRESS="$pgxs/../test/regress/pg_regress" PGPOOL_TOOLS="$TOOLS" PGPOOL_DRIVERS="$DRIVERS" PGPOOL_PGTESTS="$PGTESTS" PGPOOL_NO_PGTESTS="$NO_PGTESTS" PG_TEST_TIMEOUT_DEFAULT=120 \
+        PG_REGRESS="$pgxs/../test/regress/pg_regress" PGPOOL_TOOLS="$BUILT/tools" PGPOOL_DRIVERS="$BUILT/drivers" PGPOOL_PATRONI="$BUILT/patroni" \
+        PGPOOL_PGTESTS="$PGTESTS" PGPOOL_NO_PGTESTS="$NO_PGTESTS" PG_TEST_TIMEOUT_DEFAULT=120 \
         prove -I "$perl_lib" -I test/tap --failures --timer "-j${TAP_JOBS:-2}" "${files[@]}" || code=$?
     report_prove "$log" "$code" ${#files[@]}
     grep -E '^# (skipped|driver): ' "$log" || true

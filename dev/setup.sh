@@ -2,7 +2,7 @@
 # dev/setup.sh [build|demo|bench|check] - installs the Debian packages that are missing for `make demo`, `make bench` or
 # `make check`.
 #
-# For `check` it calls dev/drivers.sh and dev/neighbours.sh, too, which install what is optional and never fail.
+# For `check` it calls dev/drivers.sh, dev/neighbours.sh and dev/patroni.sh, too, which get what is optional and never fail.
 #
 # Owns: nothing but the packages it installs. It looks for what is needed (programs, headers, Perl modules), not for
 #       package names, so PostgreSQL from another source is fine: give PG_CONFIG.
@@ -73,6 +73,7 @@ optional() {
     [ "$what" = check ] || return 0
     "$ROOT/dev/drivers.sh"
     "$ROOT/dev/neighbours.sh"
+    "$ROOT/dev/patroni.sh"
 }
 
 find_missing

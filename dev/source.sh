@@ -4,7 +4,7 @@
 # Owns: DIRECTORY, and beside it, while it works, DIRECTORY.fetch: apt's lists, archives and sources of its own. Nothing
 #       of /etc/apt or /var/lib/apt is changed, and no root is needed. apt checks signature and checksums.
 # Needs: apt, dpkg-dev, a network, and the repositories that the machine has (.list or .sources) or, with SUITE, Debian's
-#        suite of that name (MIRROR, default http://deb.debian.org/debian). Wanted is the version that is installed; if its
+#        suite of that name, from the machine's mirror (dev/mirror.sh). Wanted is the version that is installed; if its
 #        source is not to be had, the newest of the others of that name.
 # Leaves: DIRECTORY, which the next call takes as it is. The version is the last line of standard output; a failure says
 #         why in the last line of standard error.
@@ -16,7 +16,7 @@ fail() {
 }
 [ $# -ge 2 ] || fail 'usage: dev/source.sh PACKAGE DIRECTORY [SUITE]'
 package=$1 target=$2 suite=${3:-}
-mirror=${MIRROR:-http://deb.debian.org/debian}
+here=$(cd "$(dirname "$0")" && pwd -P)
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 installed=''
 [ -n "$suite" ] || installed=$(dpkg-query -W -f '${Version}' "$package" 2>/dev/null || true)
@@ -50,6 +50,7 @@ source_files() {
 }
 if [ -n "$suite" ]; then
     [ -r "$keyring" ] || fail "there is no $keyring (package debian-archive-keyring)"
+    mirror=$("$here/mirror.sh")
     echo "deb-src [signed-by=$keyring] $mirror $suite main" >sources/suite.list
 else
     for file in $(source_files); do

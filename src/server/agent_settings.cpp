@@ -264,9 +264,15 @@ bool put_for_client(const char *name, const char *value)
 	return done;
 }
 
+// No role has the value "none", which is what a role goes back to, but where ALTER ROLE or ALTER DATABASE sets another.
 bool in_force(const Watched &w)
 {
-	return set_by_session(w.setting) && (!w.is_role || OidIsValid(GetCurrentRoleId()));
+	if (!set_by_session(w.setting))
+		return false;
+	if (!w.is_role || OidIsValid(GetCurrentRoleId()))
+		return true;
+	const char *default_role = GetConfigOptionResetString("role");
+	return strcmp(text_of(w), "none") == 0 && default_role && strcmp(default_role, "none") != 0;
 }
 
 // False: no memory, it is to be told again.
