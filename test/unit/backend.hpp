@@ -194,6 +194,10 @@ private:
 			return;
 		}
 		if (type == 'S') {
+			if (!body.empty()) {
+				extended_ = skipping_ = false;
+				fail("08P01", "invalid message format");
+			}
 			end_of_batch();
 			return;
 		}
