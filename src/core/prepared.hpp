@@ -129,7 +129,8 @@ public:
 	// Returns what the name meant before; the reference to it goes to the caller, that to `s` comes here.
 	Statement *set(std::string_view name, Statement *s);
 	Shape shape(std::string_view name) const;                               // of the statement when `name` was prepared
-	void set_shape(std::string_view name, const Statement *s, Shape shape); // if `name` means `s`
+	// If `name` means `s`. What it was told already stays.
+	void set_shape(std::string_view name, const Statement *s, Shape shape);
 	void forget_columns(std::string_view name);
 	std::vector<Item> take_all();
 	template <class F> void each(F f) const
