@@ -78,7 +78,8 @@ void take_option(Startup &s, std::string_view dashes, std::string_view assignmen
 	for (char &c : name)
 		c = c == '-' ? '_' : c;
 	if (equals == std::string_view::npos) {
-		refuse(s, {sqlstate::kSyntaxError, std::string(dashes) + std::string(assignment) + " requires a value", "", ""});
+		refuse(s,
+		       {sqlstate::kSyntaxError, std::string(dashes) + std::string(assignment) + " requires a value", "", ""});
 		return;
 	}
 	if (name.empty()) {
