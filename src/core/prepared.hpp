@@ -128,7 +128,7 @@ public:
 	std::string_view name_of(std::string_view server_name) const; // one of them, "" = there is none
 	// Returns what the name meant before; the reference to it goes to the caller, that to `s` comes here.
 	Statement *set(std::string_view name, Statement *s);
-	Shape shape(std::string_view name) const;                               // of the statement when `name` was prepared
+	Shape shape(std::string_view name) const; // of the statement when `name` was prepared
 	// If `name` means `s`. What it was told already stays.
 	void set_shape(std::string_view name, const Statement *s, Shape shape);
 	void forget_columns(std::string_view name);
