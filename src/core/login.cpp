@@ -452,7 +452,8 @@ void Login::learn_credential()
 	c->route = answer_->route;
 	c->method = answer_->route_method;
 	c->route_error = to_error(answer_->route_error);
-	proto::assign(c->password, answer_->server_password[0] ? answer_->server_password : *password_);
+	const std::string_view stored(answer_->server_password); // two views: a string of both would be a copy that stays
+	proto::assign(c->password, stored.empty() ? std::string_view(*password_) : stored);
 	const std::string_view verifier(answer_->verifier);
 	if (proto::is_md5_verifier(verifier))
 		proto::assign(c->md5, verifier);

@@ -218,7 +218,7 @@ Shape ClientStatements::shape(std::string_view name) const
 void ClientStatements::set_shape(std::string_view name, const Statement *s, Shape shape)
 {
 	auto *i = const_cast<Item *>(item(name));
-	if (i && i->statement == s)
+	if (i && i->statement == s && !i->shape.known() && (i->shape.types == 0 || i->shape.types == shape.types))
 		i->shape = shape;
 }
 

@@ -128,8 +128,9 @@ public:
 	std::string_view name_of(std::string_view server_name) const; // one of them, "" = there is none
 	// Returns what the name meant before; the reference to it goes to the caller, that to `s` comes here.
 	Statement *set(std::string_view name, Statement *s);
-	Shape shape(std::string_view name) const;                               // of the statement when `name` was prepared
-	void set_shape(std::string_view name, const Statement *s, Shape shape); // if `name` means `s`
+	Shape shape(std::string_view name) const; // of the statement when `name` was prepared
+	// If `name` means `s`. What it was told already stays.
+	void set_shape(std::string_view name, const Statement *s, Shape shape);
 	void forget_columns(std::string_view name);
 	std::vector<Item> take_all();
 	template <class F> void each(F f) const

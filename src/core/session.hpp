@@ -72,9 +72,9 @@ public:
 	void out_of_memory();                                          // for what the client sent, or is to get
 	// ---- for the engine: the others had their turn
 	void on_turn();
-	void on_discarded(); // DISCARD ALL or DEALLOCATE ALL was executed
-	void on_unnamed_void();
-	void on_unnamed_types(std::string_view parameter_description); // the unnamed statement was not prepared after all
+	void on_discarded();    // DISCARD ALL or DEALLOCATE ALL was executed
+	void on_unnamed_void(); // the unnamed statement was not prepared after all
+	void on_unnamed_types(std::string_view parameter_description);
 	[[nodiscard]] bool start_over(std::string_view bytes);
 	std::string name_of(std::string_view server_name) const;     // of a statement, "" = the unnamed one
 	bool settling() const { return settling_ && awaited_ == 0; } // up to a ReadyForQuery

@@ -101,12 +101,13 @@ private:
 	bool string()
 	{
 		const char prefix = at_ > 0 ? lower(text_[at_ - 1]) : '\0';
+		const bool escapes = prefix == 'e' && !(at_ > 1 && is_name(text_[at_ - 2])); // else a name ends so
 		std::string content;
 		if (prefix == '&')
 			return true; // U&'...': letters may be written as numbers, behind a character of one's choice
 		do {
 			at_++;
-			if (!piece(prefix == 'e', content))
+			if (!piece(escapes, content))
 				return true;
 		} while (continues());
 		return has_word(content);

@@ -362,13 +362,13 @@ void report_strings()
 void report_own()
 {
 	uint32 own = 0;
-	char names[kMostNatives * NAMEDATALEN] = "";
 
 	for (int i = 0; i < native_count; i++)
 		if (set_by_session(natives[i]))
 			own |= UINT32_C(1) << i;
 	if (own == own_told)
 		return;
+	char names[kMostNatives * NAMEDATALEN] = "";
 	for (int i = 0; i < native_count; i++)
 		if (own & (UINT32_C(1) << i)) {
 			strlcat(names, natives[i]->name, sizeof names);

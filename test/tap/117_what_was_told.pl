@@ -106,6 +106,40 @@ for my $from ('int4', 'int2', 'text')
 	}
 }
 
+# ---- a transaction that failed tells nothing of it
+same('used in a failed transaction', sub {
+	my $port = shift;
+	my @got;
+	for my $to ('int8', 'float4')
+	{
+		owner('DROP TABLE IF EXISTS t; CREATE TABLE t (a int); INSERT INTO t VALUES (1)');
+		my ($c, $d) = map { client($port) } 1, 2;
+		my $sql = "SELECT 1 FROM t WHERE a = \$1 /* failed, $to */";
+		push @got, ask($c, parse('s', $sql), describe('s'), sync);
+		owner("ALTER TABLE t ALTER a TYPE $to");
+		push @got, ask($d, parse('other', $sql), describe('other'), sync); # the server has it with the new types
+		$c->query($_) for 'BEGIN', 'SELECT 1/0';
+		push @got, ask($c, bind_to('s', [ $value{int4} ]), execute, sync);
+		$c->query('ROLLBACK');
+		push @got, ask($c, bind_to('s', [ $value{int4} ]), execute, sync);
+		$_->close for $c, $d;
+	}
+	return @got;
+});
+
+# ---- new columns, where they are taken (README, What a session keeps), and the types that were told
+for my $place ('the same server', 'another one')
+{
+	owner('DROP TABLE IF EXISTS t; CREATE TABLE t (a int); INSERT INTO t VALUES (1)');
+	my $c = client($port{transaction});
+	ask($c, parse('s', "SELECT a FROM t WHERE a = \$1 /* $place */"), describe('s'), sync);
+	owner('ALTER TABLE t ALTER a TYPE int8');
+	my $use = sub { ask($c, bind_to('s', [ $value{int4} ], 1), portal, execute, sync) };
+	my @got = map { $place eq 'another one' ? others($port{transaction}, $use) : $use->() } 1, 2;
+	like($_, qr/\(0000000000000001\) SELECT 1$/, "a new column, and the parameter as it was told: $place") for @got;
+	$c->close;
+}
+
 # ---- the same without a name: described in one batch, used in the next, on whichever server
 same('unnamed', sub {
 	my $port = shift;
@@ -239,6 +273,8 @@ same('long names', sub {
 {
 	# the first client of a server that has just logged in shares like all others
 	$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'");
+	# else it is given one that is about to die
+	ok(poll_until(sub { !$node->safe_psql('postgres', "SELECT count(*) FROM pgpool.pg_stat_servers WHERE role = 'app'") }), 'no server is left');
 	my $c = client($node->{pool_port});
 	my $text = 'SELECT 1 /* ten names */';
 	ask($c, parse("ten$_", $text), sync) for 1 .. 10;

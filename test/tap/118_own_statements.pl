@@ -32,6 +32,8 @@ for my $compute ('on', 'auto')
 		1 while ($listens->next // die 'no notification')->[0] ne 'A';
 		$listens->close;
 	}
+	# until the servers of those that left are clean
+	ok(poll_until(sub { !$node->safe_psql('postgres', "SELECT count(*) FROM pgpool.pg_stat_servers WHERE state NOT IN ('idle', 'listener')") }), 'nobody is served');
 	my $known = q{query ~* '^(SET work_mem|SELECT \$1$|BEGIN|CREATE TEMPORARY TABLE|LISTEN channel|NOTIFY channel)'};
 	is($node->safe_psql('postgres', "SELECT query FROM pg_stat_statements JOIN pg_roles ON oid = userid WHERE rolname = 'app' AND NOT $known"),
 		'', "only the client's statements are counted (compute_query_id = $compute)");

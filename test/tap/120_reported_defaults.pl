@@ -106,19 +106,17 @@ reloaded('TimeZone', undef);
 for my $file (map { $pool->data_dir . "/$_" } 'postgresql.conf', 'postgresql.auto.conf') { utime(time - 100, time - 100, $file) }
 $pool->sql('SELECT pg_reload_conf()');
 my $c = $pool->raw(port => $pool->port, user => 'app2', password => 'app2-secret');
-my $heard = sub { $pool->log_text($_[0]) =~ /received SIGHUP/ };
-wait_until(10, sub { eval { $c->value("SELECT 1") } });
-my ($log, $pid) = ($pool->log_offset, undef);
 for (1 .. 3)
 {
-	$pid = $c->value('SELECT pg_backend_pid()');
+	my $pid = $c->value('SELECT pg_backend_pid()');
 	open(my $conf, '>>', $pool->data_dir . '/postgresql.conf') or die $!;
-	print $conf "pgpool.query_wait_timeout = ${_}00s\n";
+	print $conf "pgpool.query_wait_timeout = ${_}01s\n";
 	CORE::close $conf;
 	utime(time - 100, time - 100, $pool->data_dir . '/postgresql.conf');
 	$pool->sql('SELECT pg_reload_conf()');
-	wait_until(10, sub { $pool->sql('SHOW pgpool.query_wait_timeout') =~ /./ && $heard->($log) });
-	login(user => 'app2', name => 'TimeZone');
+	my $now = "${_}01s";
+	within(10, sub { $pool->sql('SHOW pgpool.query_wait_timeout') eq $now }, "a reload: $now");
+	login(user => 'app2', password => 'app2-secret', name => 'TimeZone'); # is answered when the manager has read it
 	is($c->value('SELECT pg_backend_pid()'), $pid, 'a reload of what is not of sessions keeps the servers') if $_ > 1;
 }
 $_->close for @open, $pinned, $own, $c;

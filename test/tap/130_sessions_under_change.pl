@@ -76,7 +76,7 @@ my %values = (
 	default_transaction_read_only => [ 'on', 'off' ], default_transaction_isolation => [ "'read committed'", "'repeatable read'" ], row_security => [ 'on', 'off' ],
 	standard_conforming_strings => [ 'on', 'off' ], plan_cache_mode => [ 'auto', 'force_generic_plan', 'force_custom_plan' ], search_path => [ 'one', 'two', 'two, one', "''", 'one, public' ]);
 my @names = sort keys %values;
-my @harmless = grep { !($ENV{PGPOOL_HACK} && /application_name/) } grep { !/^(search_path|bytea_output|default_transaction|row_security|standard)/ } @names; # nothing but SHOW tells
+my @harmless = grep { !/^(search_path|bytea_output|default_transaction|row_security|standard)/ } @names; # nothing but SHOW tells
 
 my @texts = (
 	'SELECT a, b FROM t ORDER BY 1', 'SELECT * FROM t ORDER BY 1', 'SELECT b FROM t WHERE a = $1', 'SELECT a FROM t WHERE b = $1', 'SELECT count(*) FROM t', 'SELECT * FROM v ORDER BY 1',
@@ -155,7 +155,7 @@ sub admin_steps
 			'DROP FUNCTION one.g()', "CREATE FUNCTION one.g() RETURNS TABLE (x int) LANGUAGE sql AS 'SELECT 7'", "ALTER TYPE public.mood ADD VALUE IF NOT EXISTS 'mild'", "ALTER TYPE public.mood RENAME VALUE 'sad' TO 'mild'") ] if $k < 76;
 	return [ admin => change => 'ALTER TABLE one.t ' . one('ENABLE', 'ENABLE', 'DISABLE') . ' ROW LEVEL SECURITY' ] if $k < 80;
 	return [ admin => change => one('CREATE POLICY p ON one.t USING (b = current_user)', "CREATE POLICY p ON one.t USING (b = current_setting('myapp.a', true))", 'CREATE POLICY q ON one.t TO clerk~ USING (true)', 'DROP POLICY p ON one.t', 'DROP POLICY q ON one.t', 'ALTER POLICY p ON one.t USING (true)') ] if $k < 86;
-	my ($m, $w) = setting(grep { !/client_encoding|application_name/ && !($ENV{PGPOOL_HACK} && /Style|TimeZone|read_only|standard/) } @names);
+	my ($m, $w) = setting(grep { !/client_encoding|application_name/ } @names);
 	return [ admin => system => one("ALTER SYSTEM SET $m = $w", "ALTER SYSTEM SET $m = $w", "ALTER SYSTEM RESET $m", 'ALTER SYSTEM RESET ALL') ];
 }
 
