@@ -56,21 +56,25 @@ socklen_t name_of(int port, sockaddr_un &address)
 	return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + n);
 }
 
-// One message of the kernel's list of Unix sockets. True: it is the socket of that name, and `uid` its owner's.
+// One message of the kernel's list of Unix sockets. True: it is the socket of that name, and `uid` its owner's, which is
+// not touched by others.
 bool is_socket(const nlmsghdr *message, const char *name, size_t size, uid_t &uid)
 {
 	auto *body = static_cast<const unix_diag_msg *>(NLMSG_DATA(message));
 	auto left = static_cast<int>(message->nlmsg_len) - static_cast<int>(NLMSG_LENGTH(sizeof *body));
 	bool named = false, owned = false;
+	uid_t owner = 0;
 
 	for (auto *a = reinterpret_cast<const rtattr *>(body + 1); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
 		if (a->rta_type == UNIX_DIAG_NAME)
 			named = RTA_PAYLOAD(a) == size && memcmp(RTA_DATA(a), name, size) == 0;
-		else if (a->rta_type == UNIX_DIAG_UID && RTA_PAYLOAD(a) == sizeof uid) {
-			memcpy(&uid, RTA_DATA(a), sizeof uid);
+		else if (a->rta_type == UNIX_DIAG_UID && RTA_PAYLOAD(a) == sizeof owner) {
+			memcpy(&owner, RTA_DATA(a), sizeof owner);
 			owned = true;
 		}
 	}
+	if (named && owned)
+		uid = owner;
 	return named && owned;
 }
 
