@@ -100,7 +100,8 @@ private:
 	// At the quote. Pieces on several lines are one literal.
 	bool string()
 	{
-		const char prefix = at_ > 0 ? lower(text_[at_ - 1]) : '\0';
+		const bool alone = at_ < 2 || !(is_name(text_[at_ - 2]) || text_[at_ - 2] == '$'); // not the end of a name
+		const char prefix = at_ > 0 && (alone || text_[at_ - 1] == '&') ? lower(text_[at_ - 1]) : '\0';
 		std::string content;
 		if (prefix == '&')
 			return true; // U&'...': letters may be written as numbers, behind a character of one's choice
