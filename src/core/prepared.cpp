@@ -18,6 +18,7 @@ namespace
 
 constexpr size_t kMostLooks = 16;     // for a statement that can go
 constexpr uint64_t kTooManyTypes = 2; // as kTooManyColumns
+constexpr size_t kMostTypesTold = 8;  // of one statement: who makes types anew for ever must not fill the memory
 
 bool begins_transaction(std::string_view text)
 {
@@ -100,8 +101,11 @@ uint64_t StatementStore::types_told(Statement *s, std::string_view description)
 		return kTooManyTypes;
 	const uint64_t types = std::hash<std::string_view>{}(description) | 4;
 	auto same = [&](const auto &told) { return told.first == types; };
-	if (std::none_of(s->types_told.begin(), s->types_told.end(), same))
-		s->types_told.emplace_back(types, description);
+	if (std::any_of(s->types_told.begin(), s->types_told.end(), same))
+		return types;
+	if (s->types_told.size() >= kMostTypesTold)
+		s->types_told.erase(s->types_told.begin());
+	s->types_told.emplace_back(types, description);
 	return types;
 }
 

@@ -60,8 +60,8 @@ struct Statement {
 	// store's clock.
 	Shape shape;
 	uint64_t shape_at = 0, shape_of = 0;
-	// Types of its parameters that clients were told (bodies of ParameterDescription), by hash; they are more than one
-	// after a change of the catalog.
+	// Types of its parameters that clients were told (bodies of ParameterDescription), by hash, the newest last; they
+	// are more than one after a change of the catalog.
 	std::vector<std::pair<uint64_t, std::string>> types_told;
 	// For pg_stat_prepared: Bind of it; Parse, Bind and Describe that needed nothing of the server; Parse sent;
 	// Close sent to make room.
@@ -78,7 +78,8 @@ public:
 	Statement *intern_again(std::string_view body, std::string_view meaning);
 	// One that nobody else will get: what the text means is not known.
 	Statement *intern_alone(std::string_view body);
-	// `s` with the parameters of the types that were told as `types`: one more reference. nullptr: `s` itself has them.
+	// `s` with the parameters of the types that were told as `types`: one more reference. nullptr: `s` itself has them,
+	// or they are forgotten.
 	Statement *with_types(const Statement *s, uint64_t types);
 	// Remembers them; returns their hash. A body that is not whole is not looked into.
 	static uint64_t types_told(Statement *s, std::string_view parameter_description);

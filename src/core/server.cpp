@@ -458,6 +458,14 @@ void ServerConn::send_sync()
 	stream_->flush();
 }
 
+// What is sent behind it waits for nothing, so the agent must be able to count.
+void ServerConn::send_silent_sync()
+{
+	announce_own();
+	silent_syncs_++;
+	send_sync();
+}
+
 bool ServerConn::parameter(std::string_view body)
 {
 	proto::Reader r(body);

@@ -196,6 +196,7 @@ private:
 	void hush(bool on);
 	void show_idle();
 	void send_sync();
+	void send_silent_sync();
 	void put_query(const std::string &sql);
 	uint64_t commit_lsn();
 	void note_commit();

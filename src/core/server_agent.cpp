@@ -266,8 +266,7 @@ void ServerConn::identify(const Session *session)
 void ServerConn::show_idle()
 {
 	shown_idle_ = true;
-	silent_syncs_++;
-	send_sync();
+	send_silent_sync();
 }
 
 // A client's startup parameters are what RESET goes back to for it. One with more than fits gets the server's own.

@@ -190,8 +190,7 @@ void ServerConn::close_shared_statements()
 	if (!close_statements(0, out))
 		return;
 	stream_->queue(out.data(), out.size());
-	silent_syncs_++;
-	send_sync();
+	send_silent_sync();
 }
 
 bool ServerConn::close_statements(size_t most, std::string &out)

@@ -539,7 +539,8 @@ Session::Rewrite Session::use_statement(char type, std::string_view name, Statem
 		await_shape(out);
 		return Rewrite::Settle;
 	}
-	if (expected.known() && !s->looks_up && now.columns != expected.columns) {
+	const bool forgotten = now.known() && now.types != expected.types; // the types, after many others
+	if (expected.known() && ((!s->looks_up && now.columns != expected.columns) || forgotten)) {
 		refuse_columns(type, s, name, out);
 		return Rewrite::Done;
 	}

@@ -100,14 +100,14 @@ private:
 	// At the quote. Pieces on several lines are one literal.
 	bool string()
 	{
-		const char prefix = at_ > 0 ? lower(text_[at_ - 1]) : '\0';
-		const bool escapes = prefix == 'e' && !(at_ > 1 && is_name(text_[at_ - 2])); // else a name ends so
+		const bool alone = at_ < 2 || !(is_name(text_[at_ - 2]) || text_[at_ - 2] == '$'); // not the end of a name
+		const char prefix = at_ > 0 && (alone || text_[at_ - 1] == '&') ? lower(text_[at_ - 1]) : '\0';
 		std::string content;
 		if (prefix == '&')
 			return true; // U&'...': letters may be written as numbers, behind a character of one's choice
 		do {
 			at_++;
-			if (!piece(escapes, content))
+			if (!piece(prefix == 'e', content))
 				return true;
 		} while (continues());
 		return has_word(content);

@@ -228,7 +228,8 @@ int putmessage(char type, const char *body, size_t length)
 	case 'Z':
 		if (serves_pgpool())
 			forget_timeouts();
-		applies_done = slot->applies.load(std::memory_order_acquire);
+		if (slot->applies.load(std::memory_order_acquire) != applies_done)
+			applies_done = applies_done + 1; // there may be more of it behind this one
 		look_for_plans(true);
 		before_ready(length > 0 ? body[0] : 'E');
 		break;

@@ -41,7 +41,8 @@ enum class Way { Named, ByDatabase, Default };
 struct Context {
 	const AuthLookup &q;
 	AuthAnswer &a;
-	char address[NI_MAXHOST]; // "" = Unix socket
+	char address[NI_MAXHOST];        // "" = Unix socket
+	char database[region::kNameLen]; // as the client gave it, no longer than PostgreSQL takes it for; "" = none
 	Tenant tenant;
 	bool tenant_known;
 	Way way;
@@ -66,7 +67,7 @@ bool exchanges_proof(const AuthAnswer &a)
 
 const char *given_database(const Context &c)
 {
-	return c.q.database[0] ? c.q.database : c.a.role;
+	return c.database[0] ? c.database : c.a.role;
 }
 
 // "role.tenant" is split at the last dot, unless it is the name of a role and no such tenant exists.
@@ -120,8 +121,8 @@ bool find_database(Context &c)
 		return !c.tenant_known || c.way == Way::Default || !tenant_by_database(given, c.address, owner);
 	}
 	strlcpy(c.a.database, c.tenant.database, sizeof c.a.database);
-	return strcmp(given, c.tenant.database) == 0 || strcmp(given, c.q.user) == 0 || strcmp(given, c.a.role) == 0 ||
-	       strcmp(given, c.tenant.name) == 0;
+	return strcmp(given, c.tenant.database) == 0 || strncmp(given, c.q.user, sizeof c.database - 1) == 0 ||
+	       strcmp(given, c.a.role) == 0 || strcmp(given, c.tenant.name) == 0;
 }
 
 // As any rule of a tenant, told after the proof: before, it would tell that there is such a tenant.
@@ -346,11 +347,12 @@ void after_authentication(Context &c, bool fits_tenant)
 
 void answer_lookup(const AuthLookup &q, AuthAnswer &a)
 {
-	Context c{q, a, "", {}, false, Way::Named, ""};
+	Context c{q, a, "", "", {}, false, Way::Named, ""};
 
 	a.tenant_slot = a.pool_slot = UINT32_MAX;
 	a.method = AuthMethod::Refuse;
 	strlcpy(a.role, q.user, sizeof a.role);
+	strlcpy(c.database, q.database, sizeof c.database);
 	if (!extension_present()) {
 		put_error(a.error, "57P03", "extension pgpool is not created in database \"%s\"", gucs.database);
 		strlcpy(a.error.hint, "Run CREATE EXTENSION pgpool in that database.", sizeof a.error.hint);

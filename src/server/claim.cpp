@@ -56,8 +56,8 @@ socklen_t name_of(int port, sockaddr_un &address)
 	return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + n);
 }
 
-// One message of the kernel's list of Unix sockets. True: it is the socket of that name, and `uid` its owner's, which is
-// not touched by others.
+// One message of the kernel's list of Unix sockets. True: it is the socket of that name, and `uid` its owner's, which
+// is not touched by others.
 bool is_socket(const nlmsghdr *message, const char *name, size_t size, uid_t &uid)
 {
 	auto *body = static_cast<const unix_diag_msg *>(NLMSG_DATA(message));

@@ -71,6 +71,26 @@ $pool->sql("SELECT pgpool.drop_tenant('twin1')");
 is(where_is(database => 'twins'), 'twin2/twins', 'one of two owners is gone: the other one');
 $pool->sql("SELECT pgpool.create_tenant('twin1', database => 'twins')");
 
+# ---- PostgreSQL takes a name that is too long for its first 63 bytes
+{
+	my $long = 'd' x 63;
+	$pool->sql("CREATE DATABASE $long OWNER app");
+	$pool->sql("SELECT pgpool.create_tenant('long', database => '$long')");
+	for my $p ($pool->port, $pool->session_port)
+	{
+		$port = $p;
+		for my $name ($long, "${long}x", $long . 'x' x 100)
+		{
+			is(where_is(database => $name), "long/$long", length($name) . ' bytes: the owner, on ' . ($p == $pool->port ? 'port' : 'session port'));
+			is(where_is(database => $name, user => 'app.free'), qq{3D000 tenant "free" has no database "$long"}, '... and nobody else');
+		}
+	}
+	undef $port;
+	$pool->sql("SELECT pgpool.ban_tenant('long', 'unpaid')");
+	is(where_is(database => "${long}x"), '28000 tenant "long" is banned', 'a ban holds for it');
+	$pool->sql("SELECT pgpool.drop_tenant('long')");
+}
+
 # ---- what a stranger sees
 sub seen
 {

@@ -445,6 +445,18 @@ TEST_F(Agent, AQueryOfPgpoolsOwnIsAnnouncedBeforeItIsSent)
 	EXPECT_EQ(slot().applies.load(), before + 2) << "DISCARD ALL";
 }
 
+// The agent counts, and the settings of the next client may be right behind the Sync.
+TEST_F(Agent, ASyncThatNobodyWaitsForIsAnnouncedToo)
+{
+	Stream *a = login(), *b = login();
+	ask(a, query("SET search_path mine"));
+	const uint32_t before = slot().applies.load();
+	world.pass(2500);
+	EXPECT_EQ(slot().applies.load(), before + 1) << "idle";
+	ask(b, query("SELECT c2.x"));
+	EXPECT_EQ(slot().applies.load(), before + 2) << "settings";
+}
+
 TEST_F(Agent, WhatAValueIsInTheServersEncodingIsForTheWorkerAlone)
 {
 	Stream *a = login(), *b = login();

@@ -43,6 +43,24 @@ struct Prepared : ::testing::Test {
 	}
 };
 
+TEST_F(Prepared, TypesThatWereToldAreBounded)
+{
+	Statement *s = intern("SELECT $1::t");
+	auto told = [s](char type) { return StatementStore::types_told(s, std::string("\0\1\0\0\1", 5) + type); };
+	const uint64_t first = told('a'), again = told('a');
+	EXPECT_EQ(first, again);
+	EXPECT_EQ(s->types_told.size(), 1u);
+	uint64_t last = first;
+	for (char type = 'b'; type <= 'z'; type++)
+		last = told(type);
+	EXPECT_LE(s->types_told.size(), 8u) << "a type may be made anew for ever";
+	EXPECT_EQ(store.with_types(s, first), nullptr) << "forgotten";
+	Statement *typed = store.with_types(s, last);
+	ASSERT_NE(typed, nullptr);
+	store.release(typed);
+	store.release(s);
+}
+
 TEST_F(Prepared, EqualTextsAreOneStatementUnlessTheyAreReadDifferently)
 {
 	Statement *a = intern("SELECT 1"), *b = intern("SELECT 1"), *c = intern("SELECT 2");

@@ -40,7 +40,8 @@ TEST(SqlLiterals, WordsForTheTimeAreFoundInEveryFormOfALiteral)
 	                         "SELECT $a$it's$a$, 'now'",
 	                         "SELECT '2024-01-01','tomorrow 10:00'",
 	                         "SELECT E'\\'', 'now'",
-	                         "SELECT name'\\', 'now'",
+	                         "SELECT name'\\', date 'now'",
+	                         "SELECT a$e'\\', date 'now'",
 	                         "SELECT 'now-1'"})
 		EXPECT_TRUE(literals_read_the_clock(text)) << text;
 }
