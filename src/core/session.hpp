@@ -171,6 +171,8 @@ private:
 	bool may_leave_later() const;
 	bool finishes() const;
 	int64_t time_to_leave() const;
+	bool stays_too_long(int64_t now) const;
+	void note_leaving();
 	void retry(const char *p, const char *end);
 	void come_back();
 	void end_handover();
@@ -233,6 +235,7 @@ private:
 	uint64_t id_;
 	int64_t connected_at_; // wall clock
 	int64_t since_;        // monotonic: of the present state
+	int64_t left_at_ = 0;  // when it was first known that it will send no more
 	uint64_t transactions_ = 0, queries_ = 0;
 	uint64_t unheard_ = 0;
 	int32_t idle_session_timeout_ = 0; // ms, while it has no server; a setting

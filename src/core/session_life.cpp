@@ -57,7 +57,7 @@ void Session::on_closed(const char *why)
 		return; // it is on its way already
 	if (more_to_serve) {
 		ended_ = true;
-		since_ = engine_.now();
+		note_leaving();
 		stream_->read(false);
 	} else if (server_ && !login_ && may_leave_later()) {
 		await_the_last();
@@ -88,8 +88,15 @@ void Session::leave()
 void Session::await_the_last()
 {
 	leaving_ = true;
-	since_ = engine_.now();
+	note_leaving();
 	stream_->read(false);
+}
+
+void Session::note_leaving()
+{
+	since_ = engine_.now();
+	if (left_at_ == 0)
+		left_at_ = since_;
 }
 
 bool Session::has_more_to_serve() const
@@ -116,6 +123,13 @@ int64_t Session::time_to_leave() const
 		return kHalfCloseGrace;
 	const int32_t limit = pool_->settings().query_wait_timeout.load(std::memory_order_relaxed);
 	return limit > 0 ? int64_t{limit} * 1000 : INT64_MAX;
+}
+
+// Of many statements each has its time; all together have as long as one may wait and run.
+bool Session::stays_too_long(int64_t now) const
+{
+	const int64_t limit = time_to_leave();
+	return !wait_hook.linked && (now - since_ > limit || (finishes() && (now - left_at_) / 2 > limit));
 }
 
 // Nobody reads what the server sends: PostgreSQL ends a statement, too, when its output meets a closed connection.
@@ -336,7 +350,7 @@ void Session::check_timeouts(int64_t now)
 		server_->client_writable();
 	if (dead_)
 		return;
-	if ((ended_ || leaving_) && !wait_hook.linked && now - since_ > time_to_leave()) {
+	if ((ended_ || leaving_) && stays_too_long(now)) {
 		close(false);
 		return;
 	}

@@ -192,6 +192,7 @@ sub client
 sub lines
 {
 	my ($kind, $since) = @_;
+	return () unless -e "$dir/client-$kind.log"; # it has not begun
 	return grep { $_->[0] > $since } map { [ split ' ', $_, 3 ] } grep { /^[\d.]+ (ok|no) ./ } split /\n/, slurp_file("$dir/client-$kind.log");
 }
 # when a transaction was first done by that server, since
