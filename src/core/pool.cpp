@@ -435,8 +435,8 @@ void Pool::on_server_failed(ServerConn *server, const proto::Error &why)
 	retry_at_ = now + kRetryAfter;
 	refused_at_ = now;
 	refused_by_ = server->refused_by();
-	const bool session_survives = why.sqlstate == proto::sqlstate::kInvalidPassword ||
-	                              (server->login_refused() && is_taken_back(why.sqlstate));
+	const bool session_survives =
+	    why.sqlstate == proto::sqlstate::kInvalidPassword || (server->login_refused() && is_taken_back(why.sqlstate));
 	// The manager may know better than the server's refusal why there is no way in.
 	const bool explained = credential_ && !credential_->route_error.sqlstate.empty();
 	if (!is_passing(why.sqlstate))
