@@ -82,11 +82,18 @@ void Login::on_handshake_failed(const char *why)
 void Login::on_timeout()
 {
 	const std::string limit = std::to_string(session_.engine().settings().login_timeout) + " ms";
-	if (session_.stream()->handshaking())
+	if (session_.stream()->handshaking()) {
 		on_handshake_failed(("the handshake was not complete after pgpool.login_timeout, " + limit).c_str());
-	else
-		fail(sqlstate::kQueryCanceled, "canceling authentication due to timeout",
-		     "The login was not complete after " + limit + ".", "The limit is pgpool.login_timeout.");
+		return;
+	}
+	std::string detail = "The login was not complete after " + limit + ".";
+	std::string hint = "The limit is pgpool.login_timeout.";
+	if (stage_ == Stage::Preparing && !session_.server()) { // it waits for one
+		const proto::Error lack = session_.pool()->lack(limit);
+		detail = "The login was not complete: " + lack.message + ". " + lack.detail;
+		hint += lack.hint.empty() ? "" : " " + lack.hint;
+	}
+	fail(sqlstate::kQueryCanceled, "canceling authentication due to timeout", detail, hint);
 }
 
 void Login::on_data(const char *data, size_t size)
@@ -365,7 +372,8 @@ void Login::authenticated()
 		session_.stream()->queue(out.data(), out.size());
 		session_.stream()->flush();
 	}
-	if (answer_->error.sqlstate[0] != '\0') {
+	// The database of a physical replication is not one: libpq's tools name "replication".
+	if (answer_->error.sqlstate[0] != '\0' && !startup_.replication) {
 		log_refusal();
 		on_failed(to_error(answer_->error));
 		return;

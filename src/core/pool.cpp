@@ -40,6 +40,12 @@ bool is_passing(const std::string &sqlstate)
 	       sqlstate == proto::sqlstate::kProtocolViolation || sqlstate == "57P02";
 }
 
+// By ALTER ROLE, GRANT, ALTER DATABASE or a line of pg_hba.conf, as it came: a session that is open did nothing wrong.
+bool is_taken_back(const std::string &sqlstate)
+{
+	return sqlstate == proto::sqlstate::kInvalidAuthorization || sqlstate == "42501" || sqlstate == "55000";
+}
+
 } // namespace
 
 Pool::Pool(Engine &engine, uint32_t slot, uint32_t generation)
@@ -429,8 +435,8 @@ void Pool::on_server_failed(ServerConn *server, const proto::Error &why)
 	retry_at_ = now + kRetryAfter;
 	refused_at_ = now;
 	refused_by_ = server->refused_by();
-	// A changed password: the session did nothing wrong, and can go on when somebody has proved the new one.
-	const bool session_survives = why.sqlstate == proto::sqlstate::kInvalidPassword;
+	const bool session_survives =
+	    why.sqlstate == proto::sqlstate::kInvalidPassword || (server->login_refused() && is_taken_back(why.sqlstate));
 	// The manager may know better than the server's refusal why there is no way in.
 	const bool explained = credential_ && !credential_->route_error.sqlstate.empty();
 	if (!is_passing(why.sqlstate))
@@ -576,14 +582,12 @@ void Pool::fail_waiters(const proto::Error &why, bool fatal)
 	count();
 }
 
-proto::Error Pool::wait_timeout_error() const
+proto::Error Pool::lack(const std::string &limit) const
 {
-	const int32_t limit = settings().query_wait_timeout.load(std::memory_order_relaxed);
 	if (!last_failure_.sqlstate.empty())
 		return {last_failure_.sqlstate, last_failure_.message,
-		        "The pool could not open a server connection within " + std::to_string(limit) + " ms.",
-		        last_failure_.hint};
-	const std::string message = "no server connection became free within " + std::to_string(limit) + " ms";
+		        "The pool could not open a server connection within " + limit + ".", last_failure_.hint};
+	const std::string message = "no server connection became free within " + limit;
 	if (open_everywhere() < static_cast<uint32_t>(settings().pool_size.load()))
 		return {proto::sqlstate::kTooManyConnections, message,
 		        "pgpool.max_server_connections is " + std::to_string(engine_.settings().max_server_connections) +
@@ -604,7 +608,7 @@ void Pool::fail_late_waiters(int64_t now)
 		waiters_.remove(session);
 		bump(mine_.wait_timeouts);
 		count();
-		session->on_wait_failed(wait_timeout_error(), false);
+		session->on_wait_failed(lack(std::to_string(limit) + " ms"), false);
 	}
 }
 

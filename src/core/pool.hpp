@@ -116,6 +116,8 @@ public:
 	void renew_if_changed(Statement *s);
 	bool wanted() const; // somebody waits for a server, in whichever worker
 	bool has_waiters() const { return !waiters_.empty(); }
+	// Why no server was had in that time.
+	proto::Error lack(const std::string &limit) const;
 	// What the pool knows of a fresh login still holds.
 	bool base_holds() const { return base && base_epoch_ == epoch(); }
 	// Why a dead pool's clients must go.
@@ -142,7 +144,6 @@ private:
 	void count();
 	void fail_waiters(const proto::Error &why, bool fatal = true);
 	void fail_late_waiters(int64_t now);
-	proto::Error wait_timeout_error() const;
 	void ask_others(int64_t now);
 	void ask_for_place(int64_t now);
 	void end_surplus_pin(int64_t now);

@@ -138,6 +138,7 @@ public:
 
 	// The limit of the server's own at which it refused our login.
 	control::ServerLimit refused_by() const { return refused_by_; }
+	bool login_refused() const { return login_refused_; } // by the server itself
 
 	Hook<ServerConn> pool_hook;
 	std::optional<Claim> claim;
@@ -276,6 +277,7 @@ private:
 	control::ServerState state_ = control::ServerState::Connecting;
 	Proof proof_ = Proof::None;
 	control::ServerLimit refused_by_ = control::ServerLimit::None;
+	bool login_refused_ = false;
 	bool body_forward_ = false;
 	bool by_tcp_ = false;
 	int proof_asked_ = 0;

@@ -129,6 +129,7 @@ void ServerConn::login_message(char type, std::string_view body)
 	}
 	case 'E':
 		refused_by_ = limit_of(body);
+		login_refused_ = true;
 		login_failed(proto::read_error(body));
 		break;
 	case 'Z':

@@ -77,5 +77,22 @@ is(login_text($node, user => 'alice', database => 'postgres', password => 'back'
 $node->safe_psql('postgres', "ALTER ROLE alice NOLOGIN");
 is(login_text($node, user => 'alice', database => 'postgres', password => 'back'),
 	'28000 role "alice" is not permitted to log in', 'NOLOGIN acts at once');
+# A session that is open and finds no server is told, and stays: what was taken may be given back.
+for my $case ([ 'ALTER ROLE alice NOLOGIN', 'ALTER ROLE alice LOGIN', '28000' ],
+	[ 'REVOKE CONNECT ON DATABASE postgres FROM public', 'GRANT CONNECT ON DATABASE postgres TO public', '42501' ],
+	[ "ALTER ROLE alice VALID UNTIL '2001-01-01'", "ALTER ROLE alice VALID UNTIL 'infinity'", '28P01' ])
+{
+	my ($take, $give, $code) = @$case;
+	$node->safe_psql('postgres', $give);
+	my $open = connect_as($node, user => 'alice', password => 'back');
+	$node->safe_psql('postgres', $take);
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'alice'");
+	poll_until(sub { $node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE usename = 'alice'") == 0 });
+	my $refused = $open->query('SELECT 6');
+	is("$refused->{error}{V} $refused->{error}{C}", "ERROR $code", "$take: a session that finds no server is told");
+	$node->safe_psql('postgres', $give);
+	ok(poll_until(sub { ($open->value('SELECT 7') // '') eq '7' }), '... and goes on when it is given back');
+	$open->close;
+}
 $node->stop;
 done_testing();

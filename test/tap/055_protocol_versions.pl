@@ -153,6 +153,9 @@ is(login_text($node, user => 'u' x 256, password => 'secret', database => 'postg
 	my $r = $c->login(@who, replication => 'database');
 	is(PgPoolWire::text($r), '0A000 replication connections are not pooled', 'replication is refused');
 	like($r->{error}{H}, qr/own port, @{[ $node->port ]}\./, '... with the port to go to');
+	# libpq's tools name a database that is none
+	is(PgPoolWire::text(fresh()->login(@who, database => 'replication', replication => 'true')),
+		'0A000 replication connections are not pooled', '... that of pg_basebackup, too');
 	ok(fresh()->login(@who, replication => 'off')->{ok}, 'replication=off is no replication');
 }
 is($node->safe_psql('postgres', 'SELECT sum(starts) - count(*) FROM pgpool.pg_stat_workers'), '0', 'no worker was restarted');

@@ -186,6 +186,54 @@ TEST_F(LoginTest, AServerThatRefusesTheRoleRefusesTheClient)
 	EXPECT_EQ(login(world.connect()), "R E:FATAL:28000") << "the name is another role's now";
 }
 
+TEST_F(LoginTest, WhatIsTakenFromARoleIsNoEndOfItsOpenSessions)
+{
+	for (const char *sqlstate : {"28000", "42501", "55000", "28P01"}) {
+		Stream *c = world.connect();
+		ASSERT_EQ(login(c).substr(0, 1), "R");
+		EXPECT_EQ(ask(c, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+		world.prepare_backend = [&](Backend &b) { b.refuse = {sqlstate, "no", "", ""}; };
+		world.backends.back()->die();
+		world.settle();
+		EXPECT_EQ(ask(c, query("SELECT c1.x")), std::string("E:") + sqlstate + " Z:I");
+		world.prepare_backend = nullptr;
+		world.pass(1200);
+		EXPECT_EQ(ask(c, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I") << "given back";
+		c->from_peer = message('X', "");
+		world.settle();
+	}
+	Stream *c = world.connect();
+	ASSERT_EQ(login(c).substr(0, 1), "R");
+	world.prepare_backend = [](Backend &b) { b.refuse = {"3D000", "no such database", "", ""}; };
+	world.backends.back()->die();
+	world.settle();
+	EXPECT_EQ(ask(c, query("SELECT c1.x")), "E:FATAL:3D000") << "for good";
+}
+
+TEST_F(LoginTest, ATimeoutWhileItWaitsForAServerNamesTheLimit)
+{
+	world.view.header()->settings.login_timeout = 2000;
+	world.engine().on_settings(world.view.header()->settings);
+	Stream *a = world.connect(0, true), *b = world.connect(0, true), *c = world.connect(0, true);
+	EXPECT_EQ(login(a).substr(0, 1), "R");
+	EXPECT_EQ(login(b).substr(0, 1), "R");
+	EXPECT_EQ(login(c), "R");
+	world.pass(2500);
+	EXPECT_NE(c->to_peer.find("has 2 server connections, and all are in use"), std::string::npos);
+	EXPECT_EQ(summary(take_messages(c->to_peer)), "E:FATAL:57014");
+}
+
+TEST_F(LoginTest, ReplicationIsRefusedWhateverTheDatabaseIs)
+{
+	world.answer = [](const control::AuthLookup &, control::AuthAnswer &a) {
+		strcpy(a.error.sqlstate, "3D000");
+		strcpy(a.error.message, "database \"replication\" does not exist");
+	};
+	const std::pair<std::string, std::string> user{"user", "anna"}, database{"database", "replication"};
+	EXPECT_EQ(ask(world.connect(), startup_packet({user, database})), "R E:FATAL:3D000");
+	EXPECT_EQ(ask(world.connect(), startup_packet({user, database, {"replication", "true"}})), "R E:FATAL:0A000");
+}
+
 TEST_F(LoginTest, MoreClientsThanAllowedAreRefused)
 {
 	world.view.tenant(0).max_clients.store(1);
