@@ -106,29 +106,6 @@ TEST_P(Leaving, NobodyKeepsAServerForEver)
 	EXPECT_EQ(busy(), 0);
 }
 
-// However many there are, one by one.
-TEST_P(Leaving, ManyStatementsKeepNoServerForEver)
-{
-	if (!finishes())
-		return; // the first one is canceled
-	world.settings().query_wait_timeout.store(1000);
-	Stream *a = login();
-	std::string all;
-	for (int i = 0; i < 8; i++)
-		all += query("SLEEP c1." + std::to_string(i));
-	send(a, all + message('X'));
-	leave(a);
-	int64_t passed = 0;
-	for (; !a->closed && passed < 5000; passed += 100) {
-		world.pass(100);
-		if (passed % 500 == 400 && !world.backends.empty())
-			world.backends.back()->wake();
-	}
-	EXPECT_TRUE(a->closed);
-	EXPECT_GE(passed, 1900) << "one that waited and ran has its time";
-	EXPECT_LE(passed, 2600);
-}
-
 TEST_P(Leaving, WhoIsTerminatedMeanwhileIsGone)
 {
 	Stream *a = login();
