@@ -325,4 +325,4 @@ help:
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(wildcard $(BUILD)/*/*/*.d $(BUILD)/*/*/*/*.d)
+-include $(filter-out $(BUILD)/patroni/%,$(wildcard $(BUILD)/*/*/*.d $(BUILD)/*/*/*/*.d))
