@@ -118,7 +118,10 @@ bool Session::finishes() const
 // that for ever: it may run for as long as others may wait.
 int64_t Session::time_to_leave() const
 {
-	const bool will_end = has_more_to_serve() || (server_ && server_->replies().ends_by_itself());
+	// What waits for the rest of a message, or for replies to a batch whose Sync never comes, waits for ever.
+	const bool stuck = server_ && settling_ && awaited_ == 0;
+	const bool will_end =
+	    body_left_ == 0 && ((has_more_to_serve() && !stuck) || (server_ && server_->replies().ends_by_itself()));
 	if (!finishes() || !will_end)
 		return kHalfCloseGrace;
 	const int32_t limit = pool_->settings().query_wait_timeout.load(std::memory_order_relaxed);
