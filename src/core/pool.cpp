@@ -66,10 +66,20 @@ void Pool::read_names()
 	role_ = names.role;
 }
 
+// A server that is refused then may have been asked for by a name of before.
+bool Pool::names_in_doubt() const
+{
+	const region::Header &header = *engine_.region().header();
+	return header.changes_told.load(std::memory_order_acquire) != header.changes_seen.load(std::memory_order_acquire) ||
+	       shared_.name_sequence.load(std::memory_order_acquire) != names_sequence_;
+}
+
 void Pool::refresh()
 {
-	if (shared_.name_sequence.load(std::memory_order_relaxed) != names_sequence_)
+	if (shared_.name_sequence.load(std::memory_order_relaxed) != names_sequence_) {
 		read_names();
+		retry_at_ = 0; // what was refused went by another name
+	}
 	// A smaller limit: idle servers go, as many as are too many; those that are going already count.
 	int64_t surplus = int64_t{open_everywhere()} - settings().pool_size.load(std::memory_order_relaxed);
 	each_server([&](ServerConn *s) { surplus -= s->state() == ServerState::Closing && !s->is_listener() ? 1 : 0; });
@@ -439,7 +449,7 @@ void Pool::on_server_failed(ServerConn *server, const proto::Error &why)
 	    why.sqlstate == proto::sqlstate::kInvalidPassword || (server->login_refused() && is_taken_back(why.sqlstate));
 	// The manager may know better than the server's refusal why there is no way in.
 	const bool explained = credential_ && !credential_->route_error.sqlstate.empty();
-	if (!is_passing(why.sqlstate))
+	if (!is_passing(why.sqlstate) && !names_in_doubt())
 		fail_waiters(explained ? credential_->route_error : why, !session_survives);
 	ask_for_place(now);
 }

@@ -150,6 +150,7 @@ private:
 	size_t servers() const { return idle_.size() + active_.size() + other_.size(); }
 	uint32_t open_everywhere() const;
 	void read_names();
+	bool names_in_doubt() const;
 	void tell_others();
 
 	using ServerList = List<ServerConn, &ServerConn::pool_hook>;

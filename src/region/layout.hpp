@@ -26,7 +26,7 @@ namespace pgpool::region
 {
 
 constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
-constexpr uint32_t kVersion = 6;
+constexpr uint32_t kVersion = 7;
 constexpr int kMaxWorkers = 64;
 constexpr int kNameLen = 64;
 constexpr int kTextLen = 256;
@@ -183,7 +183,7 @@ struct alignas(64) AgentSlot {
 	// that. It may apply a client's settings, with the client's messages right behind it: if it fails, the agent lets
 	// nothing run.
 	Atomic<uint32_t> applies;
-	Atomic<uint32_t> hushed; // bool: the worker sets settings one by one; the log need not have their values
+	Atomic<uint32_t> hushed; // bool: what runs is the worker's and may fail; nobody counts or logs it
 	// What RESET goes back to for the client that is served: its startup parameters as name NUL value NUL ...,
 	// written by the worker before it sends the client's first message.
 	uint32_t defaults_length;
@@ -213,6 +213,9 @@ struct alignas(64) Header {
 	// Raised by every backend that changes the catalog, at the change and when its transaction ends: what was
 	// prepared before may mean something else now. By database OID, modulo: too often is harmless.
 	Atomic<uint64_t> catalog_changes[kCatalogCounters];
+	// Raised before the manager is woken after a change of roles, databases or tenants, and how far it has looked:
+	// while they differ, names of a pool may be those of before.
+	Atomic<uint32_t> changes_told, changes_seen;
 	Settings settings; // of the postmaster's start
 	// Those of the reloads since then, for workers that start while the manager is away: names.hpp.
 	Settings renewed[2];

@@ -46,7 +46,7 @@ namespace
 constexpr long kTurnMs = 500;           // how often the phase is looked at
 constexpr int kRefreshMs = 5000;        // a ban may end, or triggers may have been off
 constexpr int kStandbyRefreshMs = 1000; // no trigger fires here
-constexpr long kSettleMs = 20;          // a commit wakes us before its invalidations are sent: look once more
+constexpr long kSettleMs = 20;          // from a commit that wakes us to its invalidations
 
 bool dirty = true;
 MemoryContext turn_context;
@@ -127,7 +127,7 @@ template <class Work> bool in_transaction(Work work)
 	return done;
 }
 
-void refresh(bool poke_anyway)
+bool refresh(bool poke_anyway)
 {
 	static bool changed;
 
@@ -143,6 +143,27 @@ void refresh(bool poke_anyway)
 	if (changed)
 		links_poke();
 	pgstat_report_stat(true);
+	return done;
+}
+
+// A commit wakes us before its invalidations are sent: what was told when we woke is seen by a look that is later.
+struct Settling {
+	bool on;
+	TimestampTz until;
+	uint32 told;
+} settling;
+
+void settle(TimestampTz now, bool woken)
+{
+	if (settling.on && now >= settling.until) {
+		settling.on = false;
+		if (refresh(true))
+			header().changes_seen.store(settling.told);
+	} else if (woken) {
+		refresh(true);
+	}
+	if (!settling.on && header().changes_told.load() != header().changes_seen.load())
+		settling = {true, TimestampTzPlusMilliseconds(now, dirty ? kTurnMs : kSettleMs), header().changes_told.load()};
 }
 
 void reload()
@@ -164,10 +185,9 @@ void read_invalidations()
 
 void turn()
 {
-	static TimestampTz last_look, last_refresh, settle_at;
-	static bool settling;
+	static TimestampTz last_look, last_refresh;
 	int events = WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH,
-	                               links_fd(), settling ? kSettleMs : kTurnMs, PG_WAIT_EXTENSION);
+	                               links_fd(), settling.on ? kSettleMs : kTurnMs, PG_WAIT_EXTENSION);
 	TimestampTz now = GetCurrentTimestamp();
 
 	MemoryContextReset(turn_context);
@@ -178,14 +198,7 @@ void turn()
 	if (ShutdownRequestPending)
 		return;
 	reload_if_asked();
-	if (events & WL_LATCH_SET) {
-		refresh(true);
-		settling = true;
-		settle_at = TimestampTzPlusMilliseconds(now, kSettleMs);
-	} else if (settling && now >= settle_at) {
-		settling = false;
-		refresh(true);
-	}
+	settle(now, (events & WL_LATCH_SET) != 0);
 	if (links_read())
 		links_answer();
 	if (TimestampDifferenceExceeds(last_look, now, kTurnMs)) {

@@ -70,6 +70,7 @@ void at_end_of_transaction(XactEvent event, void *)
 
 void wake_manager_now()
 {
+	region_view.header()->changes_told.fetch_add(1);
 	PGPROC *manager = BackendPidGetProc(region_view.header()->manager_pid.load());
 
 	if (manager)

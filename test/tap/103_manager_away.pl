@@ -1,5 +1,6 @@
 # Shows: while the manager is away or hangs, a worker that starts has the settings of the last reload, and logins that
-# nobody answers end at login_timeout and take no more memory than those that are there; a port that another cluster has
+# nobody answers end at login_timeout and take no more memory than those that are there; what is renamed then is served by
+# its new name afterwards; a port that another cluster has
 # is taken when it is free, without a restart.
 use strict;
 use warnings;
@@ -42,6 +43,26 @@ cmp_ok($grown, '<', 1500, "$asked logins, 400 at a time, that the manager does n
 kill CONT => $manager;
 ok(defined wait_until(30, sub { eval { $pool->raw(timeout => 5)->value('SELECT 1') } }), 'when it goes on, so do logins');
 is($pool->manager_pid, $manager, '... and it is the same');
+
+# ---- names that were given meanwhile: the server asked for by the old one is refused, its client waits for the new one
+$pool->sql($_) for "CREATE ROLE mover LOGIN PASSWORD 'mover-secret'", 'CREATE DATABASE moves';
+for my $rename ('DATABASE moves RENAME TO moved', 'ROLE mover RENAME TO moved')
+{
+	my ($from) = $rename =~ /^DATABASE (\w+)/;
+	my $c = $pool->raw(database => $from // 'moved', user => 'mover', password => 'mover-secret');
+	my $pid = $c->value('SELECT pg_backend_pid()');
+	kill STOP => $manager;
+	$pool->sql("ALTER $rename");
+	$pool->sql("SELECT pg_terminate_backend($pid)");
+	within(5, sub { $pool->sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") == 0 }, "ALTER $rename: the server is gone");
+	my $failures = $pool->log_offset;
+	$c->query('SELECT current_database(), session_user');
+	ok(defined wait_until(10, sub { $pool->log_text($failures) =~ /a server could not be opened/ }), '... a new one is refused');
+	kill CONT => $manager;
+	my $r = $c->result(10);
+	is($r->{error} ? $r->{error}{M} : join(' ', @{ $r->{rows}[0] }), $from ? 'moved mover' : 'moved moved', '... and then asked for by the new name');
+	$c->close;
+}
 
 # ---- the port's lock
 my $node = $pool->node;

@@ -3,6 +3,7 @@
 
 #include "fake.hpp"
 #include "proto/scram.hpp"
+#include "region/names.hpp"
 
 namespace
 {
@@ -208,6 +209,39 @@ TEST_F(LoginTest, WhatIsTakenFromARoleIsNoEndOfItsOpenSessions)
 	world.backends.back()->die();
 	world.settle();
 	EXPECT_EQ(ask(c, query("SELECT c1.x")), "E:FATAL:3D000") << "for good";
+}
+
+TEST_F(LoginTest, AServerThatWasAskedForByAnOldNameIsAskedForAgain)
+{
+	region::Header &header = *world.view.header();
+	for (const char *sqlstate : {"3D000", "28000", "28P01"}) {
+		Stream *c = world.connect();
+		ASSERT_EQ(login(c).substr(0, 1), "R");
+		world.prepare_backend = [&](Backend &b) { b.refuse = {sqlstate, "no", "", ""}; };
+		header.changes_told.fetch_add(1);
+		world.backends.back()->die();
+		world.settle();
+		EXPECT_EQ(ask(c, query("SELECT c1.x")), "") << "the manager has not looked";
+		world.pass(1200);
+		EXPECT_EQ(ask(c, ""), "") << "nor now";
+		world.prepare_backend = nullptr;
+		region::write_names(world.view.pool(0), {"t", "d", "anna"});
+		header.changes_seen.store(header.changes_told.load());
+		world.engine().on_poke();
+		EXPECT_EQ(ask(c, ""), "T D:c1.x C:SELECT 1 Z:I") << sqlstate << ": at once";
+		c->from_peer = message('X', "");
+		world.settle();
+	}
+	Stream *c = world.connect();
+	ASSERT_EQ(login(c).substr(0, 1), "R");
+	world.prepare_backend = [](Backend &b) { b.refuse = {"3D000", "no such database", "", ""}; };
+	header.changes_told.fetch_add(1);
+	world.backends.back()->die();
+	world.settle();
+	EXPECT_EQ(ask(c, query("SELECT c1.x")), "");
+	header.changes_seen.store(header.changes_told.load());
+	world.pass(1200);
+	EXPECT_EQ(ask(c, ""), "E:FATAL:3D000") << "the manager has looked, and it is the name";
 }
 
 TEST_F(LoginTest, ATimeoutWhileItWaitsForAServerNamesTheLimit)
