@@ -103,8 +103,16 @@ void ServerConn::assign(Session *session)
 
 void ServerConn::run(const std::string &sql)
 {
+	hush(true);
 	replies_.sent('Q', Owner::Skip);
 	put_query(sql);
+}
+
+// One that run() sent is over; there may be more.
+void ServerConn::ran()
+{
+	if (replies_.empty())
+		hush(false);
 }
 
 // The caller has written it into the account.
@@ -536,8 +544,10 @@ void ServerConn::finished(char status, bool forward)
 	} else if (applying_) {
 		applied();
 	} else if (listener_) {
+		ran();
 		listener_->on_round(std::exchange(our_error_, {}));
 	} else if (session_ && session_->handover()) {
+		ran();
 		session_->subscription()->own_ready(std::exchange(our_error_, {}));
 	} else if (session_ && session_->held() && !holding_) {
 		session_->on_applied(); // the probe is answered

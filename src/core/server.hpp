@@ -195,6 +195,7 @@ private:
 	void identify(const Session *session);
 	void announce_own();
 	void hush(bool on);
+	void ran();
 	void show_idle();
 	void send_sync();
 	void send_silent_sync();

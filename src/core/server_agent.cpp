@@ -311,7 +311,8 @@ void ServerConn::announce_own()
 	applies.store(applies.load(std::memory_order_relaxed) + 1, std::memory_order_release);
 }
 
-// What may be refused now has values of the client's in it, which shall not get into the server's log.
+// What runs now is ours and may be refused: settings one by one (whose values shall not get into the server's log),
+// LISTEN.
 void ServerConn::hush(bool on)
 {
 	if (agent_)

@@ -67,9 +67,8 @@ void ServerConn::send_startup()
 		// Notifications come as its clients expect them, and nothing ends its work.
 		w.string("client_encoding").string(listener_->encoding());
 		w.string("statement_timeout").string("0").string("lock_timeout").string("0");
-	} else {
-		take_agent_slot();
 	}
+	take_agent_slot();
 	// The agent lets it end no server, and tells it; the session acts on it.
 	if (agent_slot_ == kNoSlot)
 		w.string("idle_session_timeout").string("0");

@@ -28,6 +28,8 @@ for my $compute ('on', 'auto')
 		$leaves->close;
 		my $listens = connect_as($node, user => 'app', password => 'secret');
 		$listens->query('LISTEN channel');
+		# a server of pgpool's own listens for it
+		poll_until(sub { $node->safe_psql('postgres', "SELECT count(*) FROM pgpool.pg_stat_servers WHERE state = 'listener'") }) or die 'no listener';
 		$clients[0]->query("NOTIFY channel, 'heard'");
 		1 while ($listens->next // die 'no notification')->[0] ne 'A';
 		$listens->close;
