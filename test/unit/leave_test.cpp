@@ -29,6 +29,14 @@ protected:
 	}
 };
 
+std::string printable(const std::string &bytes)
+{
+	std::string out;
+	for (const char c : bytes.substr(0, 60))
+		out += c >= ' ' && c <= '~' ? c : '.';
+	return out;
+}
+
 TEST_P(Leaving, WhatWaitsForAServerIsServedAllTheSame)
 {
 	for (const std::string &more : {std::string(), message('X')}) {
@@ -128,6 +136,64 @@ TEST_P(Leaving, WhatCannotBeCommittedIsNotWaitedFor)
 		leave(a);
 		world.pass(2000);
 		EXPECT_EQ(busy(), 0);
+	}
+}
+
+// Cut wherever it may be, behind whatever was whole, and however the client came to wait.
+TEST_P(Leaving, HalfAMessageIsNotWaitedFor)
+{
+	world.settings().query_wait_timeout.store(20000);
+	const std::string large(80000, 'x');
+	std::string many; // more than one turn takes
+	world.engine().set_bounds({10, 4096});
+	for (int i = 0; i < 15; i++)
+		many += query("ROWS c1.x 60 90");
+	const std::vector<std::string> before{"",
+	                                      many,
+	                                      query("SELECT c1.x"),
+	                                      parse("SELECT c1.x") + bind_to() + execute() + kSync,
+	                                      parse("SELECT c1.x") + bind_to() + execute(),
+	                                      query("BEGIN"),
+	                                      query("COPYIN c1.x")};
+	const std::vector<std::string> cut{query("SELECT c1.y"),
+	                                   query("SELECT '" + large + "'"),
+	                                   parse("SELECT c1.y") + bind_to() + execute() + kSync,
+	                                   parse("SELECT '" + large + "'") + kSync,
+	                                   message('d', large),
+	                                   message('d', "c1.y") + message('c'),
+	                                   message('F', std::string(20, '\0')),
+	                                   message('X')};
+	for (const std::string &whole : before) {
+		for (const std::string &part : cut) {
+			for (const size_t length : {size_t{1}, size_t{5}, size_t{6}, part.size() - 1}) {
+				for (const char *state : {"served", "waits", "reads nothing", "and then does"}) {
+					if (length >= part.size())
+						continue;
+					const bool waits = state == std::string_view("waits"),
+					           reads_late = state == std::string_view("and then does");
+					Stream *busy_one = login(), *a = login();
+					if (waits)
+						ask(busy_one, query("BEGIN"));
+					if (!waits && state != std::string_view("served"))
+						a->room = 0;
+					a->from_peer = whole + part.substr(0, length);
+					a->peer_eof = true;
+					a->peer_gone = !reads_late;
+					world.settle();
+					if (reads_late) {
+						a->room = SIZE_MAX;
+						world.settle();
+					}
+					if (waits)
+						ask(busy_one, query("COMMIT"));
+					world.pass(2500);
+					EXPECT_EQ(busy(), 0) << "behind \"" << printable(whole) << "\" \""
+					                     << printable(part.substr(0, length)) << "\", " << state;
+					send(busy_one, message('X'));
+					world.pass(1500);
+				}
+			}
+		}
 	}
 }
 
