@@ -241,27 +241,28 @@ std::string_view ClientStatements::name_of(std::string_view server_name) const
 	return {};
 }
 
-Statement *ClientStatements::set(std::string_view name, Statement *s)
+Meaning ClientStatements::set(std::string_view name, const Meaning &now)
 {
 	name = known_part(name);
 	const Item *there = item(name);
-	Statement *before = there ? there->statement : nullptr;
-	bytes_ += (s ? s->body.size() : 0) - (before ? before->body.size() : 0);
-	if (!s && !before)
-		return nullptr;
+	const Meaning before = there ? Meaning{there->statement, there->shape} : Meaning{};
+	Statement *s = now.statement;
+	bytes_ += (s ? s->body.size() : 0) - (before.statement ? before.statement->body.size() : 0);
+	if (!s && !before.statement)
+		return {};
 	if (!s) {
 		erase(place_of(name));
 		return before;
 	}
-	if (!before && (size_ + 1) * 4 > items_.size() * 3)
+	if (!before.statement && (size_ + 1) * 4 > items_.size() * 3)
 		grow();
 	Item &item = items_[place_of(name)];
-	if (!before) {
+	if (!before.statement) {
 		item.name = name;
 		size_++;
 	}
 	item.statement = s;
-	item.shape = {};
+	item.shape = now.shape;
 	return before;
 }
 

@@ -117,6 +117,12 @@ private:
 	uint64_t clock_ = 0;
 };
 
+// What a client's name stands for, and what its client was told of it.
+struct Meaning {
+	Statement *statement = nullptr;
+	Shape shape;
+};
+
 class ClientStatements
 {
 public:
@@ -127,8 +133,8 @@ public:
 	};
 	Statement *find(std::string_view name) const;
 	std::string_view name_of(std::string_view server_name) const; // one of them, "" = there is none
-	// Returns what the name meant before; the reference to it goes to the caller, that to `s` comes here.
-	Statement *set(std::string_view name, Statement *s);
+	// Returns what the name meant before; the reference to it goes to the caller, that to the new one comes here.
+	Meaning set(std::string_view name, const Meaning &now);
 	Shape shape(std::string_view name) const; // of the statement when `name` was prepared
 	// If `name` means `s`. What it was told already stays.
 	void set_shape(std::string_view name, const Statement *s, Shape shape);

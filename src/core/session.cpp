@@ -573,8 +573,7 @@ void Session::account(const char *message, size_t have)
 		return;
 	StatementNotes &notes = server_->notes();
 	notes.note_batch(server_->replies().batch());
-	notes.add(StatementNotes::OnServer::Nothing, nullptr, bound_deallocate_,
-	          statements_.set(bound_deallocate_, nullptr));
+	notes.add(StatementNotes::OnServer::Nothing, nullptr, bound_deallocate_, statements_.set(bound_deallocate_, {}));
 	bound_deallocate_.clear();
 }
 
@@ -583,8 +582,7 @@ void Session::on_discarded()
 	// The unnamed statement stays, and what was prepared behind the command.
 	for (ClientStatements::Item &item : statements_.take_all()) {
 		if (item.name.empty() || server_->notes().will_be(item.name, item.statement)) {
-			statements_.set(item.name, item.statement);
-			statements_.set_shape(item.name, item.statement, item.shape);
+			statements_.set(item.name, {item.statement, item.shape});
 		} else {
 			engine_.statements().release(item.statement);
 		}

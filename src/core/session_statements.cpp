@@ -176,7 +176,7 @@ Session::Rewrite Session::rewrite_query(const char *message, size_t have, size_t
 	proto::append_query(out, kDeallocateTarget);
 	used = total;
 	replies.sent(Replies::kDeallocate);
-	server_->notes().add(OnServer::Nothing, nullptr, command.name, statements_.set(command.name, nullptr));
+	server_->notes().add(OnServer::Nothing, nullptr, command.name, statements_.set(command.name, {}));
 	forget_unnamed();
 	queries_++;
 	return Rewrite::Done;
@@ -193,7 +193,7 @@ void Session::send_deallocate_target(std::string &out)
 void Session::forget_unnamed()
 {
 	if (std::exchange(unnamed_shared_, false))
-		engine_.statements().release(statements_.set("", nullptr));
+		engine_.statements().release(statements_.set("", {}).statement);
 	engine_.statements().release(unnamed_);
 	unnamed_ = nullptr;
 	unnamed_text_.clear();
@@ -403,7 +403,7 @@ Session::Rewrite Session::prepare(std::string_view name, Statement *s, std::stri
 		return Rewrite::Settle;
 	if (name.empty())
 		forget_unnamed();
-	Statement *before = statements_.set(name, StatementStore::keep(s));
+	const Meaning before = statements_.set(name, {StatementStore::keep(s), {}});
 	prepared_ = s;
 	unnamed_shared_ |= name.empty();
 	// In a failed transaction most statements are refused, which only the backend can judge; what is at work may
@@ -470,8 +470,7 @@ Statement *Session::with_types_of(std::string_view name, Statement *s, const Sha
 	Statement *typed = store.with_types(s, expected.types);
 	if (!typed)
 		return s;
-	store.release(statements_.set(name, typed));
-	statements_.set_shape(name, typed, expected);
+	store.release(statements_.set(name, {typed, expected}).statement);
 	return typed;
 }
 
@@ -629,7 +628,7 @@ Session::Rewrite Session::rewrite_describe_or_close(const char *message, size_t 
 	if (unsettled(name))
 		return Rewrite::Settle;
 	if (!replies.skipping()) {
-		Statement *before = statements_.set(name, nullptr);
+		const Meaning before = statements_.set(name, {});
 		// What is at work may turn out to be a copy, which any message but its data ends: the backend must get one.
 		if (replies.executing())
 			put_close(out, kNowhere);
@@ -651,7 +650,7 @@ bool Session::answer_statement(const char *message, size_t total, std::string &a
 		body.remove_prefix(1);
 		if (!take_string(body, name) || !body.empty() || name.empty())
 			return false;
-		engine_.statements().release(statements_.set(name, nullptr));
+		engine_.statements().release(statements_.set(name, {}).statement);
 		proto::Writer(answers).begin('3').end();
 	} else {
 		if (raw_names_ || !take_string(body, name) || name.empty() || statements_.find(name) || has_too_many(body))
@@ -663,8 +662,7 @@ bool Session::answer_statement(const char *message, size_t total, std::string &a
 			engine_.statements().release(s);
 			return false;
 		}
-		statements_.set(name, s);
-		statements_.set_shape(name, s, shape);
+		statements_.set(name, {s, shape});
 		prepared_ = s;
 		bump(pool_->counters().statement_hits);
 		s->hits++;

@@ -22,7 +22,7 @@ StatementNotes::~StatementNotes()
 {
 	for (Note &n : notes_) {
 		store_.release(n.statement);
-		store_.release(n.before);
+		store_.release(n.before.statement);
 	}
 }
 
@@ -89,18 +89,23 @@ void StatementNotes::pop(size_t count)
 
 void StatementNotes::add(OnServer what, Statement *statement)
 {
-	push({what, false, false, StatementStore::keep(statement), {}, nullptr, batch_});
+	push({what, false, false, StatementStore::keep(statement), {}, {}, batch_});
 }
 
-void StatementNotes::add(OnServer what, Statement *statement, std::string_view name, Statement *before)
+void StatementNotes::add(OnServer what, Statement *statement, std::string_view name, const Meaning &before)
 {
 	push({what, true, false, StatementStore::keep(statement), std::string(known_part(name)), before, batch_});
 }
 
 void StatementNotes::add_shape(Statement *statement, const std::string_view *name)
 {
-	push({OnServer::Shape, false, name != nullptr, StatementStore::keep(statement),
-	      std::string(name ? known_part(*name) : std::string_view()), nullptr, batch_});
+	push({OnServer::Shape,
+	      false,
+	      name != nullptr,
+	      StatementStore::keep(statement),
+	      std::string(name ? known_part(*name) : std::string_view()),
+	      {},
+	      batch_});
 }
 
 void StatementNotes::confirm(ClientStatements *client, Shape shape)
@@ -118,7 +123,7 @@ void StatementNotes::confirm(ClientStatements *client, Shape shape)
 	if (names && client)
 		client->set_shape(n.name, n.statement, shape);
 	store_.release(n.statement);
-	store_.release(n.before);
+	store_.release(n.before.statement);
 	pop(1);
 }
 
@@ -131,9 +136,9 @@ void StatementNotes::make_void(uint32_t count, ClientStatements *client)
 			server_.take_back(n.statement, store_);
 		const bool later_stands = n.name.empty() && client && client->find("") != n.statement;
 		if (n.renames && client && !later_stands) // an unnamed statement makes way for the next at once
-			store_.release(client->set(n.name, n.before));
+			store_.release(client->set(n.name, n.before).statement);
 		else
-			store_.release(n.before);
+			store_.release(n.before.statement);
 		store_.release(n.statement);
 	}
 	pop(count);
@@ -148,7 +153,7 @@ bool StatementNotes::will_be(std::string_view name, const Statement *statement) 
 std::string_view StatementNotes::name_of(std::string_view server_name) const
 {
 	for (const Note &n : notes_) {
-		if (n.before && n.before->name == server_name)
+		if (n.before.statement && n.before.statement->name == server_name)
 			return n.name;
 	}
 	return {};
@@ -157,7 +162,7 @@ std::string_view StatementNotes::name_of(std::string_view server_name) const
 void StatementNotes::forget_before()
 {
 	for (uint64_t n = std::max(first_, forgotten_); n < first_ + notes_.size(); n++)
-		store_.release(std::exchange(at(n).before, nullptr));
+		store_.release(std::exchange(at(n).before, {}).statement);
 	forgotten_ = first_ + notes_.size();
 }
 

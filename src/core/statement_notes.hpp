@@ -25,7 +25,7 @@ public:
 	enum class OnServer : uint8_t { Nothing, Parse, Close, Shape };
 	// `client`: whose names change, nullptr when nobody's do. `before`: what the name meant until now.
 	void add(OnServer what, Statement *statement);
-	void add(OnServer what, Statement *statement, std::string_view name, Statement *before);
+	void add(OnServer what, Statement *statement, std::string_view name, const Meaning &before);
 
 	// The shape of `statement`, which `name` of the client's means, unless nullptr.
 	void add_shape(Statement *statement, const std::string_view *name);
@@ -51,7 +51,7 @@ private:
 		bool names;           // `name` means `statement`, from a note before
 		Statement *statement; // of the backend's table
 		std::string name;     // of the client's
-		Statement *before;
+		Meaning before;
 		uint64_t batch;
 		uint64_t next = 0;    // in its chain: an earlier one, of another name
 		uint64_t earlier = 0; // the last one that renames the same name in an earlier batch

@@ -208,7 +208,7 @@ TEST(Linear, NotesOfAPipeline)
 			notes.note_batch(other_batches ? static_cast<uint64_t>(i) : 0);
 			unsettled |= notes.unsettled(name, other_batches ? static_cast<uint64_t>(i) : 0);
 			core::Statement *s = store.intern("text", "");
-			notes.add(core::StatementNotes::OnServer::Nothing, s, name, client.set(name, s));
+			notes.add(core::StatementNotes::OnServer::Nothing, s, name, client.set(name, {s, {}}));
 			notes.will_be(name, s);
 			notes.forget_before();
 		}
@@ -230,11 +230,11 @@ TEST(Linear, NamesOfAClient)
 		core::ClientStatements client;
 		core::Statement *s = store.intern("text", "");
 		for (int i = 0; i < n; i++)
-			client.set("n" + std::to_string(n - i), core::StatementStore::keep(s));
+			client.set("n" + std::to_string(n - i), {core::StatementStore::keep(s), {}});
 		EXPECT_EQ(client.size(), static_cast<size_t>(n));
 		for (int i = 0; i < n; i++) {
 			EXPECT_EQ(client.find("n" + std::to_string(n - i)), s);
-			store.release(client.set("n" + std::to_string(n - i), nullptr));
+			store.release(client.set("n" + std::to_string(n - i), {}).statement);
 		}
 		EXPECT_EQ(client.size(), 0u);
 		store.release(s);
@@ -268,7 +268,7 @@ TEST(Names, AreFoundWhateverWasTakenAwayAroundThem)
 	for (int i = 0; i < 20000; i++) {
 		const std::string name = "n" + std::to_string(rng() % (i < 10000 ? 8 : 200));
 		core::Statement *s = rng() % 2 ? core::StatementStore::keep(statements[rng() % 5]) : nullptr;
-		core::Statement *before = client.set(name, s);
+		core::Statement *before = client.set(name, {s, {}}).statement;
 		const auto it = model.find(name);
 		ASSERT_EQ(before, it == model.end() ? nullptr : it->second);
 		store.release(before);

@@ -32,7 +32,7 @@ struct Prepared : ::testing::Test {
 		store.release(s);
 		return s;
 	}
-	void set(std::string_view name, Statement *s) { store.release(client.set(name, s)); }
+	void set(std::string_view name, Statement *s) { store.release(client.set(name, {s, {}}).statement); }
 	void TearDown() override
 	{
 		for (auto &item : client.take_all())
@@ -121,7 +121,7 @@ TEST_F(Prepared, NamesAreFoundInWhateverOrderTheyCame)
 TEST_F(Prepared, ANameThatComesToMeanSomethingElseCountsTheNewText)
 {
 	set("s", intern("SELECT 1"));
-	Statement *before = client.set("s", intern("SELECT longer"));
+	Statement *before = client.set("s", {intern("SELECT longer"), {}}).statement;
 	EXPECT_EQ(before->body, body("SELECT 1"));
 	store.release(before);
 	EXPECT_EQ(client.size(), 1u);
@@ -214,7 +214,7 @@ struct Notes : Prepared {
 		Statement *s = intern(text);
 		server.parsing(s, batch, store.clock());
 		notes.note_batch(batch);
-		notes.add(OnServer::Parse, s, name, client.set(name, s));
+		notes.add(OnServer::Parse, s, name, client.set(name, {s, {}}));
 	}
 	void TearDown() override
 	{
@@ -237,6 +237,26 @@ TEST_F(Notes, WhatIsVoidIsTakenBackLastFirst)
 	EXPECT_EQ(meaning("s"), "SELECT 0");
 	EXPECT_TRUE(notes.empty());
 	EXPECT_EQ(server.size(), 0u);
+}
+
+TEST_F(Notes, ANameThatIsTakenBackKeepsWhatItsClientWasTold)
+{
+	const Shape told{7, 11};
+	set("s", intern("SELECT 0"));
+	client.set_shape("s", client.find("s"), told);
+	parse("s", "SELECT 1", 1);
+	EXPECT_FALSE(client.shape("s").known()) << "nothing of the new one";
+	notes.make_void(1, &client);
+	EXPECT_EQ(client.shape("s").types, told.types);
+	EXPECT_EQ(client.shape("s").columns, told.columns);
+
+	notes.note_batch(2); // a Close
+	notes.add(OnServer::Nothing, nullptr, "s", client.set("s", {}));
+	EXPECT_EQ(meaning("s"), "nothing");
+	notes.make_void(1, &client);
+	EXPECT_EQ(meaning("s"), "SELECT 0");
+	EXPECT_EQ(client.shape("s").types, told.types);
+	EXPECT_EQ(client.shape("s").columns, told.columns);
 }
 
 TEST_F(Notes, WhatIsConfirmedStands)
