@@ -88,8 +88,13 @@ Statement *StatementStore::intern_again(std::string_view body, std::string_view 
 	if (Statement *s = find(h, body, meaning))
 		return keep(s);
 	seen_.resize(kSeen);
-	if (std::exchange(seen_[h % kSeen], h) != h || literals_read_the_clock(text_of(body)))
+	uint64_t &seen = seen_[h % kSeen];
+	if (seen == ~h || std::exchange(seen, h) != h)
 		return nullptr;
+	if (literals_read_the_clock(text_of(body))) {
+		seen = ~h; // so it is not read again
+		return nullptr;
+	}
 	return make(h, body, meaning);
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "core/sql_scan.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -18,11 +19,6 @@ bool is_space(char c)
 	return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-bool starts_word(char c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || static_cast<unsigned char>(c) >= 0x80;
-}
-
 class Lexer
 {
 public:
@@ -34,7 +30,7 @@ public:
 			while (!rest_.empty() && is_space(rest_[0]))
 				rest_.remove_prefix(1);
 			if (rest_.substr(0, 2) == "--")
-				rest_.remove_prefix(std::min(rest_.find_first_of("\r\n"), rest_.size()));
+				rest_.remove_prefix(behind_line(rest_, 0));
 			else if (rest_.substr(0, 2) != "/*" || !skip_comment())
 				return;
 		}
@@ -50,10 +46,10 @@ public:
 		if (rest_.empty() || !starts_word(rest_[0]))
 			return false;
 		size_t n = 0;
-		while (n < rest_.size() && (starts_word(rest_[n]) || (rest_[n] >= '0' && rest_[n] <= '9') || rest_[n] == '$'))
+		while (n < rest_.size() && (is_in_word(rest_[n]) || rest_[n] == '$'))
 			n++;
 		for (const char c : rest_.substr(0, n))
-			out += static_cast<char>(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
+			out += lower(c);
 		rest_.remove_prefix(n);
 		return true;
 	}
@@ -81,21 +77,13 @@ public:
 	}
 
 private:
-	bool skip_comment() // they nest
+	bool skip_comment()
 	{
-		size_t depth = 0;
-		for (size_t i = 0; i + 1 < rest_.size(); i++) {
-			const std::string_view two = rest_.substr(i, 2);
-			if (two != "/*" && two != "*/")
-				continue;
-			depth += two == "/*" ? 1 : -1;
-			i++;
-			if (depth == 0) {
-				rest_.remove_prefix(i + 1);
-				return true;
-			}
-		}
-		return false;
+		const size_t end = behind_comment(rest_, 0);
+		if (end == std::string_view::npos)
+			return false;
+		rest_.remove_prefix(end);
+		return true;
 	}
 
 	bool quoted_word(std::string &out)

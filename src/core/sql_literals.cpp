@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <string>
 
+#include "core/sql_scan.hpp"
+
 #include "proto/no_postgres.hpp"
 
 namespace pgpool::core
@@ -14,24 +16,9 @@ namespace
 
 constexpr std::string_view kWords[] = {"now", "today", "tomorrow", "yesterday"};
 
-char lower(char c)
-{
-	return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
-}
-
 bool is_letter(char c)
 {
 	return lower(c) >= 'a' && lower(c) <= 'z';
-}
-
-bool is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-bool is_name(char c)
-{
-	return is_letter(c) || c == '_' || is_digit(c) || static_cast<unsigned char>(c) >= 0x80;
 }
 
 // One of the words stands there, and no letter before or behind it makes it another one.
@@ -62,9 +49,9 @@ public:
 		while (at_ < text_.size()) {
 			const char c = text_[at_];
 			if (starts("--"))
-				at_ = text_.find_first_of("\r\n", at_);
+				at_ = behind_line(text_, at_);
 			else if (starts("/*"))
-				skip_comment();
+				at_ = behind_comment(text_, at_);
 			else if (c == '"')
 				at_ = behind(text_.find('"', at_ + 1));
 			else if (c == '\'' ? string() : c == '$' && dollar_string())
@@ -81,26 +68,16 @@ private:
 
 	void skip_word()
 	{
-		const bool name = is_name(text_[at_]) && !is_digit(text_[at_]);
+		const bool name = starts_word(text_[at_]);
 		at_++;
-		while (name && at_ < text_.size() && (is_name(text_[at_]) || text_[at_] == '$'))
+		while (name && at_ < text_.size() && (is_in_word(text_[at_]) || text_[at_] == '$'))
 			at_++;
-	}
-
-	void skip_comment() // they nest
-	{
-		size_t depth = 0;
-		do {
-			const bool opens = starts("/*"), closes = starts("*/");
-			depth += opens ? 1 : closes ? -1 : 0;
-			at_ += opens || closes ? 2 : 1;
-		} while (depth > 0 && at_ < text_.size());
 	}
 
 	// At the quote. Pieces on several lines are one literal.
 	bool string()
 	{
-		const bool alone = at_ < 2 || !(is_name(text_[at_ - 2]) || text_[at_ - 2] == '$'); // not the end of a name
+		const bool alone = at_ < 2 || !(is_in_word(text_[at_ - 2]) || text_[at_ - 2] == '$'); // not the end of a name
 		const char prefix = at_ > 0 && (alone || text_[at_ - 1] == '&') ? lower(text_[at_ - 1]) : '\0';
 		std::string content;
 		if (prefix == '&')
@@ -144,7 +121,7 @@ private:
 			at_ = std::min(text_.find_first_not_of(" \t\r\n\f\v", at_), text_.size());
 			if (!starts("--"))
 				break;
-			at_ = std::min(text_.find_first_of("\r\n", at_), text_.size());
+			at_ = behind_line(text_, at_);
 		}
 		if (starts("'"))
 			return true;
@@ -155,7 +132,7 @@ private:
 	bool dollar_string()
 	{
 		size_t end = at_ + 1;
-		while (end < text_.size() && is_name(text_[end]) && !(end == at_ + 1 && is_digit(text_[end])))
+		while (end < text_.size() && is_in_word(text_[end]) && !(end == at_ + 1 && is_digit(text_[end])))
 			end++;
 		if (end >= text_.size() || text_[end] != '$') {
 			at_++; // a parameter
