@@ -379,6 +379,19 @@ void Engine::on_poke()
 		send_away_idle(shutdown_error());
 }
 
+// A number for has_looked(), which the manager has not reached yet.
+uint32_t Engine::ask_to_look()
+{
+	const uint32_t look = region_.header()->changes_told.fetch_add(1) + 1;
+	outside_.wake_manager();
+	return look;
+}
+
+bool Engine::has_looked(uint32_t look) const
+{
+	return static_cast<int32_t>(region_.header()->changes_seen.load() - look) >= 0;
+}
+
 // Clients of banned and dropped tenants, each as soon as it is between two transactions.
 void Engine::evict_clients()
 {

@@ -47,6 +47,8 @@ public:
 	void on_answer(const control::AuthAnswer &answer);
 	void on_manager(); // it is there (again): ask what could not be asked
 	void on_poke();
+	uint32_t ask_to_look(); // at roles and databases
+	bool has_looked(uint32_t look) const;
 	// A statement needs the database without connections, until it ends.
 	void on_drain_database(uint32_t oid, uint32_t &done);
 	void on_drain_ended(uint32_t oid);

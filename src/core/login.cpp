@@ -257,7 +257,7 @@ void Login::ask()
 	}
 	q.session_port = session_.session_port();
 	put(q.user, startup_.user);
-	put(q.database, startup_.database.empty() ? startup_.user : startup_.database);
+	put(q.database, startup_.database);
 	put(q.tenant, startup_.tenant);
 	q.proved = proved_ != nullptr;
 	stage_ = Stage::Asking;

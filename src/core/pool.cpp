@@ -66,19 +66,15 @@ void Pool::read_names()
 	role_ = names.role;
 }
 
-// A server that is refused then may have been asked for by a name of before.
-bool Pool::names_in_doubt() const
-{
-	const region::Header &header = *engine_.region().header();
-	return header.changes_told.load(std::memory_order_acquire) != header.changes_seen.load(std::memory_order_acquire) ||
-	       shared_.name_sequence.load(std::memory_order_acquire) != names_sequence_;
-}
-
 void Pool::refresh()
 {
 	if (shared_.name_sequence.load(std::memory_order_relaxed) != names_sequence_) {
 		read_names();
-		retry_at_ = 0; // what was refused went by another name
+		refusal_.reset(); // it went by another name
+		retry_at_ = 0;
+	} else if (refusal_ && engine_.has_looked(refusal_->look)) {
+		const Refusal r = *std::exchange(refusal_, std::nullopt);
+		fail_waiters(r.why, r.fatal);
 	}
 	// A smaller limit: idle servers go, as many as are too many; those that are going already count.
 	int64_t surplus = int64_t{open_everywhere()} - settings().pool_size.load(std::memory_order_relaxed);
@@ -317,6 +313,7 @@ void Pool::on_server_ready(ServerConn *server)
 	if (logged_in) {
 		bump(mine_.server_logins);
 		last_failure_ = {};
+		refusal_.reset();
 		if (engine_.now() >= refused_at_ + kFullFor)
 			refused_by_ = control::ServerLimit::None;
 		if (server->is_listener()) {
@@ -449,9 +446,21 @@ void Pool::on_server_failed(ServerConn *server, const proto::Error &why)
 	    why.sqlstate == proto::sqlstate::kInvalidPassword || (server->login_refused() && is_taken_back(why.sqlstate));
 	// The manager may know better than the server's refusal why there is no way in.
 	const bool explained = credential_ && !credential_->route_error.sqlstate.empty();
-	if (!is_passing(why.sqlstate) && !names_in_doubt())
-		fail_waiters(explained ? credential_->route_error : why, !session_survives);
+	if (server->names_sequence() != names_sequence_)
+		retry_at_ = 0;
+	else if (!is_passing(why.sqlstate))
+		doubt({explained ? credential_->route_error : why, !session_survives});
 	ask_for_place(now);
+}
+
+// PostgreSQL judged the names that it was asked for. Whether they are still those of the pool, also on a standby, the
+// manager knows when it has looked after that: refresh().
+void Pool::doubt(Refusal refusal)
+{
+	if (waiters_.empty())
+		return;
+	refusal.look = refusal_ ? refusal_->look : engine_.ask_to_look();
+	refusal_ = std::move(refusal);
 }
 
 void Pool::on_server_gone(ServerConn *server)

@@ -106,6 +106,7 @@ public:
 	region::PoolCounters &counters() { return mine_; }
 	const std::string &tenant() const { return tenant_; }
 	const std::string &database() const { return database_; }
+	uint32_t names_sequence() const { return names_sequence_; }
 	const std::string &role() const { return role_; }
 	bool dead() const { return shared_.state.load(std::memory_order_relaxed) != region::SlotState::Used; }
 	uint32_t epoch() const { return shared_.epoch.load(std::memory_order_relaxed); }
@@ -150,7 +151,12 @@ private:
 	size_t servers() const { return idle_.size() + active_.size() + other_.size(); }
 	uint32_t open_everywhere() const;
 	void read_names();
-	bool names_in_doubt() const;
+	struct Refusal {
+		proto::Error why;
+		bool fatal; // to a session that waits
+		uint32_t look = 0;
+	};
+	void doubt(Refusal refusal);
 	void tell_others();
 
 	using ServerList = List<ServerConn, &ServerConn::pool_hook>;
@@ -179,6 +185,7 @@ private:
 	bool in_hot_standby_ = false;
 	bool serving_ = false;
 	int64_t retry_at_ = 0; // after a failed login
+	std::optional<Refusal> refusal_;
 	// The server's own limit that refused the last one, and when. Logins are tried one at a time then.
 	control::ServerLimit refused_by_ = control::ServerLimit::None;
 	int64_t refused_at_ = 0;

@@ -94,6 +94,8 @@ public:
 	virtual void log(std::string_view line) = 0;
 	// False: there is no manager now; ask again when on_manager() says so.
 	virtual bool ask_manager(const control::AuthLookup &lookup) = 0;
+	// It looks at roles and databases, as soon as it is there; Engine::on_poke() follows.
+	virtual void wake_manager() = 0;
 	// PBKDF2 takes up to a second, so it is done beside the event loop; Engine::on_derived(id, ...) follows in a later
 	// event, unless it is forgotten before. One at a time for a login; the iterations are those of the server's
 	// verifier.

@@ -108,13 +108,6 @@ void ServerConn::run(const std::string &sql)
 	put_query(sql);
 }
 
-// One that run() sent is over; there may be more.
-void ServerConn::ran()
-{
-	if (replies_.empty())
-		hush(false);
-}
-
 // The caller has written it into the account.
 void ServerConn::put_query(const std::string &sql)
 {
@@ -539,15 +532,15 @@ void ServerConn::finished(char status, bool forward)
 		if (!replies_.empty())
 			interrupt();
 	}
+	if (each_.empty() && replies_.empty())
+		hush(false); // also of what ran for a client that is gone
 	if (applying_ && !each_.empty()) {
 		applied_one();
 	} else if (applying_) {
 		applied();
 	} else if (listener_) {
-		ran();
 		listener_->on_round(std::exchange(our_error_, {}));
 	} else if (session_ && session_->handover()) {
-		ran();
 		session_->subscription()->own_ready(std::exchange(our_error_, {}));
 	} else if (session_ && session_->held() && !holding_) {
 		session_->on_applied(); // the probe is answered

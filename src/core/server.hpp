@@ -134,6 +134,7 @@ public:
 	void announce_custom(const Statement *s);
 	bool stale() const;
 	uint32_t opened_in_epoch() const { return epoch_; }
+	uint32_t names_sequence() const { return names_sequence_; } // of those it was asked for by
 	bool expired(int64_t now) const;
 
 	// The limit of the server's own at which it refused our login.
@@ -195,7 +196,6 @@ private:
 	void identify(const Session *session);
 	void announce_own();
 	void hush(bool on);
-	void ran();
 	void show_idle();
 	void send_sync();
 	void send_silent_sync();
@@ -223,6 +223,7 @@ private:
 	void lost(const proto::Error *why);
 	void set_state(control::ServerState to);
 	void end_closing(int64_t now);
+	void end_what_runs(int64_t until);
 	void end();
 
 	Pool &pool_;
@@ -252,7 +253,7 @@ private:
 	size_t stash_needs_ = 0;                       // its length, 0 = not known
 	size_t unread_ = 0;                            // of what the backend sent, behind the message that is looked at
 	std::string unproved_;                         // of the client's, since apply()
-	std::vector<std::string> each_;                // names of the settings that are being applied one by one
+	std::vector<SettingSql> each_;                 // the settings that are being applied one by one
 	size_t each_done_ = 0;
 	std::vector<Refused> refused_;
 	std::unique_ptr<proto::ScramClient> scram_;
@@ -269,6 +270,7 @@ private:
 	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
 	uint32_t body_left_ = 0;
 	uint32_t epoch_ = 0;
+	uint32_t names_sequence_ = 0;
 	static constexpr uint32_t kNoSlot = UINT32_MAX;
 	static constexpr size_t kLongestName = 1024; // of a setting
 	uint32_t agent_slot_ = kNoSlot;

@@ -315,7 +315,7 @@ void ServerConn::announce_own()
 // LISTEN.
 void ServerConn::hush(bool on)
 {
-	if (agent_)
+	if (agent_ && (agent_slot().hushed.load(std::memory_order_relaxed) != 0) != on)
 		agent_slot().hushed.store(on, std::memory_order_release);
 }
 

@@ -58,6 +58,7 @@ void ServerConn::on_connected()
 
 void ServerConn::send_startup()
 {
+	names_sequence_ = pool_.names_sequence();
 	std::string out(4, '\0');
 	proto::Writer w(out);
 	w.u32(3u << 16);

@@ -118,15 +118,14 @@ void ServerConn::client_gone()
 	const bool hopeless = session->mid_message() || (replies_.unsynced() && !replies_.skipping()) ||
 	                      stream_->unsent() > 0 || replies_.copy_in() || replies_.doubtful() || stream_->broken() ||
 	                      holding_;
+	const int64_t until = replies_.ends_by_itself() ? session->served_until() : 0;
 	session_ = nullptr;
 	holding_ = false;
-	if (state_ != ServerState::Active) {
+	if (state_ != ServerState::Active)
 		return;
-	}
 	if (hopeless) {
-		if (!replies_.empty())
-			interrupt();
 		close();
+		end_what_runs(until);
 		return;
 	}
 	deadline_ = pool_.engine().now() + kCleaningTime;
@@ -139,15 +138,26 @@ void ServerConn::client_gone()
 	clean();
 }
 
+// Closing: whole messages that a client left behind run, as after the end of file in PostgreSQL, but no longer than
+// `until`. Nor is one of them only canceled, for what came behind it would still run.
+void ServerConn::end_what_runs(int64_t until)
+{
+	if (gone_ || replies_.empty())
+		return;
+	if (until > pool_.engine().now())
+		deadline_ = until;
+	else
+		end_closing(pool_.engine().now());
+}
+
 // What was written, or not written, of the client's messages is not what the account says.
 void ServerConn::forsake()
 {
-	if (!replies_.empty())
-		interrupt();
 	replay_.stop();
 	starting_over_ = holding_ = false;
 	session_ = nullptr;
 	close();
+	end_what_runs(0);
 }
 
 // One step of making the server fit for the next client: end what runs, roll back, discard.

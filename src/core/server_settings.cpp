@@ -148,7 +148,7 @@ bool ServerConn::apply_each(const Params &want)
 	for (SettingSql &s : each_between(*params_.get(), *target_.get())) {
 		proto::append_query(out, s.sql);
 		replies_.sent('Q', Owner::Skip);
-		each_.push_back(std::move(s.name));
+		each_.push_back(std::move(s));
 	}
 	if (each_.empty()) {
 		params_ = target_;
@@ -165,8 +165,13 @@ bool ServerConn::apply_each(const Params &want)
 // The reply to one of those that apply_each() sent.
 void ServerConn::applied_one()
 {
-	if (!our_error_.sqlstate.empty())
-		refused_.push_back({each_[each_done_], std::exchange(our_error_, {})});
+	const proto::Error error = std::exchange(our_error_, {});
+	if (error.sqlstate == proto::sqlstate::kQueryCanceled) { // by somebody who meant another statement: once more
+		each_.push_back(each_[each_done_]);
+		run(each_.back().sql);
+	} else if (!error.sqlstate.empty()) {
+		refused_.push_back({each_[each_done_].name, error});
+	}
 	if (++each_done_ < each_.size())
 		return;
 	each_.clear();

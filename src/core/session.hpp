@@ -118,6 +118,8 @@ public:
 	bool session_mode() const { return session_mode_; }
 	bool session_port() const { return session_port_; }
 	bool dead() const { return dead_; }
+	// What its client left behind may run until then; 0 = the client did not leave, it is sent away.
+	int64_t served_until() const;
 	bool mid_message() const { return body_left_ > 0; }
 	// Why the server cannot be given to another client although the transaction is over.
 	bool pinned() const { return raw_names_ || unnamed_waits_; }
@@ -170,6 +172,7 @@ private:
 	bool has_more_to_serve() const;
 	bool may_leave_later() const;
 	bool finishes() const;
+	int64_t patience() const; // query_wait_timeout, in microseconds
 	int64_t time_to_leave() const;
 	bool stays_too_long(int64_t now) const;
 	void note_leaving();

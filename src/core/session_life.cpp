@@ -62,7 +62,8 @@ void Session::on_closed(const char *why)
 	} else if (server_ && !login_ && may_leave_later()) {
 		await_the_last();
 	} else {
-		close(false);
+		note_leaving();
+		close(stream_->unsent() > 0 && !stream_->broken());
 	}
 }
 
@@ -106,7 +107,8 @@ bool Session::has_more_to_serve() const
 
 bool Session::may_leave_later() const
 {
-	return !server_->replies().empty() && body_left_ == 0 && !leaving_ && (!stream_->broken() || finishes());
+	return (!server_->replies().empty() || stream_->unsent() > 0) && body_left_ == 0 && !leaving_ &&
+	       (!stream_->broken() || finishes());
 }
 
 bool Session::finishes() const
@@ -118,14 +120,29 @@ bool Session::finishes() const
 // that for ever: it may run for as long as others may wait.
 int64_t Session::time_to_leave() const
 {
+	// As a backend, which reads the end of file when its replies are written.
+	const bool delivers = server_ && stream_->unsent() > 0 && !stream_->broken();
 	// What waits for the rest of a message, or for replies to a batch whose Sync never comes, waits for ever.
 	const bool stuck = server_ && settling_ && awaited_ == 0;
 	const bool will_end =
 	    body_left_ == 0 && ((has_more_to_serve() && !stuck) || (server_ && server_->replies().ends_by_itself()));
-	if (!finishes() || !will_end)
+	if (!delivers && (!finishes() || !will_end))
 		return kHalfCloseGrace;
+	return patience();
+}
+
+int64_t Session::patience() const
+{
 	const int32_t limit = pool_->settings().query_wait_timeout.load(std::memory_order_relaxed);
 	return limit > 0 ? int64_t{limit} * 1000 : INT64_MAX;
+}
+
+int64_t Session::served_until() const
+{
+	const int64_t time = finishes() ? patience() : kHalfCloseGrace;
+	if (left_at_ == 0)
+		return 0;
+	return time == INT64_MAX ? time : left_at_ + time;
 }
 
 // Of many statements each has its time; all together have as long as one may wait and run.

@@ -523,6 +523,12 @@ Session::Rewrite Session::use_statement(char type, std::string_view name, Statem
 		has = server_->statements().has(s, replies.batch());
 		now = shape_now(s, has == Has::Yes);
 	}
+	// What the server has may be from before a change of the catalog that undid the one since the client prepared it.
+	if (has == Has::Yes && expected.known() && !s->looks_up && now.known() && now.columns != expected.columns) {
+		pool_->renew_if_changed(s);
+		has = server_->statements().has(s, replies.batch());
+		now = shape_now(s, has == Has::Yes);
+	}
 	if (has == Has::Unsettled)
 		return Rewrite::Settle;
 	const bool ask = expected.types != 0 && !s->looks_up && !now.known();

@@ -79,19 +79,24 @@ private:
 	{
 		const bool alone = at_ < 2 || !(is_in_word(text_[at_ - 2]) || text_[at_ - 2] == '$'); // not the end of a name
 		const char prefix = at_ > 0 && (alone || text_[at_ - 1] == '&') ? lower(text_[at_ - 1]) : '\0';
-		std::string content;
+		Reading read;
 		if (prefix == '&')
 			return true; // U&'...': letters may be written as numbers, behind a character of one's choice
 		do {
 			at_++;
-			if (!piece(prefix == 'e', content))
+			if (!piece(prefix == 'e', read))
 				return true;
 		} while (continues());
-		return has_word(content);
+		return has_word(read.plain) || has_word(read.escaped);
 	}
 
+	// Without E it depends on standard_conforming_strings which one holds; with E it is the second.
+	struct Reading {
+		std::string plain, escaped;
+	};
+
 	// Up to the end of a piece. False: nobody can tell what it means.
-	bool piece(bool escapes, std::string &content)
+	bool piece(bool escapes, Reading &read)
 	{
 		for (; at_ < text_.size(); at_++) {
 			const char c = text_[at_];
@@ -104,10 +109,17 @@ private:
 				// Without E it depends on standard_conforming_strings whether it is one.
 				if (is_digit(next) || lower(next) == 'x' || lower(next) == 'u' || (next == '\'' && !escapes))
 					return false;
-				at_ += next == '\'' || next == '\\' ? 1 : 0;
+				if (std::string_view("bfnrt").find(next) == std::string_view::npos) {
+					at_ += next == '\'' || next == '\\' ? 1 : 0;
+					continue;
+				}
+				read.plain += next;
+				read.escaped += ' ';
+				at_++;
 				continue;
 			}
-			content += c;
+			read.plain += c;
+			read.escaped += c;
 			at_ += c == '\'' ? 1 : 0;
 		}
 		return true;

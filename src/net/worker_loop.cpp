@@ -84,6 +84,13 @@ bool WorkerLoop::ask_manager(const control::AuthLookup &lookup)
 	return true;
 }
 
+void WorkerLoop::wake_manager()
+{
+	auto m = control::make<control::Poke>(control::Type::Poke);
+	if (manager_)
+		manager_->send(&m, sizeof(m));
+}
+
 // One hash in a thread of libuv's. It lives until its thread is done with it, also when nobody waits any more.
 struct WorkerLoop::Derivation {
 	uv_work_t work;

@@ -48,6 +48,7 @@ public:
 	void random(void *out, size_t size) override;
 	void log(std::string_view line) override;
 	bool ask_manager(const control::AuthLookup &lookup) override;
+	void wake_manager() override;
 	void derive(uint64_t id, std::string_view password, const proto::ScramVerifier &verifier) override;
 	void forget_derivation(uint64_t id) override;
 	core::Stream *dial(const core::ServerAddress &address, core::StreamOwner *owner) override;

@@ -213,8 +213,8 @@ struct alignas(64) Header {
 	// Raised by every backend that changes the catalog, at the change and when its transaction ends: what was
 	// prepared before may mean something else now. By database OID, modulo: too often is harmless.
 	Atomic<uint64_t> catalog_changes[kCatalogCounters];
-	// Raised before the manager is woken after a change of roles, databases or tenants, and how far it has looked:
-	// while they differ, names of a pool may be those of before.
+	// Raised when the manager is to look at roles, databases and tenants: by a backend that changed some, by a worker
+	// that doubts the names of a pool. And how far it has looked.
 	Atomic<uint32_t> changes_told, changes_seen;
 	Settings settings; // of the postmaster's start
 	// Those of the reloads since then, for workers that start while the manager is away: names.hpp.

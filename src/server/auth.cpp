@@ -82,6 +82,8 @@ bool split_user(Context &c)
 		return false;
 	strlcpy(c.wanted, dot + 1, sizeof c.wanted);
 	strlcpy(c.a.role, c.q.user, Min(sizeof c.a.role, static_cast<size_t>(dot - c.q.user + 1)));
+	if (strcmp(c.database, c.q.user) == 0)
+		c.database[0] = '\0'; // libpq's default, where PostgreSQL's is the role's name
 	return true;
 }
 

@@ -262,6 +262,8 @@ bool read_one(int i)
 		take_hello(i);
 	else if (head.type == control::Type::AuthLookup && head.size == sizeof(control::AuthLookup))
 		take_lookup(i);
+	else if (head.type == control::Type::Poke && head.size == sizeof(control::Poke))
+		; // we are awake
 	else
 		ereport(LOG, (errmsg("pgpool manager got a packet of unexpected type %u", static_cast<unsigned>(head.type))));
 	return links[i].fd >= 0;

@@ -364,6 +364,7 @@ bool refresh_pool(uint32 i, const Tenant *tenant)
 	TenantUser user;
 	bool listed = tenant_user(tenant->id, names.role, user);
 	changed |= renew_if_changed(p, role, database);
+	explicit_bzero(user.server_password, sizeof user.server_password);
 	return apply_limits(p.settings, tenant->limits, listed ? &user : nullptr, role, database) || changed;
 }
 

@@ -127,6 +127,46 @@ same('used in a failed transaction', sub {
 	return @got;
 });
 
+# ---- a change that is undone: who goes by the columns of before is right again, although somebody prepared the text in
+# between; and what is refused meanwhile is refused for PostgreSQL's own reason
+my $shaped = 'CREATE TABLE t (a int, b text); GRANT ALL ON t TO app; INSERT INTO t VALUES (1, 2)';
+my %undone = (
+	'ALTER TABLE t ALTER b TYPE int USING b::int' => 'ALTER TABLE t ALTER b TYPE text',
+	'ALTER TABLE t ADD c int' => 'ALTER TABLE t DROP c',
+	'ALTER TABLE t RENAME b TO c' => 'ALTER TABLE t RENAME c TO b',
+	'ALTER TABLE t RENAME TO u' => 'ALTER TABLE u RENAME TO t',
+	'REVOKE SELECT ON t FROM app' => 'GRANT SELECT ON t TO app',
+	'DROP TABLE t; CREATE TABLE t (a int, b int, c int)' => "DROP TABLE t; $shaped");
+for my $change (sort keys %undone)
+{
+	for my $block ('', 'BEGIN')
+	{
+		same("$change, and back" . ($block && ', in a block'), sub {
+			my $port = shift;
+			my ($c, $d) = map { client($port) } 1, 2;
+			my @got;
+			my $use = sub {
+				my ($client) = @_;
+				$client->query($block) if $block;
+				push @got, ask($client, bind_to('s', [ $value{int4} ]), execute, sync);
+				$client->query('ROLLBACK') if $block;
+			};
+			owner("DROP TABLE IF EXISTS t, u; $shaped");
+			push @got, ask($c, parse('s', "SELECT * FROM t WHERE a = \$1 /* $change $block */", 'int4'), describe('s'), sync);
+			$use->($c);
+			owner($change);
+			push @got, ask($d, parse('s', "SELECT * FROM t WHERE a = \$1 /* $change $block */", 'int4'), sync);
+			$use->($d);
+			push @got, '-';
+			$use->($c);
+			owner($undone{$change});
+			$use->($c) for 1, 2;
+			$_->close for $c, $d;
+			return @got;
+		});
+	}
+}
+
 # ---- new columns, where they are taken (README, What a session keeps), and the types that were told
 for my $place ('the same server', 'another one')
 {

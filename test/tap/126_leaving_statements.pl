@@ -39,6 +39,9 @@ my %sent = (
 	'a query and a batch without Sync' => sub { simple("INSERT INTO f VALUES ('$_[0]')") . extended("INSERT INTO f VALUES (''$_[0]'')" =~ s/''/'/gr) . $terminate },
 	'COPY' => sub { simple('COPY f FROM STDIN') . message('d', "$_[0]\n$_[0]\n") . message('c', '') . $terminate },
 	'a long query' => sub { simple("INSERT INTO f VALUES ('$_[0]') /* " . 'x' x 300000 . ' */') . $terminate },
+	'a query and half a message' => sub { simple("INSERT INTO f VALUES ('$_[0]')") . substr(simple("INSERT INTO f VALUES ('$_[0]')"), 0, 20) },
+	'a query and most of a long one' => sub { simple("INSERT INTO f VALUES ('$_[0]')") . substr(simple("INSERT INTO f VALUES ('$_[0]') /* " . 'x' x 300000 . ' */'), 0, 200000) },
+	'two slow queries and half a message' => sub { simple("INSERT INTO f SELECT '$_[0]' FROM pg_sleep(1.5)") x 2 . substr(simple("INSERT INTO f VALUES ('$_[0]')"), 0, 20) },
 	'a slow query' => sub { simple("INSERT INTO f SELECT '$_[0]' FROM pg_sleep(1.5)") . $terminate });
 # What is committed. PostgreSQL's own backend may notice in between that nobody takes its answers, and leave the rest.
 my %expected = map { $_ => /without (Sync|COMMIT)/ && !/query and/ ? 0 : /two|COPY/ ? 2 : 1 } keys %sent;
@@ -59,7 +62,7 @@ sub leave
 sub over
 {
 	my ($tag, $direct) = @_;
-	return defined wait_until(30, sub { running($tag) == 0 && $pool->sql("SELECT count(*) FROM pgpool.pg_stat_clients WHERE role = 'app'") == 0
+	return defined wait_until(30, sub { running($tag) == 0 && $pool->sql("SELECT count(*) FROM pgpool.pg_stat_servers WHERE state NOT IN ('idle', 'listener')") == 0 && $pool->sql("SELECT count(*) FROM pgpool.pg_stat_clients WHERE role = 'app'") == 0
 		  && (!$direct || $pool->sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $direct->{pid}") == 0) });
 }
 

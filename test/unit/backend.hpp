@@ -69,6 +69,7 @@ public:
 	std::string problem;         // a claim that did not hold
 	std::string verifier;        // asks for SCRAM when not empty
 	pgpool::proto::Error refuse; // instead of a greeting
+	bool slow = false;           // does nothing yet
 	std::string refuse_routine;  // of PostgreSQL's, which says so
 	std::function<void(Backend &)> on_startup;
 	std::string user, database; // of the startup packet
@@ -137,7 +138,7 @@ public:
 	// One message. False: nothing to do.
 	bool step()
 	{
-		if (dead || sleeping_)
+		if (dead || sleeping_ || slow)
 			return false;
 		if (phase_ == Phase::Startup)
 			return startup();

@@ -162,6 +162,7 @@ struct Node final : core::Outside {
 	void random(void *out, size_t size) override;
 	void log(std::string_view line) override;
 	bool ask_manager(const control::AuthLookup &lookup) override;
+	void wake_manager() override;
 	void derive(uint64_t id, std::string_view password, const pgpool::proto::ScramVerifier &verifier) override;
 	void forget_derivation(uint64_t id) override;
 	core::Stream *dial(const core::ServerAddress &address, core::StreamOwner *owner) override;
@@ -260,6 +261,16 @@ public:
 	region::PoolCounters &counters(uint32_t worker = 0) { return view.pool_counters(0, worker); }
 	core::Engine &engine(uint32_t i = 0) { return *nodes[i]->engine; }
 
+	// The manager looks at roles and databases, and tells all.
+	void look()
+	{
+		view.header()->changes_seen.store(view.header()->changes_told.load());
+		for (auto &n : nodes) {
+			const At at(At::Core);
+			n->engine->on_poke();
+			n->engine->end_event();
+		}
+	}
 	Stream *new_stream(uint32_t node)
 	{
 		streams.push_back(std::make_unique<Stream>());
@@ -568,6 +579,12 @@ inline bool Node::ask_manager(const control::AuthLookup &lookup)
 		engine->end_event();
 	});
 	return true;
+}
+inline void Node::wake_manager()
+{
+	const At at(At::World);
+	if (world->manager_answers)
+		world->post([this] { world->look(); });
 }
 inline void Node::derive(uint64_t id, std::string_view password, const pgpool::proto::ScramVerifier &verifier)
 {

@@ -114,6 +114,52 @@ TEST_P(Leaving, NobodyKeepsAServerForEver)
 	EXPECT_EQ(busy(), 0);
 }
 
+// As PostgreSQL, which finds the end of file behind them; and canceling the first would leave the second to run.
+TEST_P(Leaving, WholeMessagesBeforeHalfOfOneAreRunOrNoneOfThemIs)
+{
+	const std::string half = query("SELECT '" + std::string(70000, 'x') + "'").substr(0, 69000);
+	Stream *a = login();
+	send(a, query("SLEEP c1.x") + query("SELECT c1.y") + half);
+	leave(a);
+	world.pass(2500);
+	Backend &b = backend();
+	EXPECT_EQ(b.cancelled, -1);
+	EXPECT_EQ(world.terminated.size(), finishes() ? 0U : 1U);
+	if (finishes()) {
+		b.wake();
+		world.pass(200);
+		EXPECT_TRUE(b.dead) << "it has seen the end of file";
+		EXPECT_TRUE(was_run("SELECT c1.y"));
+	}
+	EXPECT_EQ(world.counters().open.load(), 0);
+}
+
+// A client that reads slowly gets the end of its result, as from a backend; one that is gone does not.
+TEST_P(Leaving, WhoHasClosedItsHalfMayReadSlowly)
+{
+	world.settings().query_wait_timeout.store(5000);
+	for (const bool reads : {true, false}) {
+		Stream *a = login();
+		a->room = 100;
+		send(a, query("ROWS c1.x 300 200"));
+		a->peer_eof = true;
+		world.pass(3000);
+		EXPECT_FALSE(a->closed);
+		EXPECT_EQ(busy(), 1);
+		if (reads) {
+			a->room = SIZE_MAX;
+			world.pass(200);
+			const std::string all = got(a);
+			EXPECT_EQ(all.substr(all.size() - 3), "Z:I");
+		} else {
+			world.pass(3000);
+		}
+		EXPECT_TRUE(a->closed);
+		world.pass(1200);
+		EXPECT_EQ(busy(), 0);
+	}
+}
+
 TEST_P(Leaving, WhoIsTerminatedMeanwhileIsGone)
 {
 	Stream *a = login();
