@@ -185,8 +185,10 @@ TEST_F(Listen, WhatTheClientSendsInAHandoverIsServedBehindIt)
 
 TEST_F(Listen, AClientMayLeaveInAnyStepOfAHandover)
 {
-	for (const bool back : {false, true}) {
-		for (int events = 0; events < 30; events++) {
+	for (const std::string how : {"leaves", "is terminated", "loses its listener"}) {
+		for (int round = 0; round < 60; round++) {
+			const bool back = round % 2 == 1;
+			const int events = round / 2;
 			Stream *a = back ? parked() : listening();
 			Stream *other = parked();
 			if (back)
@@ -201,18 +203,26 @@ TEST_F(Listen, AClientMayLeaveInAnyStepOfAHandover)
 					       world.stream_event(s, core::kChunk);
 				}
 			}
-			a->peer_eof = a->peer_gone = true;
+			if (how == "is terminated")
+				EXPECT_TRUE(world.engine().terminate_client(row(0).id));
+			else if (how == "loses its listener")
+				listener()->die();
+			else
+				a->peer_eof = a->peer_gone = true;
+			world.engine().end_event();
 			world.settle();
 			notify("news", "x");
 			world.settle();
-			EXPECT_EQ(got(other), "A:news=x") << events;
+			EXPECT_EQ(got(other), how == "loses its listener" ? "E:FATAL:57P01" : "A:news=x") << how << ", " << events;
 			for (auto &s : world.streams) {
 				if (!s->backend)
 					s->peer_eof = s->peer_gone = true;
 			}
 			world.pass(2500);
-			EXPECT_EQ(busy(), 0) << events;
-			EXPECT_EQ(world.engine().sessions().size(), 0u) << events;
+			EXPECT_EQ(busy(), 0) << how << ", " << events;
+			EXPECT_EQ(world.hushed(), 0) << how << ", " << events;
+			EXPECT_EQ(world.engine().sessions().size(), 0u) << how << ", " << events;
+			world.pass(6000); // no listener
 		}
 	}
 }

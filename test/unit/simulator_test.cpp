@@ -589,6 +589,13 @@ private:
 			c->stream->from_peer += message('X');
 			c->stream->peer_eof = true;
 		}
+		for (int i = 0; i < 15; i++) { // also of who was cut in a handover
+			while (problem_.empty() && work_off()) {
+			}
+			world_.tick(100);
+		}
+		if (problem_.empty() && world_.hushed() != 0)
+			fail("a backend stays hushed");
 		if (!problem_.empty())
 			return;
 		for (auto &n : world_.nodes) {
