@@ -237,13 +237,25 @@ void ClientStatements::forget_columns(std::string_view name)
 		i->shape.columns = 0;
 }
 
-std::string_view ClientStatements::name_of(std::string_view server_name) const
+std::string_view ClientStatements::name_of(std::string_view server_name)
 {
-	for (const Item &item : items_) {
-		if (item.statement && item.statement->name == server_name)
-			return item.name;
+	if (!by_server_name_) {
+		by_server_name_ = std::make_unique<std::unordered_multimap<std::string_view, std::string>>();
+		for (const Item &item : items_) {
+			if (item.statement)
+				by_server_name_->emplace(item.statement->name, item.name);
+		}
 	}
-	return {};
+	const auto it = by_server_name_->find(server_name);
+	return it == by_server_name_->end() ? std::string_view() : it->second;
+}
+
+void ClientStatements::forget_server_name(const Statement *s, std::string_view name)
+{
+	const auto all = by_server_name_->equal_range(s->name);
+	const auto it = std::find_if(all.first, all.second, [name](const auto &entry) { return entry.second == name; });
+	if (it != all.second)
+		by_server_name_->erase(it);
 }
 
 Meaning ClientStatements::set(std::string_view name, const Meaning &now)
@@ -255,6 +267,10 @@ Meaning ClientStatements::set(std::string_view name, const Meaning &now)
 	bytes_ += (s ? s->body.size() : 0) - (before.statement ? before.statement->body.size() : 0);
 	if (!s && !before.statement)
 		return {};
+	if (before.statement && by_server_name_)
+		forget_server_name(before.statement, name);
+	if (s && by_server_name_)
+		by_server_name_->emplace(s->name, name);
 	if (!s) {
 		erase(place_of(name));
 		return before;
@@ -274,6 +290,7 @@ Meaning ClientStatements::set(std::string_view name, const Meaning &now)
 std::vector<ClientStatements::Item> ClientStatements::take_all()
 {
 	std::vector<Item> all = std::exchange(items_, {});
+	by_server_name_.reset();
 	all.erase(std::remove_if(all.begin(), all.end(), [](const Item &i) { return !i.statement; }), all.end());
 	bytes_ = size_ = 0;
 	return all;

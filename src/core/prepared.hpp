@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <list>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -132,7 +133,7 @@ public:
 		Shape shape;
 	};
 	Statement *find(std::string_view name) const;
-	std::string_view name_of(std::string_view server_name) const; // one of them, "" = there is none
+	std::string_view name_of(std::string_view server_name); // one of them, "" = there is none
 	// Returns what the name meant before; the reference to it goes to the caller, that to the new one comes here.
 	Meaning set(std::string_view name, const Meaning &now);
 	Shape shape(std::string_view name) const; // of the statement when `name` was prepared
@@ -156,10 +157,14 @@ private:
 	const Item *item(std::string_view name) const;
 	void grow();
 	void erase(size_t place);
+	void forget_server_name(const Statement *s, std::string_view name);
 
 	// A hash table with linear probing, a power of two, never full: a place without a statement is free. A client with
 	// few names needs little memory, and its next name none.
 	std::vector<Item> items_;
+	// The names by what backends call them, from the first error that names a statement on: one that has many names
+	// may get as many errors.
+	std::unique_ptr<std::unordered_multimap<std::string_view, std::string>> by_server_name_;
 	size_t size_ = 0;
 	uint64_t bytes_ = 0;
 };

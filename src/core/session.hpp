@@ -76,7 +76,7 @@ public:
 	void on_unnamed_void(); // the unnamed statement was not prepared after all
 	void on_unnamed_types(std::string_view parameter_description);
 	[[nodiscard]] bool start_over(std::string_view bytes);
-	std::string name_of(std::string_view server_name) const;     // of a statement, "" = the unnamed one
+	std::string name_of(std::string_view server_name);           // of a statement, "" = the unnamed one
 	bool settling() const { return settling_ && awaited_ == 0; } // up to a ReadyForQuery
 	void on_replies();
 	void on_settled(); // replies came that a name waited for

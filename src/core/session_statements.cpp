@@ -131,7 +131,7 @@ size_t Session::name_to_disguise(const char *message, size_t have, size_t total)
 	return at > 0 && at < body.size() && is_like_ours(body.substr(at)) ? at : 0;
 }
 
-std::string Session::name_of(std::string_view server_name) const
+std::string Session::name_of(std::string_view server_name)
 {
 	const std::string_view name = statements_.name_of(server_name);
 	return std::string(name.empty() ? server_->notes().name_of(server_name) : name);

@@ -247,6 +247,29 @@ TEST(Linear, NamesOfAClient)
 	});
 }
 
+TEST(Linear, NamesOfStatementsInErrors)
+{
+	expect_linear("errors", [](int n) {
+		core::StatementStore store;
+		core::ClientStatements client;
+		std::vector<core::Statement *> all;
+		for (int i = 0; i < n; i++) {
+			all.push_back(store.intern("text " + std::to_string(i), ""));
+			client.set("n" + std::to_string(i), {all.back(), {}});
+		}
+		for (int i = 0; i < n; i++) {
+			const std::string name = "n" + std::to_string(i);
+			EXPECT_EQ(client.name_of(all[static_cast<size_t>(i)]->name), name);
+			core::Statement *same = core::StatementStore::keep(all[static_cast<size_t>(i)]);
+			client.set("again", {same, {}}); // a name more, and that one goes
+			store.release(client.set(name, {}).statement);
+			EXPECT_EQ(client.name_of(same->name), "again");
+			store.release(client.set("again", {}).statement);
+			EXPECT_EQ(client.name_of("_pgpool_0"), "");
+		}
+	});
+}
+
 TEST(Linear, StatementsThatLeaveAServer)
 {
 	expect_linear("statements", [](int n) {
