@@ -139,7 +139,8 @@ ALTER TABLE @extschema@.tenant ENABLE ALWAYS TRIGGER restore_default;
 ALTER TABLE @extschema@.tenant_user ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE @extschema@.tenant_secret ENABLE ALWAYS TRIGGER config_changed;
 
-INSERT INTO @extschema@.tenant (name, comment) VALUES ('default', 'admits any role to any database');
+INSERT INTO @extschema@.tenant (name, comment)
+VALUES ('default', 'admits any role to any database that no tenant owns');
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.tenant', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.tenant_id_seq', '');
@@ -594,7 +595,8 @@ GRANT EXECUTE ON FUNCTION
 
 COMMENT ON TABLE @extschema@.tenant IS 'settings of tenants; NULL takes the default of the setting pgpool.*';
 COMMENT ON COLUMN @extschema@.tenant.name IS 'as in role.name of a user name, or the startup option pgpool.tenant';
-COMMENT ON COLUMN @extschema@.tenant.database IS 'the only database of the tenant; NULL: the client''s choice';
+COMMENT ON COLUMN @extschema@.tenant.database IS
+	'the only database of the tenant, which owns it; NULL: the client''s choice among those that no tenant owns';
 COMMENT ON COLUMN @extschema@.tenant.pool_size IS 'servers of each pool (role and database), over all workers';
 COMMENT ON COLUMN @extschema@.tenant.max_clients IS 'clients of the tenant over all workers; 0: no limit';
 COMMENT ON COLUMN @extschema@.tenant.cache_unnamed IS
@@ -652,7 +654,8 @@ COMMENT ON VIEW @extschema@.pg_stat_servers IS 'server connections open now';
 COMMENT ON VIEW @extschema@.pg_stat_prepared IS 'shared prepared statements of each worker';
 COMMENT ON FUNCTION @extschema@.reset_stats() IS 'starts all counters at zero';
 COMMENT ON FUNCTION @extschema@.terminate_client(bigint) IS 'disconnects a client by its id of pg_stat_clients';
-COMMENT ON FUNCTION @extschema@.cancel_client(bigint) IS 'cancels the running query of a client';
+COMMENT ON FUNCTION @extschema@.cancel_client(bigint) IS
+	'cancels the running query of a client, or its wait for a server';
 COMMENT ON FUNCTION @extschema@.check_running() IS 'part of check(): processes, ports, limits, logins';
 COMMENT ON FUNCTION @extschema@.preloaded() IS 'true if the library is preloaded';
 COMMENT ON FUNCTION @extschema@.check() IS 'what is wrong with the set-up, and how to mend it';
