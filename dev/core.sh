@@ -10,7 +10,7 @@
 # TLS=on          all clients, busy ones too, come by TCP and TLS (sslmode=require); TLS=prefer: as libpq does by itself,
 #                 and clear text is refused. off: by Unix socket (the default)
 # TESTS="a b"     these tests alone, in this order; TESTS=dozen those of the list below. What they depend on is not added.
-# POOL_SIZE       servers in transaction mode, 20; if it is given, clients may keep all of them
+# POOL_SIZE       servers in transaction mode, 20 and one for each busy client; if it is given, clients may keep all of them
 # CORE_SECONDS    limit of time, 1800. A test without an end counts as not passed, as do those that did not start.
 #
 # Owns: a run directory with one cluster (dev/lib.sh), and $BUILD/core/SUITE-MODE: the suite's output, regression.diffs,

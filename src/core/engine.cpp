@@ -349,6 +349,8 @@ void Engine::on_derived(uint64_t id, bool right, const proto::ScramKey &key)
 
 void Engine::on_manager()
 {
+	for (auto &entry : pools_)
+		entry.second->refresh(); // it may have looked before it could tell us
 	in_flight_ = 0;
 	logins_.each([](Session *s) { s->login()->on_manager(); });
 }

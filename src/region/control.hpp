@@ -6,9 +6,9 @@
 // Strings are NUL-terminated within their arrays.
 //
 // Who speaks to whom:
-//   worker -> manager.sock    Hello once, then AuthLookup, Poke (look at the catalogs: changes_told); gets Settings,
-//   UnixListeners, AuthAnswer, Poke backend -> worker.N.sock  ListClients, ListServers, ListPrepared, TerminateClient,
-//   CancelClient,
+//   worker -> manager.sock    Hello once, then AuthLookup, Poke (look at the catalogs: changes_told);
+//                             gets Settings, UnixListeners, AuthAnswer, Poke
+//   backend -> worker.N.sock  ListClients, ListServers, ListPrepared, TerminateClient, CancelClient,
 //                             DrainDatabase; gets ClientRows/ServerRows/PreparedRows ..., End or Ack
 //   worker -> worker.N.sock   CancelKey (gets Ack), YieldServer, PlaceFree, Proof (no answer)
 //

@@ -158,7 +158,7 @@ struct alignas(64) TenantSlot {
 
 // One internal backend with the agent: what it and its worker tell each other without a message. A worker takes a
 // free slot before it dials and names it in the startup packet; the agent accepts it when the peer of its socket
-// is that worker. `owner` and the identity are written by the worker, the rest by the backend.
+// is that worker. Who writes what: docs/architecture.md.
 constexpr uint32_t kCustomPlans = 64;
 constexpr uint32_t kDefaultsLen = 8192;
 

@@ -127,7 +127,8 @@ template <class Work> bool in_transaction(Work work)
 	return done;
 }
 
-bool refresh(bool poke_anyway)
+// `seen`: as much of changes_told as this look will have seen; workers that are poked read it.
+void refresh(bool poke_anyway, uint32 seen)
 {
 	static bool changed;
 
@@ -140,10 +141,11 @@ bool refresh(bool poke_anyway)
 	});
 	if (!done)
 		dirty = true;
+	else
+		header().changes_seen.store(seen);
 	if (changed)
 		links_poke();
 	pgstat_report_stat(true);
-	return done;
 }
 
 // A commit wakes us before its invalidations are sent: what was told when we woke is seen by a look that is later.
@@ -157,10 +159,9 @@ void settle(TimestampTz now, bool woken)
 {
 	if (settling.on && now >= settling.until) {
 		settling.on = false;
-		if (refresh(true))
-			header().changes_seen.store(settling.told);
+		refresh(true, settling.told);
 	} else if (woken) {
-		refresh(true);
+		refresh(true, header().changes_seen.load());
 	}
 	if (!settling.on && header().changes_told.load() != header().changes_seen.load())
 		settling = {true, TimestampTzPlusMilliseconds(now, dirty ? kTurnMs : kSettleMs), header().changes_told.load()};
@@ -212,7 +213,7 @@ void turn()
 				(void)listeners_open(0);
 				links_listeners();
 			}
-			refresh(false);
+			refresh(false, header().changes_seen.load());
 		}
 		retire_slots();
 	}
@@ -280,7 +281,7 @@ void manager_run()
 	CacheRegisterSyscacheCallback(DATABASEOID, catalog_changed, 0);
 	(void)claim_ports_again(); // what a former manager held is free, or somebody else's
 	(void)listeners_open(header().manager_pid.load());
-	refresh(false); // so that extension_exists is right before the first lookup
+	refresh(false, header().changes_seen.load()); // so that extension_exists is right before the first lookup
 	links_start();
 	header().manager_pid.store(MyProcPid);
 	on_proc_exit(at_exit, 0);
