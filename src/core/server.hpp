@@ -274,6 +274,7 @@ private:
 	static constexpr uint32_t kNoSlot = UINT32_MAX;
 	static constexpr size_t kLongestName = 1024; // of a setting
 	uint32_t agent_slot_ = kNoSlot;
+	uint64_t identified_ = 0; // the client that the agent was told of, 0 = none
 	bool agent_ = false; // it is there
 	bool terminated_ = false;
 	int32_t pid_ = 0;

@@ -36,6 +36,7 @@ void ServerConn::take_agent_slot()
 		return;
 	agent_slot().defaults_length = 0;
 	agent_slot().client.store(0);
+	identified_ = UINT64_MAX;
 	identify(nullptr);
 }
 
@@ -244,11 +245,14 @@ void ServerConn::announce_client()
 	                                 std::memory_order_release);
 }
 
-// Whom the backend serves, for pg_stat_activity and the log.
+// Whom the backend serves, for pg_stat_activity and the log. Not at each release: the next client comes at once, and is
+// often the same.
 void ServerConn::identify(const Session *session)
 {
-	if (agent_slot_ == kNoSlot)
+	const uint64_t id = session ? session->id() : 0;
+	if (agent_slot_ == kNoSlot || id == identified_)
 		return;
+	identified_ = id;
 	region::AgentSlot &a = agent_slot();
 	const uint32_t sequence = a.identity_sequence.load(std::memory_order_relaxed) | 1;
 	a.identity_sequence.store(sequence, std::memory_order_relaxed);
@@ -261,10 +265,10 @@ void ServerConn::identify(const Session *session)
 	a.identity_sequence.store(sequence + 1, std::memory_order_release);
 }
 
-// pg_stat_activity says of a backend that nobody uses for a while that it is so; the agent looks when it answers. Not
-// at each release: most servers serve the next client at once.
+// pg_stat_activity says of a backend that nobody uses for a while that it is so; the agent looks when it answers.
 void ServerConn::show_idle()
 {
+	identify(nullptr);
 	shown_idle_ = true;
 	send_silent_sync();
 }

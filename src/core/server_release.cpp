@@ -223,7 +223,6 @@ void ServerConn::cleaned()
 {
 	if (gone_ || state_ == ServerState::Closing)
 		return;
-	identify(nullptr);
 	if (stale() || replies_.was_doubtful() || !pins_.empty() || said_fatal_ || foreign_identity_ || stream_->broken() ||
 	    expired(pool_.engine().now())) {
 		close();

@@ -330,7 +330,8 @@ TEST_F(Agent, ItIsToldWhomItServesAndWhatResetGoesBackTo)
 {
 	Stream *a = login({{"options", "-c statement_timeout=7"}});
 	a->address_bytes = "0123";
-	EXPECT_EQ(slot().pooled, 1u);
+	world.pass(1500);
+	EXPECT_EQ(slot().pooled, 1u) << "it serves nobody";
 	ask(a, query("BEGIN"));
 	EXPECT_EQ(slot().pooled, 0u);
 	EXPECT_EQ(slot().address_length, 4u);
@@ -338,8 +339,13 @@ TEST_F(Agent, ItIsToldWhomItServesAndWhatResetGoesBackTo)
 	EXPECT_EQ(slot().pin_sequences.load(), 0u);
 	const std::string defaults(slot().defaults, slot().defaults_length);
 	EXPECT_NE(defaults.find(std::string("statement_timeout\0007", 19)), std::string::npos);
+	const uint32_t told = slot().identity_sequence.load();
 	ask(a, query("COMMIT"));
+	ask(a, query("SELECT c1.x"));
+	EXPECT_EQ(slot().identity_sequence.load(), told) << "it is the same client";
+	world.pass(1500);
 	EXPECT_EQ(slot().pooled, 1u);
+	EXPECT_EQ(slot().address_length, 0u);
 	Stream *b = login({{"options", "-c search_path=" + std::string(sizeof(slot().defaults), 'x')}});
 	world.settings().pin_sequences.store(1);
 	ask(b, query("SELECT c2.x"));
