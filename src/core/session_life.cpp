@@ -168,10 +168,9 @@ void Session::on_released()
 	since_ = engine_.now();
 	if (pause_ == Pause::Backlog)
 		pause(Pause::Turn);
-	proto::Error why;
 	if (leaving_)
 		close(true);
-	else if (engine_.refuses(why))
+	else if (engine_.draining())
 		fatal({proto::sqlstate::kAdminShutdown, "terminating connection due to administrator command", "", ""});
 }
 
