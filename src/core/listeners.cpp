@@ -121,7 +121,7 @@ uint64_t Listener::run(Round::Kind kind, std::vector<std::string> channels)
 	for (const std::string &c : channels)
 		append_command(sql, kind == Round::Kind::Unlisten ? "UNLISTEN " : "LISTEN ", c);
 	rounds_.push_back({kind, ++last_round_, std::move(channels)});
-	server_->run(sql);
+	server_->run(sql, For::Round);
 	return last_round_;
 }
 

@@ -40,7 +40,7 @@ bool executes(char type)
 
 } // namespace
 
-void Replies::push(char type, Owner owner)
+void Replies::push(char type, For purpose)
 {
 	if (head_ > 64 && head_ * 2 > entries_.size()) {
 		entries_.erase(entries_.begin(), entries_.begin() + static_cast<ptrdiff_t>(head_));
@@ -50,10 +50,10 @@ void Replies::push(char type, Owner owner)
 	fakes_ += is_fake(type);
 	unnamed_ += is_unnamed(type);
 	pushed_++;
-	executing_ += owner == Owner::Forward && executes(type);
-	if (owner == Owner::Forward && !is_fake(type))
+	executing_ += purpose == For::Client && executes(type);
+	if (purpose == For::Client && !is_fake(type))
 		fresh_ = false;
-	entries_.push_back(static_cast<uint8_t>(type) | (owner == Owner::Skip ? kSkipBit : 0));
+	entries_.push_back({type, purpose});
 }
 
 void Replies::pop()
@@ -61,7 +61,7 @@ void Replies::pop()
 	rounds_ -= ends_in_ready(front());
 	fakes_ -= is_fake(front());
 	unnamed_ -= is_unnamed(front());
-	executing_ -= owner(entries_[head_]) == Owner::Forward && executes(kind(entries_[head_]));
+	executing_ -= !front_is_ours() && executes(entries_[head_].kind);
 	if (++head_ == entries_.size()) {
 		entries_.clear();
 		head_ = 0;
@@ -74,7 +74,7 @@ void Replies::drop_markers()
 		pop();
 }
 
-bool Replies::sent(char type, Owner owner)
+bool Replies::sent(char type, For purpose)
 {
 	switch (type) {
 	case 'S':
@@ -112,7 +112,7 @@ bool Replies::sent(char type, Owner owner)
 	case kUnnamedTypes:
 	case kFakeParse:
 	case kFakeClose:
-		unsynced_ |= owner == Owner::Forward; // what ours stand before decides
+		unsynced_ |= purpose == For::Client; // what ours stand before decides
 		break;
 	case 'c':
 	case 'f':
@@ -134,7 +134,7 @@ bool Replies::sent(char type, Owner owner)
 	// Any other message ends a copy with an error, at a place in the stream that we cannot know.
 	if (copy_in_ && !copy_ending_)
 		doubtful_ = true;
-	push(type, owner);
+	push(type, purpose);
 	return true;
 }
 
@@ -147,9 +147,11 @@ Replies::Verdict Replies::answer(char wanted, char or_else)
 		v.violation = true;
 		return v;
 	}
-	v.forward = owner(entries_[head_]) == Owner::Forward && kind(entries_[head_]) != kParameters;
-	v.no_result = kind(entries_[head_]) == kNoResult;
-	v.answered = kind(entries_[head_]) == kDeallocateExecute ? kDeallocateExecute : wanted;
+	const Entry e = entries_[head_];
+	v.forward = !is_ours(e) && e.kind != kParameters;
+	v.purpose = e.purpose;
+	v.no_result = e.kind == kNoResult;
+	v.answered = e.kind == kDeallocateExecute ? kDeallocateExecute : wanted;
 	v.statement = v.forward && wanted == 'E';
 	pop();
 	drop_markers();
@@ -162,7 +164,8 @@ Replies::Verdict Replies::error()
 	if (empty())
 		return v; // asynchronous: the server is about to close the connection
 	// A Parse of ours stands for the client's, as does what asks about it: its error is the client's.
-	v.forward = owner(entries_[head_]) == Owner::Forward || front() == kNotedParse || front() == kShape;
+	v.forward = !front_is_ours() || front() == kNotedParse || front() == kShape;
+	v.purpose = entries_[head_].purpose;
 	if (copy_in_)
 		end_copy(true);
 	if (front() == kDeallocate) {
@@ -173,7 +176,7 @@ Replies::Verdict Replies::error()
 		return v;
 	v.answered = front();
 	while (!empty() && front() != 'S') {
-		v.voided += is_noted(kind(entries_[head_])) || is_fake(front());
+		v.voided += is_noted(entries_[head_].kind) || is_fake(front());
 		v.unnamed_void |= is_unnamed(front());
 		pop();
 	}
@@ -185,8 +188,8 @@ Replies::Verdict Replies::error()
 // Its note has been used: from here on it is any Query.
 void Replies::settle_deallocate()
 {
-	executing_ += owner(entries_[head_]) == Owner::Forward;
-	entries_[head_] = static_cast<uint8_t>((entries_[head_] & kSkipBit) | 'Q');
+	executing_ += !front_is_ours();
+	entries_[head_].kind = 'Q';
 }
 
 void Replies::start_copy()
@@ -294,7 +297,7 @@ Replies::Verdict Replies::received(char type, char status)
 	if (empty())
 		v.violation = type != 'A' && type != 'N' && type != 'S' && type != 'E' && !doubtful_;
 	else
-		v.forward = owner(entries_[head_]) == Owner::Forward;
+		v.forward = !front_is_ours();
 	return v;
 }
 
@@ -302,7 +305,7 @@ bool Replies::round_is_ours() const
 {
 	for (size_t i = head_; i < entries_.size(); i++) {
 		if (ends_in_ready(type(entries_[i])))
-			return owner(entries_[i]) == Owner::Skip;
+			return is_ours(entries_[i]);
 	}
 	return false;
 }
@@ -324,15 +327,17 @@ char Replies::take_fake()
 
 void Replies::probe()
 {
-	sent('Q', Owner::Skip);
+	sent('Q', For::Probe);
 	probing_ = true;
 	probe_seen_ = false;
 }
 
-void Replies::disown()
+void Replies::disown(For purpose)
 {
-	for (size_t i = head_; i < entries_.size(); i++)
-		entries_[i] |= kSkipBit;
+	for (size_t i = head_; i < entries_.size(); i++) {
+		if (!is_ours(entries_[i]))
+			entries_[i].purpose = purpose;
+	}
 	executing_ = 0; // what runs is nobody's
 }
 

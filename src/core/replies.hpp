@@ -1,8 +1,8 @@
 // Outstanding replies of one server connection: which replies are to come, and whose they are.
 //
 // Owns the accounting behind the release rule. Every message that was sent and will be answered is one
-// entry of a FIFO, Forward (the client's) or Skip (ours: swallow it). The rules, from the protocol
-// documentation ("Message Flow") and the server's own main loop (postgres.c, PostgresMain):
+// entry of a FIFO that says what it is for: the client, or one of our purposes (swallow it). The rules, from the
+// protocol documentation ("Message Flow") and the server's own main loop (postgres.c, PostgresMain):
 //
 //   - Query, FunctionCall and Sync are answered up to and including a ReadyForQuery; Parse, Bind,
 //     Describe, Execute and Close by one message of theirs.
@@ -24,7 +24,22 @@
 namespace pgpool::core
 {
 
-enum class Owner : uint8_t { Forward, Skip };
+// What a message was sent for. All but the client's are ours.
+enum class For : uint8_t {
+	Client,
+	Statement, // a Parse, Describe or Close of ours in the client's batch, and a Sync behind that
+	Settings,  // what makes the settings the client's, in one query
+	Setting,   // the same one by one
+	Probe,     // of an account in doubt
+	Rollback,  // what makes a server fit for the next client
+	Sync,
+	Discard,
+	Silence,  // a Sync whose reply says nothing new
+	Replay,   // the Sync behind which the batch is served again
+	Handover, // a query of a subscription, on its client's server
+	Round,    // a query of a listener
+	Nobody,   // the client's that is gone
+};
 
 class Replies
 {
@@ -54,7 +69,7 @@ public:
 	static constexpr char kBegin = 'e';
 	static constexpr char kDeallocateExecute = 'w';
 	// A message of this type went (or is about to go) to the server. False: it has no reply.
-	bool sent(char type, Owner owner = Owner::Forward);
+	bool sent(char type, For purpose = For::Client);
 	// The reply that is due now and is ours to make: '1' or '3'; 0 = none. It is taken.
 	char take_fake();
 	bool fake_due() const;
@@ -66,7 +81,7 @@ public:
 	bool fresh() const { return fresh_ && status_ == 'I' && !skipping_ && !copy_in_ && !doubtful_; }
 	// RowDescription is what a Describe of ours asks for.
 	bool wants_shape() const { return front() == kShape; }
-	bool tells_unnamed_types() const { return !empty() && kind(entries_[head_]) == kUnnamedTypes; }
+	bool tells_unnamed_types() const { return !empty() && entries_[head_].kind == kUnnamedTypes; }
 	// An error that comes now may be about a shared statement.
 	bool front_names_statement() const { return front() == 'B' || front() == 'D'; }
 	// All that is to come is the ReadyForQuery of one Sync.
@@ -85,6 +100,7 @@ public:
 
 	struct Verdict {
 		bool forward = true;       // the client's (or asynchronous); else ours
+		For purpose = For::Client; // of the message that this reply completes
 		bool finished = false;     // a ReadyForQuery that was waited for
 		bool statement = false;    // a statement of the client came to its end
 		char answered = 0;         // type of the message that this reply completes, 0 = none
@@ -118,24 +134,26 @@ public:
 	// is answered together with the client's messages behind it.
 	bool round_is_ours() const;
 	// The front entry is ours: the server works for us.
-	bool front_is_ours() const { return !empty() && owner(entries_[head_]) == Owner::Skip; }
+	bool front_is_ours() const { return !empty() && is_ours(entries_[head_]); }
 
-	// What the client still waits for becomes ours: it is gone, or all will be sent again.
-	void disown();
+	// What the client still waits for is for `purpose`: it is gone, or all will be sent again.
+	void disown(For purpose);
 
 private:
-	static constexpr uint8_t kSkipBit = 0x80;
-	static Owner owner(uint8_t e) { return e & kSkipBit ? Owner::Skip : Owner::Forward; }
-	static char kind(uint8_t e) { return static_cast<char>(e & 0x7f); } // as it was sent
+	struct Entry {
+		char kind; // as it was sent
+		For purpose;
+	};
+	static bool is_ours(Entry e) { return e.purpose != For::Client; }
 	static bool is_describe(char kind) { return kind == kParameters || kind == kNoResult || kind == kUnnamedTypes; }
-	static char type(uint8_t e)
+	static char type(Entry e)
 	{
-		const char t = kind(e);
+		const char t = e.kind;
 		return t == kBegin || t == kDeallocateExecute ? 'E' : is_describe(t) ? 'D' : t;
 	}
 
 	char front() const { return empty() ? '\0' : type(entries_[head_]); }
-	void push(char type, Owner owner);
+	void push(char type, For purpose);
 	void pop();
 	void drop_markers();
 	Verdict answer(char wanted, char or_else = 0);
@@ -144,7 +162,7 @@ private:
 	void start_copy();
 	void end_copy(bool failed);
 
-	std::vector<uint8_t> entries_; // a queue: entries before head_ are gone
+	std::vector<Entry> entries_; // a queue: entries before head_ are gone
 	size_t head_ = 0;
 	uint64_t batch_ = 0;
 	uint32_t rounds_ = 0;

@@ -88,7 +88,7 @@ void ServerConn::assign(Session *session)
 	commit_known_ = commit_lsn();
 	serial_ = pool_.engine().next_assignment();
 	sent_at_assign_ = stream_->sent();
-	said_fatal_ = starting_over_ = withheld_due_ = shown_idle_ = false;
+	said_fatal_ = withheld_due_ = shown_idle_ = false;
 	replacement_due_ = nullptr;
 	replay_.stop();
 	unproved_.clear();
@@ -101,10 +101,10 @@ void ServerConn::assign(Session *session)
 		close_shared_statements();
 }
 
-void ServerConn::run(const std::string &sql)
+void ServerConn::run(const std::string &sql, For purpose)
 {
 	hush(true);
-	replies_.sent('Q', Owner::Skip);
+	replies_.sent('Q', purpose);
 	put_query(sql);
 }
 
@@ -410,7 +410,7 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		forward = session_ != nullptr && v.forward;
 		break;
 	case 'Z':
-		finished(replies_.status(), v.forward);
+		finished(v.purpose, replies_.status());
 		return !gone_ && state_ != ServerState::Closing;
 	default:
 		break;
@@ -451,10 +451,10 @@ bool ServerConn::notification(std::string_view body)
 	return false;
 }
 
-void ServerConn::send_sync()
+void ServerConn::send_sync(For purpose)
 {
 	static constexpr char kSync[] = {'S', 0, 0, 0, 4};
-	replies_.sent('S', Owner::Skip);
+	replies_.sent('S', purpose);
 	stream_->queue(kSync, sizeof(kSync));
 	stream_->flush();
 }
@@ -463,8 +463,7 @@ void ServerConn::send_sync()
 void ServerConn::send_silent_sync()
 {
 	announce_own();
-	silent_syncs_++;
-	send_sync();
+	send_sync(For::Silence);
 }
 
 bool ServerConn::parameter(std::string_view body)
@@ -489,42 +488,46 @@ void ServerConn::command_complete(std::string_view tag)
 	}
 }
 
-// A ReadyForQuery that was waited for.
-void ServerConn::finished(char status, bool forward)
+// A ReadyForQuery.
+void ServerConn::finished(For purpose, char status)
 {
 	if (preset_changed_)
 		learn_defaults();
-	if (forward) {
-		const int64_t now = pool_.engine().now();
-		region::PoolCounters &c = pool_.counters();
-		bump(c.queries);
-		queries_++;
-		if (query_began_ > 0)
-			bump(c.query_us, static_cast<uint64_t>(std::max<int64_t>(0, now - query_began_)));
-		query_began_ = replies_.empty() ? 0 : now;
-		since_ = now;
-		if (status == 'I') {
-			if (session_)
-				note_commit();
-			bump(c.transactions);
-			bump(c.transaction_us, static_cast<uint64_t>(std::max<int64_t>(0, now - transaction_began_)));
-			transactions_++;
-			if (session_)
-				session_->transactions_++;
-			transaction_began_ = query_began_;
-		}
-		if (session_ && session_->settling())
-			session_->on_settled();
-		return;
-	}
-	if (silent_syncs_ > 0) {
-		silent_syncs_--;
-		return; // whatever was sent behind it is still to come
-	}
-	if (std::exchange(starting_over_, false) && session_) {
+	if (purpose == For::Client)
+		client_finished(status);
+	else if (purpose == For::Replay && session_)
 		session_->on_settled();
-		return;
+	else if (purpose != For::Silence) // behind that, whatever was sent is still to come
+		ours_finished(purpose);
+}
+
+void ServerConn::client_finished(char status)
+{
+	const int64_t now = pool_.engine().now();
+	region::PoolCounters &c = pool_.counters();
+	bump(c.queries);
+	queries_++;
+	if (query_began_ > 0)
+		bump(c.query_us, static_cast<uint64_t>(std::max<int64_t>(0, now - query_began_)));
+	query_began_ = replies_.empty() ? 0 : now;
+	since_ = now;
+	if (status == 'I') {
+		if (session_)
+			note_commit();
+		bump(c.transactions);
+		bump(c.transaction_us, static_cast<uint64_t>(std::max<int64_t>(0, now - transaction_began_)));
+		transactions_++;
+		if (session_)
+			session_->transactions_++;
+		transaction_began_ = query_began_;
 	}
+	if (session_ && session_->settling())
+		session_->on_settled();
+}
+
+void ServerConn::ours_finished(For purpose)
+{
+	const proto::Error why = std::exchange(our_error_, {});
 	if (state_ == ServerState::Cleaning && !replies_.empty())
 		interrupt(); // of a pipeline, the next query runs now
 	if (interrupt_later_ && !replies_.round_is_ours()) {
@@ -534,27 +537,43 @@ void ServerConn::finished(char status, bool forward)
 	}
 	if (each_.empty() && replies_.empty())
 		hush(false); // also of what ran for a client that is gone
-	if (applying_ && !each_.empty()) {
-		applied_one();
-	} else if (applying_) {
-		applied();
-	} else if (listener_) {
-		listener_->on_round(std::exchange(our_error_, {}));
-	} else if (session_ && session_->handover()) {
-		session_->subscription()->own_ready(std::exchange(our_error_, {}));
-	} else if (session_ && session_->held() && !holding_) {
-		session_->on_applied(); // the probe is answered
-	} else if (discarding_) {
-		discarding_ = false;
-		discard_ = false;
-		if (discard_failed_)
-			out_of_step("an error in DISCARD ALL");
-		else {
-			params_ = params_.reported_only();
-			update_pins();
-			statements_.clear(pool_.engine().statements());
-		}
+	switch (purpose) {
+	case For::Settings:
+		applied(why);
+		break;
+	case For::Setting:
+		applied_one(why);
+		break;
+	case For::Probe:
+		if (session_ && session_->held() && !holding_)
+			session_->on_applied();
+		break;
+	case For::Discard:
+		discarded(why);
+		break;
+	case For::Handover:
+		if (session_ && session_->handover())
+			session_->subscription()->own_ready(why);
+		break;
+	case For::Round:
+		if (listener_)
+			listener_->on_round(why);
+		break;
+	default:
+		break;
 	}
+}
+
+void ServerConn::discarded(const proto::Error &why)
+{
+	discard_ = false;
+	if (!why.sqlstate.empty()) {
+		out_of_step("an error in DISCARD ALL");
+		return;
+	}
+	params_ = params_.reported_only();
+	update_pins();
+	statements_.clear(pool_.engine().statements());
 }
 
 // ---- clock and view

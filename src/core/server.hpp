@@ -94,8 +94,8 @@ public:
 	// Its client only listens and is at rest: see subscription.hpp.
 	bool may_park() const;
 	void park();
-	void cannot_park();               // for a while
-	void run(const std::string &sql); // a query of ours
+	void cannot_park();                            // for a while
+	void run(const std::string &sql, For purpose); // a query of ours
 	void own_commit_seen() { commit_known_ = commit_lsn(); }
 	bool is_listener() const { return is_listener_; }
 	Listener *listener() const { return listener_; }
@@ -192,12 +192,12 @@ private:
 	void tell_preset();
 	void update_pins();
 	bool is_refused(std::string_view name) const;
-	void applied_one();
+	void applied_one(const proto::Error &error);
 	void identify(const Session *session);
 	void announce_own();
 	void hush(bool on);
 	void show_idle();
-	void send_sync();
+	void send_sync(For purpose);
 	void send_silent_sync();
 	void put_query(const std::string &sql);
 	uint64_t commit_lsn();
@@ -211,14 +211,17 @@ private:
 	void end_idle_pin(int64_t idle_ms);
 	void announce_client();
 	void command_complete(std::string_view tag);
-	void finished(char status, bool forward);
+	void finished(For purpose, char status);
+	void client_finished(char status);
+	void ours_finished(For purpose);
+	void discarded(const proto::Error &why);
 	bool client_at_rest() const;
 	bool may_release() const;
 	void release();
 	void probe();
 	void clean();
 	void cleaned();
-	void applied();
+	void applied(const proto::Error &why); // sqlstate is empty: they are in force
 	void out_of_step(const char *what);
 	void lost(const proto::Error *why);
 	void set_state(control::ServerState to);
@@ -242,7 +245,7 @@ private:
 	std::string pins_;       // the same, and because of settings
 	Params target_;          // settings that are being applied
 	Params told_;            // the same as the client knows them
-	proto::Error our_error_; // of a message of ours
+	proto::Error our_error_; // of the query of ours that is answered, or the backend's last words
 	std::string stash_out_;  // what applies the settings, until it is flushed
 	std::string notices_;
 	std::string refusal_;     // ErrorResponse in place of that to Replies::kRefused
@@ -275,7 +278,7 @@ private:
 	static constexpr size_t kLongestName = 1024; // of a setting
 	uint32_t agent_slot_ = kNoSlot;
 	uint64_t identified_ = 0; // the client that the agent was told of, 0 = none
-	bool agent_ = false; // it is there
+	bool agent_ = false;      // it is there
 	bool terminated_ = false;
 	int32_t pid_ = 0;
 	control::ServerState state_ = control::ServerState::Connecting;
@@ -286,18 +289,14 @@ private:
 	bool by_tcp_ = false;
 	int proof_asked_ = 0;
 	int32_t idle_session_timeout_ = 0;
-	bool shown_idle_ = false;     // it was told that it serves nobody
-	uint32_t silent_syncs_ = 0;   // of ours, outstanding, of which nothing is expected
-	bool preset_changed_ = false; // a default may be another one since the last ReadyForQuery
-	bool applying_ = false;       // settings are on their way
-	bool holding_ = false;        // and the client waits for them
-	bool discard_ = false;        // DISCARD ALL before the next client
-	bool discarding_ = false;
-	bool discard_failed_ = false;
+	bool shown_idle_ = false;       // it was told that it serves nobody
+	bool preset_changed_ = false;   // a default may be another one since the last ReadyForQuery
+	bool applying_ = false;         // settings are on their way
+	bool holding_ = false;          // and the client waits for them
+	bool discard_ = false;          // DISCARD ALL before the next client
 	bool untracked_ = false;        // it has more settings than are looked at, so nobody else can ever have it
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
 	uint64_t types_told_ = 0;       // by the last ParameterDescription that was ours
-	bool starting_over_ = false;    // the batch is served once more as soon as the Sync is answered
 	bool withheld_due_ = false;
 	const bool is_listener_;
 	bool cannot_park_ = false;

@@ -42,6 +42,21 @@ const std::string &stale_plan_error()
 	return *error;
 }
 
+// Whose error is looked at when it is over.
+bool is_query_of_ours(For purpose)
+{
+	switch (purpose) {
+	case For::Settings:
+	case For::Setting:
+	case For::Discard:
+	case For::Handover:
+	case For::Round:
+		return true;
+	default:
+		return false;
+	}
+}
+
 bool is_unknown_statement(std::string_view error)
 {
 	return proto::error_field(error, 'C') == "26000";
@@ -68,7 +83,7 @@ void ServerConn::put_ours(char type, bool forward)
 {
 	const std::string *replacement = std::exchange(replacement_due_, nullptr);
 	const bool due = (forward || replacement || type == 'E') && type != 't';
-	const bool description = due && std::exchange(withheld_due_, false) && !starting_over_;
+	const bool description = due && std::exchange(withheld_due_, false);
 	if (!session_ || (!description && !replacement))
 		return;
 	if (description)
@@ -82,19 +97,14 @@ void ServerConn::put_ours(char type, bool forward)
 void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &forward)
 {
 	notes_.make_void(v.voided, client_statements());
-	if (discarding_)
-		discard_failed_ = true;
-	if (!session_) {
-		if (listener_)
-			our_error_ = proto::read_error(body);
+	if (is_query_of_ours(v.purpose))
+		our_error_ = proto::read_error(body);
+	if (!session_)
 		return;
-	}
 	if (v.unnamed_void)
 		session_->on_unnamed_void();
-	if (!v.forward) {
-		our_error_ = proto::read_error(body);
+	if (!v.forward)
 		return;
-	}
 	if (replay_.on() && start_over(v, body)) {
 		forward = false;
 		return;
@@ -162,10 +172,10 @@ bool ServerConn::start_over(const Replies::Verdict &v, std::string_view error)
 	if (stale) // it will be told the columns as they are; the types of its parameters stay
 		session_->statements().forget_columns(replay_.name());
 	if (replies_.empty())
-		send_sync();
+		send_sync(For::Replay);
 	else
-		replies_.disown();
-	starting_over_ = true;
+		replies_.disown(For::Replay);
+	withheld_due_ = false;
 	replay_.stop();
 	return true;
 }

@@ -112,7 +112,6 @@ void ServerConn::client_gone()
 	if (!session)
 		return;
 	replay_.stop();
-	starting_over_ = false;
 	discard_ = session->session_mode() || session->raw_names() || foreign_identity_ || !pins_.empty();
 	// Without its Sync a pipeline is not committed, and a Sync of ours would do just that.
 	const bool hopeless = session->mid_message() || (replies_.unsynced() && !replies_.skipping()) ||
@@ -133,7 +132,7 @@ void ServerConn::client_gone()
 	stream_->read(true);
 	if (!replies_.empty()) {
 		interrupt();
-		replies_.disown();
+		replies_.disown(For::Nobody);
 	}
 	clean();
 }
@@ -154,7 +153,7 @@ void ServerConn::end_what_runs(int64_t until)
 void ServerConn::forsake()
 {
 	replay_.stop();
-	starting_over_ = holding_ = false;
+	holding_ = false;
 	session_ = nullptr;
 	close();
 	end_what_runs(0);
@@ -166,23 +165,22 @@ void ServerConn::clean()
 	std::string out;
 	if (replies_.skipping()) {
 		proto::Writer(out).begin('S').end();
-		replies_.sent('S', Owner::Skip);
+		replies_.sent('S', For::Sync);
 	} else if (!replies_.empty()) {
 		return;
 	} else if (replies_.status() != 'I') {
 		announce_own();
 		proto::append_query(out, "ROLLBACK");
-		replies_.sent('Q', Owner::Skip);
-	} else if (discard_ && !discarding_) {
+		replies_.sent('Q', For::Rollback);
+	} else if (discard_) {
 		announce_own();
 		set_defaults(Params());
 		proto::append_query(out, "DISCARD ALL");
-		replies_.sent('Q', Owner::Skip);
-		discarding_ = true;
+		replies_.sent('Q', For::Discard);
 	}
 	if (out.empty() && close_statements(most_statements(), out)) {
 		proto::Writer(out).begin('S').end();
-		replies_.sent('S', Owner::Skip);
+		replies_.sent('S', For::Sync);
 	}
 	if (!out.empty()) {
 		stream_->queue(out.data(), out.size());
@@ -208,7 +206,7 @@ bool ServerConn::close_statements(size_t most, std::string &out)
 	const bool nothing = out.empty();
 	while (Statement *s = statements_.surplus(most, replies_.batch())) {
 		proto::Writer(out).begin('C').u8('S').string(s->name).end();
-		replies_.sent(Replies::kNotedClose, Owner::Skip);
+		replies_.sent(Replies::kNotedClose, For::Statement);
 		notes_.note_batch(replies_.batch());
 		notes_.add(StatementNotes::OnServer::Close, s);
 		statements_.closing(s, replies_.batch());

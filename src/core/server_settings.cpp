@@ -59,7 +59,7 @@ bool ServerConn::apply(const Params &want, bool must_wait, std::string_view grou
 	std::string message;
 	proto::append_query(message, calm + std::string(ground) + sql);
 	// queue() borrows; the text must live until flush(), so it goes out alone when nobody waits for it.
-	replies_.sent('Q', Owner::Skip);
+	replies_.sent('Q', For::Settings);
 	applying_ = true;
 	stash_out_ = std::move(message);
 	stream_->queue(stash_out_.data(), stash_out_.size());
@@ -88,12 +88,11 @@ void ServerConn::tell_preset()
 	session_->stream()->flush();
 }
 
-void ServerConn::applied()
+void ServerConn::applied(const proto::Error &why)
 {
 	applying_ = false;
 	std::string().swap(stash_out_);
-	if (!our_error_.sqlstate.empty()) {
-		const proto::Error why = std::exchange(our_error_, {});
+	if (!why.sqlstate.empty()) {
 		Session *session = session_;
 		// Without the agent the backend has run what came behind.
 		const bool unserved = holding_ || agent_;
@@ -147,7 +146,7 @@ bool ServerConn::apply_each(const Params &want)
 	target_ = want.preset_as(params_, native_);
 	for (SettingSql &s : each_between(*params_.get(), *target_.get())) {
 		proto::append_query(out, s.sql);
-		replies_.sent('Q', Owner::Skip);
+		replies_.sent('Q', For::Setting);
 		each_.push_back(std::move(s));
 	}
 	if (each_.empty()) {
@@ -163,12 +162,11 @@ bool ServerConn::apply_each(const Params &want)
 }
 
 // The reply to one of those that apply_each() sent.
-void ServerConn::applied_one()
+void ServerConn::applied_one(const proto::Error &error)
 {
-	const proto::Error error = std::exchange(our_error_, {});
 	if (error.sqlstate == proto::sqlstate::kQueryCanceled) { // by somebody who meant another statement: once more
 		each_.push_back(each_[each_done_]);
-		run(each_.back().sql);
+		run(each_.back().sql, For::Setting);
 	} else if (!error.sqlstate.empty()) {
 		refused_.push_back({each_[each_done_].name, error});
 	}
@@ -176,7 +174,7 @@ void ServerConn::applied_one()
 		return;
 	each_.clear();
 	hush(false);
-	applied();
+	applied({});
 	refused_.clear();
 }
 

@@ -192,7 +192,7 @@ private:
 	Rewrite rewrite_describe_or_close(const char *message, size_t have, size_t total, std::string &out, size_t &used);
 	Rewrite resolve(char type, std::string_view name, std::string &out, Statement *&s, std::string &server_name);
 	Rewrite use_statement(char type, std::string_view name, Statement *&s, std::string &out);
-	void send_parse(Statement *s, bool renew, Owner owner, std::string &out);
+	void send_parse(Statement *s, bool renew, For purpose, std::string &out);
 	void send_deallocate_target(std::string &out);
 	bool has_too_many(std::string_view another) const;
 	Rewrite refuse_another(std::string &out);

@@ -185,9 +185,9 @@ Session::Rewrite Session::rewrite_query(const char *message, size_t have, size_t
 void Session::send_deallocate_target(std::string &out)
 {
 	put_close(out, kScratch);
-	server_->replies().sent('C', Owner::Skip);
+	server_->replies().sent('C', For::Statement);
 	put_parse(out, kScratch, std::string_view("\0\0\0", 3));
-	server_->replies().sent('P', Owner::Skip);
+	server_->replies().sent('P', For::Statement);
 }
 
 void Session::forget_unnamed()
@@ -225,7 +225,7 @@ Statement *Session::use_unnamed(std::string &out)
 		return unnamed_;
 	// Another client's may stand there: it must not be taken for ours.
 	put_close(out, "");
-	if (server_->replies().sent(Replies::kUnnamedClose, Owner::Skip)) {
+	if (server_->replies().sent(Replies::kUnnamedClose, For::Statement)) {
 		unnamed_at_ = server_->serial();
 		unnamed_batch_ = server_->replies().batch();
 	}
@@ -340,7 +340,7 @@ Session::Rewrite Session::rewrite_parse(const char *message, size_t have, size_t
 		// The backend shall say that the name is taken: give it one of that name.
 		const std::string its_name = sent_name(name);
 		put_parse(out, its_name, std::string_view("\0\0\0", 3));
-		replies.sent('P', Owner::Skip);
+		replies.sent('P', For::Statement);
 		if (cleanup_.empty()) // behind the first one the backend skips
 			cleanup_ = its_name;
 		return Rewrite::Verbatim;
@@ -411,7 +411,7 @@ Session::Rewrite Session::prepare(std::string_view name, Statement *s, std::stri
 	const bool open_question = replies.status() == 'E' || replies.round_outstanding() || replies.executing();
 	const bool renew = has == Has::Outdated || (has == Has::Yes && open_question);
 	if (has == Has::No || renew) {
-		send_parse(s, renew, Owner::Forward, out);
+		send_parse(s, renew, For::Client, out);
 		server_->notes().add(OnServer::Parse, s, name, before);
 		ask_shape(s, &name, out);
 	} else {
@@ -424,12 +424,12 @@ Session::Rewrite Session::prepare(std::string_view name, Statement *s, std::stri
 }
 
 // The caller adds the note, and asks for the columns.
-void Session::send_parse(Statement *s, bool renew, Owner owner, std::string &out)
+void Session::send_parse(Statement *s, bool renew, For purpose, std::string &out)
 {
 	Replies &replies = server_->replies();
 	if (renew) {
 		put_close(out, s->name);
-		replies.sent(Replies::kNotedClose, Owner::Skip);
+		replies.sent(Replies::kNotedClose, For::Statement);
 		server_->notes().add(OnServer::Close, s);
 		server_->statements().closing(s, replies.batch());
 	} else {
@@ -438,7 +438,7 @@ void Session::send_parse(Statement *s, bool renew, Owner owner, std::string &out
 	if (s->custom)
 		server_->announce_custom(s);
 	put_parse(out, s->name, s->body);
-	replies.sent(Replies::kNotedParse, owner);
+	replies.sent(Replies::kNotedParse, purpose);
 	server_->statements().parsing(s, replies.batch(), engine_.statements().clock());
 	bump(pool_->counters().statement_parses);
 	s->parses++;
@@ -448,7 +448,7 @@ void Session::send_parse(Statement *s, bool renew, Owner owner, std::string &out
 void Session::ask_shape(Statement *s, const std::string_view *name, std::string &out)
 {
 	proto::Writer(out).begin('D').u8('S').string(s->name).end();
-	server_->replies().sent(Replies::kShape, Owner::Skip);
+	server_->replies().sent(Replies::kShape, For::Statement);
 	server_->notes().add_shape(s, name);
 }
 
@@ -536,7 +536,7 @@ Session::Rewrite Session::use_statement(char type, std::string_view name, Statem
 		bump(pool_->counters().statement_hits);
 		s->hits++;
 	} else {
-		send_parse(s, has != Has::No, Owner::Skip, out);
+		send_parse(s, has != Has::No, For::Statement, out);
 		server_->notes().add(OnServer::Parse, s);
 		ask_shape(s, expected.known() ? nullptr : &name, out);
 	}
@@ -681,9 +681,9 @@ bool Session::answer_statement(const char *message, size_t total, std::string &a
 void Session::after_sync(std::string &out)
 {
 	put_close(out, cleanup_);
-	server_->replies().sent('C', Owner::Skip);
+	server_->replies().sent('C', For::Statement);
 	proto::Writer(out).begin('S').end();
-	server_->replies().sent('S', Owner::Skip);
+	server_->replies().sent('S', For::Statement);
 	cleanup_.clear();
 }
 

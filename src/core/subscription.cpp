@@ -48,7 +48,7 @@ uint64_t Subscription::id() const
 void Subscription::run(const std::string &sql)
 {
 	due_++;
-	session_.server()->run(kCalm + sql);
+	session_.server()->run(kCalm + sql, For::Handover);
 }
 
 void Subscription::deliver(std::string &kept)

@@ -155,7 +155,7 @@ TEST(Replies, AFailedCopyThatMayHaveEatenASyncIsInDoubtUntilTheProbe)
 TEST(Replies, WhatIsOursIsNotForwarded)
 {
 	Replies r;
-	r.sent('Q', Owner::Skip);
+	r.sent('Q', For::Settings);
 	r.sent('Q');
 	for (const char type : {'T', 'D', 'C', 'N', 'S'})
 		EXPECT_FALSE(r.received(type).forward) << type;
@@ -165,11 +165,44 @@ TEST(Replies, WhatIsOursIsNotForwarded)
 	EXPECT_TRUE(r.received('Z', 'I').forward);
 }
 
+TEST(Replies, AReplyOfOursSaysWhatItIsFor)
+{
+	const For ours[] = {For::Settings, For::Setting, For::Probe,    For::Rollback, For::Sync,
+	                    For::Discard,  For::Silence, For::Handover, For::Round,    For::Statement};
+	Replies r;
+	for (const For purpose : ours)
+		r.sent(purpose == For::Sync || purpose == For::Silence ? 'S' : 'Q', purpose);
+	r.sent('Q');
+	r.sent('S');
+	r.disown(For::Replay);
+	for (const For purpose : ours)
+		EXPECT_EQ(r.received('Z', 'I').purpose, purpose) << "also when what is the client's is disowned";
+	EXPECT_EQ(r.received('Z', 'I').purpose, For::Replay);
+	EXPECT_EQ(r.received('Z', 'I').purpose, For::Replay);
+	r.sent('S');
+	EXPECT_EQ(r.received('Z', 'I').purpose, For::Client);
+}
+
+TEST(Replies, AnErrorSaysWhatItsMessageWasFor)
+{
+	Replies r;
+	r.sent('Q', For::Setting);
+	EXPECT_EQ(r.received('E').purpose, For::Setting);
+	EXPECT_EQ(r.received('Z', 'I').purpose, For::Setting);
+	r.sent(Replies::kNotedParse, For::Statement);
+	r.sent('B');
+	r.sent('S');
+	const Replies::Verdict v = r.received('E');
+	EXPECT_TRUE(v.forward) << "it is the client's";
+	EXPECT_EQ(v.purpose, For::Statement);
+	EXPECT_EQ(r.received('Z', 'I').purpose, For::Client);
+}
+
 TEST(Replies, DisownedRepliesAreSwallowed)
 {
 	Replies r;
 	send(r, "QQ");
-	r.disown();
+	r.disown(pgpool::core::For::Nobody);
 	EXPECT_FALSE(r.received('C').forward);
 	EXPECT_FALSE(r.received('Z', 'I').forward);
 	EXPECT_TRUE(r.front_is_ours());
