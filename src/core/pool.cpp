@@ -108,12 +108,12 @@ proto::Error Pool::death() const
 	return {proto::sqlstate::kAdminShutdown, "tenant \"" + tenant_ + "\" was dropped", rest, ""};
 }
 
-void Pool::attach(Session *)
+void Pool::attach()
 {
 	mine_.clients.store(static_cast<int32_t>(++clients_)); // then limits are looked at: layout.hpp
 }
 
-void Pool::detach(Session *)
+void Pool::detach()
 {
 	mine_.clients.store(static_cast<int32_t>(--clients_));
 }
@@ -218,7 +218,7 @@ ServerConn *Pool::pick(const Session *session)
 	return oldest;
 }
 
-bool Pool::acquire(Session *session, bool first)
+bool Pool::acquire(Session *session)
 {
 	while (waiters_.empty() && !idle_.empty()) {
 		ServerConn *server = pick(session);
@@ -232,10 +232,7 @@ bool Pool::acquire(Session *session, bool first)
 	}
 	bump(mine_.waits);
 	session->since_ = engine_.now();
-	if (first)
-		waiters_.push_front(session);
-	else
-		waiters_.push_back(session);
+	waiters_.push_back(session);
 	count();
 	grow();
 	if (waiters_.size() > connecting_)

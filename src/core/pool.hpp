@@ -1,6 +1,6 @@
 // One pool in one worker: its servers, its queue of waiting clients, its share of the limit.
 //
-// The pool of a (tenant, database OID, role OID, target) is spread over all workers; the region holds the
+// The pool of a (tenant, database OID, role OID) is spread over all workers; the region holds the
 // limit and how many servers each worker has (layout.hpp says how the limit is kept exactly). A client
 // gets an idle server of this worker, the most recently used first, one with its own settings before any;
 // else a new one if the limit allows; else it waits, first come first served. When another worker holds
@@ -51,10 +51,10 @@ public:
 	Pool &operator=(const Pool &) = delete;
 
 	// ---- for sessions
-	void attach(Session *session);
-	void detach(Session *session);
+	void attach();
+	void detach();
 	// True: session->server() is set. False: it waits and hears on_assigned() or on_wait_failed().
-	bool acquire(Session *session, bool first = false);
+	bool acquire(Session *session);
 	void stop_waiting(Session *session);
 	void learn(std::unique_ptr<Credential> credential); // of a client that has just proved itself
 	void learn(const control::Proof &proof);            // of a client of another worker

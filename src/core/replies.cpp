@@ -152,7 +152,6 @@ Replies::Verdict Replies::answer(char wanted, char or_else)
 	v.purpose = e.purpose;
 	v.no_result = e.kind == kNoResult;
 	v.answered = e.kind == kDeallocateExecute ? kDeallocateExecute : wanted;
-	v.statement = v.forward && wanted == 'E';
 	pop();
 	drop_markers();
 	return v;
@@ -255,7 +254,6 @@ Replies::Verdict Replies::received(char type, char status)
 			v.answered = kDeallocate;
 			settle_deallocate();
 		}
-		v.statement = front() == 'Q' && !front_is_ours();
 		break;
 	case 'G':
 		start_copy();
@@ -281,8 +279,6 @@ Replies::Verdict Replies::received(char type, char status)
 		v = answer(front());
 		if (empty() && !skipping_)
 			unsynced_ = false; // a Query ends what came before it as a Sync does
-		v.finished = true;
-		v.statement = false;
 		if (at_rest())
 			fresh_ = true;
 		return v;

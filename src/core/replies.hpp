@@ -101,8 +101,6 @@ public:
 	struct Verdict {
 		bool forward = true;       // the client's (or asynchronous); else ours
 		For purpose = For::Client; // of the message that this reply completes
-		bool finished = false;     // a ReadyForQuery that was waited for
-		bool statement = false;    // a statement of the client came to its end
 		char answered = 0;         // type of the message that this reply completes, 0 = none
 		uint32_t voided = 0;       // entries with a note that an error made void
 		bool unnamed_void = false; // so was what was to become of the unnamed statement

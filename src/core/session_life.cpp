@@ -463,7 +463,7 @@ void Session::set_pool(Pool *pool, bool session_mode)
 {
 	pool_ = pool;
 	raw_names_ = session_mode_ = session_mode;
-	pool_->attach(this);
+	pool_->attach();
 }
 
 void Session::count_in_tenant(uint32_t tenant_slot, int32_t delta)
@@ -528,7 +528,7 @@ void Session::close(bool flush)
 		                      pool_->role() + "\", database \"" + pool_->database() + "\", tenant \"" +
 		                      pool_->tenant() + "\"");
 	if (pool_)
-		pool_->detach(this);
+		pool_->detach();
 	if (tenant_slot_ != UINT32_MAX)
 		count_in_tenant(tenant_slot_, -1);
 	stream_->close(flush);

@@ -96,12 +96,4 @@ bool md5_password_matches(std::string_view verifier, std::string_view user, std:
 	return matches;
 }
 
-bool md5_salt(uint8_t (&salt)[kMd5SaltLength])
-{
-	if (RAND_bytes(salt, sizeof salt) == 1)
-		return true;
-	ERR_clear_error();
-	return false;
-}
-
 } // namespace pgpool::proto

@@ -31,6 +31,5 @@ constexpr size_t kMd5SaltLength = 4;
 [[nodiscard]] bool md5_password_matches(std::string_view verifier, std::string_view user, std::string_view password);
 
 // Random bytes for AuthenticationMD5Password; false when libcrypto has none.
-[[nodiscard]] bool md5_salt(uint8_t (&salt)[kMd5SaltLength]);
 
 } // namespace pgpool::proto

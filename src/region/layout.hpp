@@ -20,6 +20,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "region/atomic.hpp"
+#include "region/counters.hpp"
 #include "region/settings.hpp"
 
 namespace pgpool::region
@@ -32,21 +34,7 @@ constexpr int kNameLen = 64;
 constexpr int kTextLen = 256;
 constexpr uint32_t kCatalogCounters = 256;
 
-template <class T> using Atomic = std::atomic<T>;
-static_assert(Atomic<uint64_t>::is_always_lock_free && Atomic<int32_t>::is_always_lock_free,
-              "memory shared by processes needs address-free atomics");
-
-// For counters with one writer: no locked instruction is needed.
-template <class T> inline void bump(Atomic<T> &counter, T n = 1)
-{
-	counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-}
-
-enum class WorkerState : uint32_t { Down = 0, Starting, Running, Draining };
-
-struct WorkerTotals { // a plain copy of the counters, for sums and baselines
-	uint64_t accepted, logins, login_failures, refused, cancels, cancels_delivered;
-};
+enum class WorkerState : uint32_t { Down = 0, Running, Draining };
 
 struct alignas(64) WorkerSlot {
 	Atomic<int32_t> pid;
@@ -57,7 +45,7 @@ struct alignas(64) WorkerSlot {
 	Atomic<int32_t> servers;    // open now, those that log in included
 	Atomic<int32_t> listening;  // bits kListen*
 	Atomic<int32_t> file_limit;
-	Atomic<uint64_t> accepted, logins, login_failures, refused, cancels, cancels_delivered;
+	PGPOOL_WORKER_COUNTERS(PGPOOL_ATOMIC)
 	WorkerTotals baseline;  // reset_stats() copies here
 	char problem[kTextLen]; // why it does not do all it should, "" = nothing
 };
@@ -91,14 +79,6 @@ struct PoolSettings {
 	Atomic<OnDisconnect> on_disconnect;
 };
 
-struct PoolTotals {
-	uint64_t transactions, queries, bytes_received, bytes_sent; // received from, sent to clients
-	uint64_t waits, wait_us, query_us, transaction_us;          // microseconds, summed
-	uint64_t errors, wait_timeouts, server_logins, server_login_failures;
-	uint64_t statement_uses, statement_hits;        // Bind of one; Parse, Bind and Describe that found it there
-	uint64_t statement_parses, statement_evictions; // Parse sent to a server; Close to make room
-};
-
 struct alignas(64) PoolCounters { // one per worker and pool
 	Atomic<int32_t> clients;      // sessions of this pool, waiting ones included
 	Atomic<int32_t> open;         // servers, those that log in or close included
@@ -110,10 +90,7 @@ struct alignas(64) PoolCounters { // one per worker and pool
 	Atomic<int32_t> waiting;          // clients in the queue
 	Atomic<int64_t> waiting_since_us; // CLOCK_MONOTONIC of the first in the queue, 0 = none
 	Atomic<int64_t> kept_since_us;    // of the client that keeps its server idle for longest, parkable ones excepted
-	Atomic<uint64_t> transactions, queries, bytes_received, bytes_sent;
-	Atomic<uint64_t> waits, wait_us, query_us, transaction_us;
-	Atomic<uint64_t> errors, wait_timeouts, server_logins, server_login_failures;
-	Atomic<uint64_t> statement_uses, statement_hits, statement_parses, statement_evictions;
+	PGPOOL_POOL_COUNTERS(PGPOOL_ATOMIC)
 };
 
 enum class SlotState : uint32_t { Free = 0, Used, Dead };              // Dead: role, database or tenant is gone
@@ -137,13 +114,9 @@ struct alignas(64) PoolSlot {
 	PoolTotals baseline;
 };
 
-struct TenantTotals {
-	uint64_t logins, login_failures, refused;
-};
-
 struct alignas(64) TenantCounters { // one per worker and tenant
 	Atomic<int32_t> clients;
-	Atomic<uint64_t> logins, login_failures, refused;
+	PGPOOL_TENANT_COUNTERS(PGPOOL_ATOMIC)
 };
 
 struct alignas(64) TenantSlot {

@@ -44,8 +44,7 @@ struct Settings {
 	char listen_addresses[kPathLen]; // comma separated, "*" = all
 
 	// of the server
-	int32_t server_port; // where the postmaster listens
-	int32_t server_version_num;
+	int32_t server_port;                    // where the postmaster listens
 	char server_socket_directory[kPathLen]; // first of unix_socket_directories, "" = none
 	char server_loopback[64];               // numeric address for logins by TCP, "" = not listening there
 	int32_t tls_enabled;
@@ -59,7 +58,6 @@ struct Settings {
 	char tls_crl_dir[kPathLen];
 	char tls_ciphers[kPathLen];
 	char tls_ecdh_curve[128];
-	char tls_dh_params_file[kPathLen];
 };
 
 static_assert(std::is_trivially_copyable_v<Settings> && std::is_standard_layout_v<Settings>);

@@ -290,7 +290,6 @@ void fill_settings(region::Settings &to, uint32_t generation)
 	strlcpy(to.listen_addresses, gucs.listen_addresses, sizeof to.listen_addresses);
 
 	to.server_port = PostPortNumber;
-	to.server_version_num = server_setting_int("server_version_num", PG_VERSION_NUM);
 	first_directory(to.server_socket_directory, sizeof to.server_socket_directory);
 	loopback(to.server_loopback, sizeof to.server_loopback);
 	to.tls_enabled = strcmp(server_setting("ssl"), "on") == 0;
@@ -305,7 +304,6 @@ void fill_settings(region::Settings &to, uint32_t generation)
 	copy_setting(to.tls_ciphers, sizeof to.tls_ciphers, "ssl_ciphers");
 	// 18 calls it ssl_groups and keeps the old name as an alias
 	copy_setting(to.tls_ecdh_curve, sizeof to.tls_ecdh_curve, "ssl_ecdh_curve");
-	copy_setting(to.tls_dh_params_file, sizeof to.tls_dh_params_file, "ssl_dh_params_file");
 }
 
 } // namespace pgpool::server

@@ -87,25 +87,8 @@ void zero_pool(uint32 i, PoolSlot &p)
 {
 	region::PoolTotals t{};
 
-	for (uint32 w = 0; w < header().workers; w++) {
-		region::PoolCounters &c = region_view.pool_counters(i, w);
-		t.transactions += c.transactions;
-		t.queries += c.queries;
-		t.bytes_received += c.bytes_received;
-		t.bytes_sent += c.bytes_sent;
-		t.waits += c.waits;
-		t.wait_us += c.wait_us;
-		t.query_us += c.query_us;
-		t.transaction_us += c.transaction_us;
-		t.errors += c.errors;
-		t.wait_timeouts += c.wait_timeouts;
-		t.server_logins += c.server_logins;
-		t.server_login_failures += c.server_login_failures;
-		t.statement_uses += c.statement_uses;
-		t.statement_hits += c.statement_hits;
-		t.statement_parses += c.statement_parses;
-		t.statement_evictions += c.statement_evictions;
-	}
+	for (uint32 w = 0; w < header().workers; w++)
+		add(t, region_view.pool_counters(i, w));
 	p.baseline = t;
 }
 
@@ -113,12 +96,8 @@ void zero_tenant(uint32 i, TenantSlot &slot)
 {
 	region::TenantTotals t{};
 
-	for (uint32 w = 0; w < header().workers; w++) {
-		region::TenantCounters &c = region_view.tenant_counters(i, w);
-		t.logins += c.logins;
-		t.login_failures += c.login_failures;
-		t.refused += c.refused;
-	}
+	for (uint32 w = 0; w < header().workers; w++)
+		add(t, region_view.tenant_counters(i, w));
 	slot.baseline = t;
 }
 

@@ -59,8 +59,6 @@ constexpr int64 kEpochShift = (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_
 const char *state_name(region::WorkerState s)
 {
 	switch (s) {
-	case region::WorkerState::Starting:
-		return "starting";
 	case region::WorkerState::Running:
 		return "running";
 	case region::WorkerState::Draining:
@@ -112,22 +110,7 @@ PoolTotals pool_sums(uint32 pool, PoolGauges *g)
 		g->waiting += c.waiting;
 		if (since > 0 && (g->oldest_us == 0 || since < g->oldest_us))
 			g->oldest_us = since;
-		t.transactions += c.transactions;
-		t.queries += c.queries;
-		t.bytes_received += c.bytes_received;
-		t.bytes_sent += c.bytes_sent;
-		t.waits += c.waits;
-		t.wait_us += c.wait_us;
-		t.query_us += c.query_us;
-		t.transaction_us += c.transaction_us;
-		t.errors += c.errors;
-		t.wait_timeouts += c.wait_timeouts;
-		t.server_logins += c.server_logins;
-		t.server_login_failures += c.server_login_failures;
-		t.statement_uses += c.statement_uses;
-		t.statement_hits += c.statement_hits;
-		t.statement_parses += c.statement_parses;
-		t.statement_evictions += c.statement_evictions;
+		add(t, c);
 	}
 	return t;
 }
@@ -191,9 +174,7 @@ region::TenantTotals tenant_sums(uint32 tenant, int64 *clients)
 	for (uint32 w = 0; w < region_view.header()->workers; w++) {
 		const region::TenantCounters &c = region_view.tenant_counters(tenant, w);
 		*clients += c.clients;
-		t.logins += c.logins;
-		t.login_failures += c.login_failures;
-		t.refused += c.refused;
+		add(t, c);
 	}
 	return t;
 }
@@ -226,7 +207,10 @@ void pools_of_tenant(Row &r, uint32 tenant)
 
 region::WorkerTotals worker_totals(const region::WorkerSlot &w)
 {
-	return {w.accepted, w.logins, w.login_failures, w.refused, w.cancels, w.cancels_delivered};
+	region::WorkerTotals t{};
+
+	add(t, w);
+	return t;
 }
 
 } // namespace

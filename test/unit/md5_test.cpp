@@ -82,12 +82,4 @@ TEST(Md5, EmptyPasswordNeverMatches)
 	EXPECT_FALSE(md5_password_matches(verifier, "alice", ""));
 }
 
-TEST(Md5, SaltsDiffer)
-{
-	uint8_t a[kMd5SaltLength] = {}, b[kMd5SaltLength] = {}, c[kMd5SaltLength] = {};
-	ASSERT_TRUE(md5_salt(a) && md5_salt(b) && md5_salt(c));
-	const std::string first(a, a + sizeof a);
-	EXPECT_FALSE(first == std::string(b, b + sizeof b) && first == std::string(c, c + sizeof c));
-}
-
 } // namespace

@@ -60,23 +60,6 @@ TEST(PoolTest, AnIdleServerEndsByItsTimeoutAndAnOldOneByItsLifetime)
 	EXPECT_EQ(world.live_backends(), 0u);
 }
 
-TEST(PoolTest, DISABLED_ASmallerLimitClosesOnlyWhatIsTooMuch)
-{
-	World world;
-	world.settings().pool_size.store(2);
-	Stream *a = login(world), *b = login(world);
-	ask(world, a, query("BEGIN"));
-	ask(world, b, query("BEGIN"));
-	EXPECT_EQ(world.live_backends(), 2u);
-	ask(world, a, query("COMMIT"));
-	ask(world, b, query("COMMIT"));
-	world.settings().pool_size.store(1);
-	world.engine().on_poke();
-	world.engine().end_event();
-	world.settle();
-	EXPECT_EQ(world.live_backends(), 1u);
-}
-
 // ---- the server has a limit of its own, for a role, a database or altogether
 
 class Full : public ::testing::TestWithParam<const char *>

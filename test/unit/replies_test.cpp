@@ -32,7 +32,7 @@ TEST(Replies, AQueryIsAnsweredByItsReadyForQueryAlone)
 	send(r, "Q");
 	receive(r, "TDDCTDC");
 	EXPECT_FALSE(r.at_rest());
-	EXPECT_TRUE(receive(r, "ZI").finished);
+	EXPECT_EQ(receive(r, "ZI").answered, 'Q');
 	EXPECT_TRUE(r.at_rest());
 }
 
@@ -147,7 +147,7 @@ TEST(Replies, AFailedCopyThatMayHaveEatenASyncIsInDoubtUntilTheProbe)
 		EXPECT_FALSE(receive(r, "I").forward);
 		const Replies::Verdict v = receive(r, "ZI");
 		EXPECT_FALSE(v.forward);
-		EXPECT_TRUE(v.finished);
+		EXPECT_EQ(v.answered, 'Q');
 		EXPECT_TRUE(r.at_rest());
 	}
 }
