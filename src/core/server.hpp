@@ -258,6 +258,7 @@ private:
 	std::string unproved_;                         // of the client's, since apply()
 	std::vector<SettingSql> each_;                 // the settings that are being applied one by one
 	size_t each_done_ = 0;
+	int each_again_ = 0; // so many may yet be tried once more
 	std::vector<Refused> refused_;
 	std::unique_ptr<proto::ScramClient> scram_;
 	uint64_t sent_at_assign_ = 0;

@@ -24,6 +24,8 @@ namespace pgpool::core
 namespace
 {
 
+constexpr int kMostAgain = 3; // settings of one client whose SET was canceled: by a timeout it may be each time
+
 // statement_timeout is that of the last client until ours is set, and to set it may take longer than a short one.
 bool has_short_timeout(const ParamSet &settings)
 {
@@ -140,6 +142,7 @@ bool ServerConn::apply_each(const Params &want)
 	each_.clear();
 	refused_.clear();
 	each_done_ = 0;
+	each_again_ = kMostAgain;
 	if (want == params_)
 		return true;
 	told_ = want;
@@ -164,7 +167,9 @@ bool ServerConn::apply_each(const Params &want)
 // The reply to one of those that apply_each() sent.
 void ServerConn::applied_one(const proto::Error &error)
 {
-	if (error.sqlstate == proto::sqlstate::kQueryCanceled) { // by somebody who meant another statement: once more
+	if (error.sqlstate == proto::sqlstate::kQueryCanceled && each_again_ > 0) {
+		// By somebody who meant another statement.
+		each_again_--;
 		each_.push_back(each_[each_done_]);
 		run(each_.back().sql, For::Setting);
 	} else if (!error.sqlstate.empty()) {

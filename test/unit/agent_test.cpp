@@ -64,6 +64,36 @@ TEST_F(Agent, WhatTheClientSentBehindARefusedSettingIsServedByAnotherBackend)
 	EXPECT_EQ(ask(a, query("SHOW search_path")), "T D:public C:SHOW Z:I");
 }
 
+// pg_cancel_backend() may hit the SET of a client whose settings are applied one by one.
+TEST_F(Agent, ACanceledSettingIsSetOnceMore)
+{
+	for (const int cancels : {1, 3, 1000}) {
+		Stream *a = login(), *b = login();
+		ask(a, query("SET search_path mine"));
+		ask(b, query("SELECT c2.x"));
+		world.prepare_backend = [&](Backend &n) {
+			n.agent = true;
+			n.refused_value = "mine";
+			n.refused_with = "57014";
+			n.refusals = cancels;
+		};
+		for (auto &n : world.backends) { // so that they are applied one by one, elsewhere
+			n->refused_value = "mine";
+			n->refused_with = "22023";
+			n->refusals = INT_MAX;
+		}
+		const std::string told = ask(a, query("SHOW search_path"));
+		world.pass(3000);
+		EXPECT_EQ(told + got(a), cancels == 1000 ? "N T D:public C:SHOW Z:I" : "T D:mine C:SHOW Z:I") << cancels;
+		world.prepare_backend = [](Backend &n) { n.agent = true; };
+		for (auto &n : world.backends)
+			n->refused_value.clear();
+		send(a, message('X'));
+		send(b, message('X'));
+		world.pass(3000);
+	}
+}
+
 TEST_F(Agent, WhatCameWithTerminateRunsWhenASettingIsRefused)
 {
 	Stream *a = login(), *b = login();
