@@ -51,7 +51,7 @@ how_to_connect() {
 save_state() {
     mkdir -p "$OUT/demo"
     (umask 077 && how_to_connect >"$OUT/demo/connect")
-    printf 'run=%s\nsock=%s\n' "$RUN" "$SOCK" >"$STATE"
+    (umask 077 && printf 'run=%s\nsock=%s\npassword=%s\n' "$RUN" "$SOCK" "$PASSWORD" >"$STATE")
 }
 
 # the well-known port if it is free, else some other

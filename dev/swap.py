@@ -43,18 +43,15 @@ class Demo:
     def __init__(self):
         try:
             with open(HERE + "/build/demo/state") as f:
-                self.data = re.search(r"^run=(.*)$", f.read(), re.M).group(1) + "/primary"
+                state = dict(line.split("=", 1) for line in f.read().splitlines())
         except OSError:
             fail("there is no demo: make demo")
+        self.data = state["run"] + "/primary"
         self.owner = os.stat(self.data)
         exe = os.readlink("/proc/%d/exe" % self.postmaster())
         self.bin = os.path.dirname(exe)
         self.lib = os.path.join(os.path.dirname(self.bin), "lib")
-        with open(self.data + "/../demo.sql") as f:
-            found = re.search(r"PASSWORD '(\w+)'", f.read())
-        if not found:
-            fail("the demo's password is not in demo.sql")
-        os.environ.update(PGPASSWORD=found.group(1), PGSSLMODE="disable")
+        os.environ.update(PGPASSWORD=state["password"], PGSSLMODE="disable")
         conf = subprocess.run([self.bin + "/postgres", "-C", "pgpool.port", "-D", self.data], text=True,
                               capture_output=True, user=self.owner.st_uid, group=self.owner.st_gid)
         self.port = conf.stdout.strip() or "6543"

@@ -454,9 +454,9 @@ void Pool::on_server_failed(ServerConn *server, const proto::Error &why)
 // manager knows when it has looked after that: refresh().
 void Pool::doubt(Refusal refusal)
 {
-	if (waiters_.empty())
+	if (waiters_.empty() || refusal_)
 		return;
-	refusal.look = refusal_ ? refusal_->look : engine_.ask_to_look();
+	refusal.look = engine_.ask_to_look();
 	refusal_ = std::move(refusal);
 }
 

@@ -499,6 +499,18 @@ void ServerConn::finished(For purpose, char status)
 		session_->on_settled();
 	else if (purpose != For::Silence) // behind that, whatever was sent is still to come
 		ours_finished(purpose);
+	if (purpose != For::Client)
+		interrupt_later();
+}
+
+// A cancel that came while the server worked for us: the client's query runs now.
+void ServerConn::interrupt_later()
+{
+	if (!interrupt_later_ || replies_.round_is_ours())
+		return;
+	interrupt_later_ = false;
+	if (!replies_.empty())
+		interrupt();
 }
 
 void ServerConn::client_finished(char status)
@@ -530,11 +542,6 @@ void ServerConn::ours_finished(For purpose)
 	const proto::Error why = std::exchange(our_error_, {});
 	if (state_ == ServerState::Cleaning && !replies_.empty())
 		interrupt(); // of a pipeline, the next query runs now
-	if (interrupt_later_ && !replies_.round_is_ours()) {
-		interrupt_later_ = false;
-		if (!replies_.empty())
-			interrupt();
-	}
 	if (each_.empty() && replies_.empty())
 		hush(false); // also of what ran for a client that is gone
 	switch (purpose) {

@@ -214,6 +214,7 @@ private:
 	void finished(For purpose, char status);
 	void client_finished(char status);
 	void ours_finished(For purpose);
+	void interrupt_later();
 	void discarded(const proto::Error &why);
 	bool client_at_rest() const;
 	bool may_release() const;
@@ -259,6 +260,7 @@ private:
 	std::vector<SettingSql> each_;                 // the settings that are being applied one by one
 	size_t each_done_ = 0;
 	int each_again_ = 0; // so many may yet be tried once more
+	bool each_canceled_ = false;
 	std::vector<Refused> refused_;
 	std::unique_ptr<proto::ScramClient> scram_;
 	uint64_t sent_at_assign_ = 0;

@@ -24,7 +24,8 @@ namespace pgpool::core
 namespace
 {
 
-constexpr int kMostAgain = 3; // settings of one client whose SET was canceled: by a timeout it may be each time
+constexpr int kMostAgain = 3; // times that settings of one client are set: by a timeout a SET may be canceled each time
+constexpr const char *kResetRole = "RESET \"role\";";
 
 // statement_timeout is that of the last client until ours is set, and to set it may take longer than a short one.
 bool has_short_timeout(const ParamSet &settings)
@@ -143,6 +144,7 @@ bool ServerConn::apply_each(const Params &want)
 	refused_.clear();
 	each_done_ = 0;
 	each_again_ = kMostAgain;
+	each_canceled_ = false;
 	if (want == params_)
 		return true;
 	told_ = want;
@@ -167,16 +169,21 @@ bool ServerConn::apply_each(const Params &want)
 // The reply to one of those that apply_each() sent.
 void ServerConn::applied_one(const proto::Error &error)
 {
-	if (error.sqlstate == proto::sqlstate::kQueryCanceled && each_again_ > 0) {
-		// By somebody who meant another statement.
-		each_again_--;
-		each_.push_back(each_[each_done_]);
-		run(each_.back().sql, For::Setting);
-	} else if (!error.sqlstate.empty()) {
+	each_canceled_ |= error.sqlstate == proto::sqlstate::kQueryCanceled; // by somebody who meant another statement
+	if (!error.sqlstate.empty())
 		refused_.push_back({each_[each_done_].name, error});
-	}
 	if (++each_done_ < each_.size())
 		return;
+	if (std::exchange(each_canceled_, false) && each_again_-- > 0) {
+		// All of them, in their order: with the role some may not be set.
+		if (each_.front().sql != kResetRole)
+			each_.insert(each_.begin(), {"role", kResetRole});
+		refused_.clear();
+		each_done_ = 0;
+		for (const SettingSql &s : each_)
+			run(s.sql, For::Setting);
+		return;
+	}
 	each_.clear();
 	hush(false);
 	applied({});

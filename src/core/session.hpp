@@ -67,9 +67,9 @@ public:
 	void on_server_died_at_rest();                // between two transactions: another one will serve
 	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
 	void on_server_writable();
-	bool unheard() const { return leaving_ && stream_->broken(); } // its client is gone
-	void on_unheard(uint64_t size);                                // so much was sent to it in vain
-	void out_of_memory();                                          // for what the client sent, or is to get
+	bool unheard() const { return (leaving_ || ended_) && stream_->broken(); } // its client is gone
+	void on_unheard(uint64_t size);                                            // so much was sent to it in vain
+	void out_of_memory();                                                      // for what the client sent, or is to get
 	// ---- for the engine: the others had their turn
 	void on_turn();
 	void on_discarded();    // DISCARD ALL or DEALLOCATE ALL was executed

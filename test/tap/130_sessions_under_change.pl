@@ -25,10 +25,10 @@ my %excuses = (
 			my ($self, $twins, $t, $before, $step, $direct, $here) = @_;
 			my ($who, $kind, $name, $asks, @values) = @$step;
 			return 0 unless $kind eq 'execute' && $asks && $before eq 'I' && !$here->{error} && $direct->{error} && $direct->{error}{C} eq '0A000';
-			# it must be what the text means now; and from then on it is so on the server's port, too
+			# it must be what the text means now; and from then on it is so on the other ports, too
 			my $text = $self->{texts}[$who]{$name} // return 0;
 			my $now = $self->say_to($twins->{d}, 'unnamed', $text, @values);
-			$self->say_to($twins->{d}, 'again', $name, $text);
+			$self->say_to($twins->{$_}, 'again', $name, $text) for grep { $_ ne $t } sort keys %$twins;
 			return join("\n", 1, @{ $here->{lines} }) eq join("\n", @{ $now->{lines} });
 		} },
 	'another error first' => {
@@ -69,9 +69,10 @@ CONF
 $node->{session_port} = $session_port;
 
 # ---- programs
+# DateStyle whole: half of one keeps the other half of the default, which is the new one in the pool (README)
 my %values = (
 	work_mem => [ "'100kB'", "'1234kB'", "'2GB'" ], enable_seqscan => [ 'on', 'off' ], bytea_output => [ 'escape', 'hex' ], geqo_threshold => [ 2, 12 ],
-	statement_timeout => [ "'70s'", "'80s'" ], DateStyle => [ "'German'", "'SQL, DMY'", "'ISO'", "'YMD'" ], TimeZone => [ "'UTC'", "'Asia/Tokyo'", "'Europe/Berlin'" ],
+	statement_timeout => [ "'70s'", "'80s'" ], DateStyle => [ "'German, DMY'", "'SQL, DMY'", "'ISO, MDY'", "'ISO, YMD'" ], TimeZone => [ "'UTC'", "'Asia/Tokyo'", "'Europe/Berlin'" ],
 	IntervalStyle => [ 'iso_8601', 'postgres' ], application_name => [ "'a'", "'it''s'", "''" ], client_encoding => [ "'UTF8'", "'LATIN1'" ],
 	default_transaction_read_only => [ 'on', 'off' ], default_transaction_isolation => [ "'read committed'", "'repeatable read'" ], row_security => [ 'on', 'off' ],
 	standard_conforming_strings => [ 'on', 'off' ], plan_cache_mode => [ 'auto', 'force_generic_plan', 'force_custom_plan' ], search_path => [ 'one', 'two', 'two, one', "''", 'one, public' ]);

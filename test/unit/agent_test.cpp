@@ -94,6 +94,24 @@ TEST_F(Agent, ACanceledSettingIsSetOnceMore)
 	}
 }
 
+// What is done once more comes before the role is set, also the RESET of that.
+TEST_F(Agent, ACanceledResetOfTheRoleDoesNotComeLast)
+{
+	world.settings().pool_size.store(2);
+	Stream *a = login(), *b = login(), *c = login();
+	ask(a, query("SET search_path gone"));
+	ask(a, query("SET role one"));
+	ask(b, query("SET role two"));
+	ask(c, query("SET role two"));
+	ask(b, query("BEGIN"));
+	ask(c, query("SELECT c3.x"));
+	ask(b, query("COMMIT"));
+	for (auto &n : world.backends)
+		n->refused_value = "gone";
+	backend(0).cancels_reset = 1; // of the one that is asked second
+	EXPECT_EQ(ask(a, query("SHOW role")), "N T D:one C:SHOW Z:I");
+}
+
 TEST_F(Agent, WhatCameWithTerminateRunsWhenASettingIsRefused)
 {
 	Stream *a = login(), *b = login();

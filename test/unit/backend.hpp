@@ -82,6 +82,7 @@ public:
 	std::string refused_value; // of a setting
 	const char *refused_with = "22023";
 	int refusals = INT_MAX; // so often
+	int cancels_reset = 0;
 	bool refuses_notify = false;
 	int proofs_ended = 0;         // of the questions who it is, by a timeout
 	std::string agent_named;      // the slot, as the worker says it
@@ -648,6 +649,8 @@ private:
 			return done("SET");
 		}
 		if (word == "RESET") {
+			if (cancels_reset > 0 && cancels_reset-- > 0)
+				return fail("57014", "canceling statement due to user request");
 			if (a[0] == '"')
 				a = a.substr(1, a.size() - 2);
 			now_[canonical(a)] = defaults[canonical(a)];

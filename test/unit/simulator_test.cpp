@@ -562,6 +562,7 @@ private:
 		finishing_ = true;
 		for (auto &c : clients_) {
 			c->program.end();
+			c->stream->room = SIZE_MAX; // who has only closed its half reads to the end, or a server waits for it
 		}
 		int rounds = 0;
 		for (bool open = true; open && problem_.empty() && rounds < 400; rounds++) {
