@@ -224,6 +224,7 @@ ok($programs < 20 || $count->{moves} > $ran, '... and clients that went from ser
 
 # ---- what RESET goes back to, in session mode, where a client never gets another server
 {
+	$twins->reset; # what the last program left
 	my @seen = map {
 		my $c = connect_as($node, user => 'app_d', password => 'secret', database => 'db_d', TimeZone => 'Asia/Tokyo', port => $_);
 		$c->query($_) for "SET TimeZone = 'UTC'", "SET application_name = 'mine'", 'RESET TimeZone', 'RESET ALL';
