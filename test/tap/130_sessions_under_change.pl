@@ -24,7 +24,7 @@ my %excuses = (
 		if => sub {
 			my ($self, $twins, $t, $before, $step, $direct, $here) = @_;
 			my ($who, $kind, $name, $asks, @values) = @$step;
-			return 0 unless $kind eq 'execute' && $asks && $before eq 'I' && !$here->{error} && $direct->{error} && $direct->{error}{C} eq '0A000';
+			return 0 unless $kind eq 'execute' && $asks && $before eq 'I' && "@{ $here->{lines} }" =~ /^2 T / && $direct->{error} && $direct->{error}{C} eq '0A000';
 			# it must be what the text means now; and from then on it is so on the other ports, too
 			my $text = $self->{texts}[$who]{$name} // return 0;
 			my $now = $self->say_to($twins->{d}, 'unnamed', $text, @values);

@@ -219,7 +219,9 @@ sub differences # of a client's twins: what they were told and have
 sub renewed
 {
 	my ($self, $twins, $t, $name, $value) = @_;
-	return 0 unless $t eq 'p' && $twins->{d}{renewed}{$name} && $value eq ($self->{fresh}{$name} // '');
+	# that of the login role is told after SET ROLE none; a fresh login may have another role
+	my $as_fresh = $value eq ($self->{fresh}{$name} // '') || $name eq 'is_superuser';
+	return 0 unless $t eq 'p' && $twins->{d}{renewed}{$name} && $as_fresh;
 	$self->{excused}{'settings of a fresh login'}++;
 	return 1;
 }
