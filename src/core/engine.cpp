@@ -188,7 +188,7 @@ int64_t Engine::servers_everywhere()
 void Engine::shed_servers()
 {
 	int64_t surplus = servers_everywhere() - settings_.max_server_connections;
-	for (auto it = pools_.begin(); it != pools_.end() && surplus > 0; ++it) {
+	for (auto it = groups_.begin(); it != groups_.end() && surplus > 0; ++it) {
 		while (surplus > 0 && it->second->close_one_idle())
 			surplus--;
 	}
@@ -197,8 +197,8 @@ void Engine::shed_servers()
 // A pool that nobody waits for may have a server to spare.
 bool Engine::close_spare()
 {
-	for (auto &entry : pools_) {
-		if (!entry.second->has_waiters() && entry.second->close_one_idle())
+	for (auto &entry : groups_) {
+		if (entry.second->close_spare())
 			return true;
 	}
 	return false;
@@ -236,14 +236,14 @@ bool Engine::reserve_server()
 
 bool Engine::give_up_idle(control::ServerLimit limit, const Claim &to)
 {
-	for (auto &entry : pools_) {
+	for (auto &entry : groups_) {
 		if (counts_for(limit, region_.pool(to.pool_slot), entry.second->shared()) && entry.second->give_up_idle(to))
 			return true;
 	}
 	return false;
 }
 
-bool Engine::ask_for_idle(control::ServerLimit limit, Pool &pool)
+bool Engine::ask_for_idle(control::ServerLimit limit, PoolGroup &pool)
 {
 	const region::Header &h = *region_.header();
 	for (uint32_t i = 0; h.workers > 1 && i < h.max_pools; i++) {
@@ -349,24 +349,24 @@ void Engine::on_derived(uint64_t id, bool right, const proto::ScramKey &key)
 
 void Engine::on_manager()
 {
-	for (auto &entry : pools_)
+	for (auto &entry : groups_)
 		entry.second->refresh(); // it may have looked before it could tell us
 	in_flight_ = 0;
 	logins_.each([](Session *s) { s->login()->on_manager(); });
 }
 
-Pool *Engine::pool(uint32_t index, uint32_t generation)
+PoolGroup *Engine::group(uint32_t index, uint32_t generation)
 {
 	if (index >= region_.header()->max_pools)
 		return nullptr;
 	const region::PoolSlot &shared = region_.pool(index);
 	if (shared.state.load() != region::SlotState::Used || shared.generation.load() != generation)
 		return nullptr;
-	std::unique_ptr<Pool> &p = pools_[index];
+	std::unique_ptr<PoolGroup> &p = groups_[index];
 	if (!p || p->generation() != generation) {
-		p = std::make_unique<Pool>(*this, index, generation);
+		p = std::make_unique<PoolGroup>(*this, index, generation);
 		if (drains_.count(shared.database_oid) != 0)
-			p->drain(INT64_MAX);
+			p->drain();
 	}
 	return p.get();
 }
@@ -374,7 +374,7 @@ Pool *Engine::pool(uint32_t index, uint32_t generation)
 void Engine::on_poke()
 {
 	stopping_ = region_.header()->phase.load() == region::Phase::Stopping;
-	for (auto &entry : pools_)
+	for (auto &entry : groups_)
 		entry.second->refresh();
 	evict_clients();
 	if (stopping_)
@@ -407,9 +407,9 @@ void Engine::evict_clients()
 void Engine::on_drain_database(uint32_t oid, uint32_t &done)
 {
 	drains_[oid]++;
-	for (auto &entry : pools_) {
+	for (auto &entry : groups_) {
 		if (entry.second->shared().database_oid == oid)
-			done += entry.second->drain(INT64_MAX);
+			done += entry.second->drain();
 	}
 	done += listeners_.close_unused(oid);
 }
@@ -420,7 +420,7 @@ void Engine::on_drain_ended(uint32_t oid)
 	if (it == drains_.end() || --it->second > 0)
 		return;
 	drains_.erase(it);
-	for (auto &entry : pools_) {
+	for (auto &entry : groups_) {
 		if (entry.second->shared().database_oid == oid)
 			entry.second->end_drain();
 	}
@@ -440,21 +440,21 @@ void Engine::on_yield(const control::YieldServer &yield)
 		give_up_idle(yield.refused_by, {yield.from, yield.pool_slot, yield.pool_generation});
 		return;
 	}
-	auto it = pools_.find(yield.pool_slot);
-	if (it != pools_.end() && it->second->generation() == yield.pool_generation)
-		it->second->yield(yield.from, yield.waited_ms);
+	auto it = groups_.find(yield.pool_slot);
+	if (it != groups_.end() && it->second->generation() == yield.pool_generation)
+		it->second->pool(Target::Primary).yield(yield.from, yield.waited_ms);
 }
 
 void Engine::on_place_free(uint32_t pool_slot, uint32_t generation)
 {
-	auto it = pools_.find(pool_slot);
-	if (it != pools_.end() && it->second->generation() == generation)
-		it->second->on_place_free();
+	auto it = groups_.find(pool_slot);
+	if (it != groups_.end() && it->second->generation() == generation)
+		it->second->pool(Target::Primary).on_place_free();
 }
 
 void Engine::on_proof(const control::Proof &proof)
 {
-	if (Pool *p = pool(proof.pool_slot, proof.pool_generation))
+	if (PoolGroup *p = group(proof.pool_slot, proof.pool_generation))
 		p->learn(proof);
 }
 
@@ -534,10 +534,10 @@ void Engine::tick()
 {
 	const int64_t t = now();
 	tick_logins(t);
-	for (auto it = pools_.begin(); it != pools_.end();) {
+	for (auto it = groups_.begin(); it != groups_.end();) {
 		it->second->tick(t);
 		if (it->second->unused() && it->second->dead())
-			it = pools_.erase(it);
+			it = groups_.erase(it);
 		else
 			++it;
 	}
@@ -567,7 +567,7 @@ void Engine::end_event()
 {
 	if (retry_pools_) {
 		retry_pools_ = false;
-		for (auto &entry : pools_) {
+		for (auto &entry : groups_) {
 			if (entry.second->has_waiters())
 				entry.second->grow();
 		}
@@ -585,7 +585,7 @@ void Engine::send_away_idle(const proto::Error &why)
 		if (!server || server->replies().at_rest())
 			s->fatal(why);
 	});
-	for (auto &entry : pools_)
+	for (auto &entry : groups_)
 		entry.second->close_idle();
 }
 
@@ -648,7 +648,7 @@ uint64_t Engine::catalog_clock(uint32_t database_oid)
 std::vector<control::ServerRow> Engine::server_rows()
 {
 	std::vector<control::ServerRow> rows;
-	for (auto &entry : pools_) {
+	for (auto &entry : groups_) {
 		entry.second->each_server([&](ServerConn *s) {
 			rows.emplace_back();
 			s->fill(rows.back());

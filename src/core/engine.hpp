@@ -17,7 +17,7 @@
 #include "core/list.hpp"
 #include "core/listeners.hpp"
 #include "core/params.hpp"
-#include "core/pool.hpp"
+#include "core/pool_group.hpp"
 #include "core/ports.hpp"
 #include "core/prepared.hpp"
 #include "core/session.hpp"
@@ -95,7 +95,7 @@ public:
 	// The tenant was banned or dropped: its clients must go.
 	bool evicts(uint32_t tenant_slot, proto::Error &why) const;
 
-	Pool *pool(uint32_t slot, uint32_t generation);
+	PoolGroup *group(uint32_t slot, uint32_t generation);
 	uint64_t lookup(Session *session, control::AuthLookup &question); // number of the question
 	void forget_lookup(uint64_t id)
 	{
@@ -122,7 +122,7 @@ public:
 	void release_server();
 	// Places for a pool whose login the server refused: false if no idle server counts for that limit.
 	bool give_up_idle(control::ServerLimit limit, const Claim &to); // here
-	bool ask_for_idle(control::ServerLimit limit, Pool &pool);      // in another worker
+	bool ask_for_idle(control::ServerLimit limit, PoolGroup &pool); // in another worker
 	void tell_place_free(const Claim &to);
 	void bury(std::unique_ptr<StreamOwner> corpse) { graveyard_.push_back(std::move(corpse)); }
 	void retire(std::unique_ptr<Login> login);
@@ -169,7 +169,7 @@ private:
 	List<Session, &Session::turn_hook> turns_;
 	List<ClientRows, &ClientRows::hook> client_rows_;
 	Bounds bounds_;
-	std::unordered_map<uint32_t, std::unique_ptr<Pool>> pools_;
+	std::unordered_map<uint32_t, std::unique_ptr<PoolGroup>> groups_;
 	std::unordered_map<uint64_t, Session *> lookups_, derivations_;
 	std::map<uint64_t, Session *> unasked_; // those of lookups_ that wait until the manager has answered others
 	uint32_t in_flight_ = 0;

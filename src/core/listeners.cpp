@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "core/engine.hpp"
-#include "core/pool.hpp"
+#include "core/pool_group.hpp"
 #include "core/server.hpp"
 #include "core/session.hpp"
 #include "core/subscription.hpp"
@@ -63,7 +63,7 @@ void Listener::subscribe(Subscription *s)
 		channel.subscribers[s->id()] = s;
 		s->missing += channel.there ? 0 : 1;
 	}
-	if (!server_ && !open(*s->session().pool())) {
+	if (!server_ && !open(*s->session().group())) {
 		retry_at_ = engine_.now() + kRetryAfter;
 		detach(s);
 		s->on_listener_lost({});
@@ -107,9 +107,9 @@ void Listener::forget(Subscription *s)
 
 // ---- its server
 
-bool Listener::open(Pool &pool)
+bool Listener::open(PoolGroup &group)
 {
-	server_ = pool.open_listener(this);
+	server_ = group.pool(Target::Primary).open_listener(this);
 	return server_ != nullptr;
 }
 
@@ -285,7 +285,7 @@ Listener &Listeners::find(Session &session)
 {
 	const Param *p = session.server()->params()->find("client_encoding");
 	const std::string encoding = p ? p->value : "UTF8";
-	const region::PoolSlot &pool = session.pool()->shared();
+	const region::PoolSlot &pool = session.group()->shared();
 	std::unique_ptr<Listener> &l = all_[{pool.database_oid, pool.role_oid, encoding}];
 	if (!l)
 		l = std::make_unique<Listener>(engine_, encoding);

@@ -26,7 +26,7 @@ namespace pgpool::core
 {
 
 class Engine;
-class Pool;
+class PoolGroup;
 class ServerConn;
 class Session;
 class Subscription;
@@ -87,7 +87,7 @@ private:
 		std::vector<std::string> channels;
 	};
 
-	bool open(Pool &pool);
+	bool open(PoolGroup &group);
 	uint64_t run(Round::Kind kind, std::vector<std::string> channels);
 	void ask(const Subscription &s);
 	bool in_force(const Round &round, const std::string &channel) const;

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "core/engine.hpp"
-#include "core/pool.hpp"
+#include "core/pool_group.hpp"
 #include "core/server.hpp"
 #include "core/session.hpp"
 #include "proto/bytes.hpp"
@@ -89,7 +89,7 @@ void Login::on_timeout()
 	std::string detail = "The login was not complete after " + limit + ".";
 	std::string hint = "The limit is pgpool.login_timeout.";
 	if (stage_ == Stage::Preparing && !session_.server()) { // it waits for one
-		const proto::Error lack = session_.pool()->lack(limit);
+		const proto::Error lack = session_.pool().lack(limit);
 		detail = "The login was not complete: " + lack.message + ". " + lack.detail;
 		hint += lack.hint.empty() ? "" : " " + lack.hint;
 	}
@@ -388,14 +388,14 @@ void Login::authenticated()
 		ask();
 		return;
 	}
-	Pool *pool = engine.pool(answer_->pool_slot, answer_->pool_generation);
+	PoolGroup *group = engine.group(answer_->pool_slot, answer_->pool_generation);
 	const region::TenantSlot &tenant = engine.region().tenant(answer_->tenant_slot);
-	if (!pool || tenant.generation.load() != answer_->tenant_generation) {
+	if (!group || tenant.generation.load() != answer_->tenant_generation) {
 		fail(sqlstate::kCannotConnectNow, "the pool was given to another role meanwhile", "", "Try again.");
 		return;
 	}
-	session_.set_pool(pool, session_.session_port() || pool->settings().pool_mode.load(std::memory_order_relaxed) ==
-	                                                       region::PoolMode::Session);
+	session_.set_group(group, session_.session_port() || group->settings().pool_mode.load(std::memory_order_relaxed) ==
+	                                                         region::PoolMode::Session);
 	if (!within_limits())
 		return;
 	proto::Secret<proto::ScramVerifier> verifier;
@@ -408,7 +408,7 @@ void Login::authenticated()
 // The server's password is stored, and its key is not known: neither by the client's proof nor from a former login.
 bool Login::lacks_server_key()
 {
-	const Credential *have = session_.pool()->credential();
+	const Credential *have = session_.group()->credential();
 	if (has_key_ || answer_->server_password[0] == '\0')
 		return false;
 	if (!have || !have->has_key || *have->password != answer_->server_password ||
@@ -438,14 +438,14 @@ bool Login::within_limits()
 		in_pool += region.pool_counters(answer_->pool_slot, w).clients.load();
 	}
 	const int32_t tenant_limit = tenant.max_clients.load();
-	const int32_t role_limit = session_.pool()->settings().max_clients.load();
+	const int32_t role_limit = session_.group()->settings().max_clients.load();
 	const bool by_role = role_limit > 0 && in_pool > role_limit;
 	if (!by_role && (tenant_limit <= 0 || in_tenant <= tenant_limit))
 		return true;
 	bump(engine.slot().refused);
 	bump(region.tenant_counters(answer_->tenant_slot, engine.worker()).refused);
 	fail(sqlstate::kTooManyConnections,
-	     std::string("too many clients ") + (by_role ? "of role \"" + session_.pool()->role() + "\" " : "") +
+	     std::string("too many clients ") + (by_role ? "of role \"" + session_.group()->role() + "\" " : "") +
 	         "in tenant \"" + tenant.name + "\"",
 	     std::string("max_clients of the ") + (by_role ? "role" : "tenant") + " is " +
 	         std::to_string(by_role ? role_limit : tenant_limit) + ".",
@@ -471,7 +471,7 @@ void Login::learn_credential()
 	}
 	// One who proved nothing must not take away what another one proved; the way to the server is always
 	// the newest, as pg_hba.conf is now.
-	const Credential *have = session_.pool()->credential();
+	const Credential *have = session_.group()->credential();
 	if (have && !c->has_key && c->md5->empty() && c->password->empty()) {
 		c->has_key = have->has_key;
 		c->client_key = have->client_key;
@@ -483,7 +483,7 @@ void Login::learn_credential()
 			c->method = have->method;
 		}
 	}
-	session_.pool()->learn(std::move(c));
+	session_.group()->learn(std::move(c));
 }
 
 std::string Login::startup_key() const
@@ -501,11 +501,10 @@ std::string Login::startup_key() const
 void Login::prepare()
 {
 	stage_ = Stage::Preparing;
-	Pool *pool = session_.pool();
-	if (pool->base_holds() && !session_.session_mode()) {
-		auto known = pool->known_startups.find(startup_key());
-		if (known != pool->known_startups.end()) {
-			session_.adopt(known->second.params, known->second.idle_session_timeout);
+	PoolGroup *group = session_.group();
+	if (group->greeting_holds() && !session_.session_mode()) {
+		if (const Greeting::Started *known = group->greeting().started(startup_key())) {
+			session_.adopt(known->params, known->idle_session_timeout);
 			if (startup_.has_application_name)
 				session_.params() = session_.params().with("application_name", startup_.application_name, true);
 			remember_defaults();
@@ -513,19 +512,19 @@ void Login::prepare()
 			return;
 		}
 	}
-	if (pool->dead()) {
-		on_failed(pool->death());
+	if (group->dead()) {
+		on_failed(group->death());
 		return;
 	}
 	// Whoever waits for a server at login hears on_assigned() also when there is one at once.
-	if (pool->acquire(&session_))
-		session_.on_assigned(session_.server());
+	if (ServerConn *server = session_.pool().acquire(&session_))
+		session_.on_assigned(server);
 }
 
 const Params &Login::wanted()
 {
 	if (!wanted_) {
-		wanted_ = session_.pool()->base;
+		wanted_ = session_.group()->greeting().base();
 		for (const proto::Setting &s : startup_.settings)
 			wanted_ = wanted_.with(s.first, s.second, false);
 		if (startup_.has_application_name)
@@ -536,7 +535,7 @@ const Params &Login::wanted()
 
 std::string Login::ground() const
 {
-	const Params &base = session_.pool()->base;
+	const Params &base = session_.group()->greeting().base();
 	const Param *style = base ? base->find("DateStyle") : nullptr;
 	std::string sql;
 	auto set = [&](std::string_view name, std::string_view value) {
@@ -565,9 +564,9 @@ std::string Login::ground() const
 
 void Login::on_prepared()
 {
-	Pool *pool = session_.pool();
+	PoolGroup *group = session_.group();
 	session_.adopt(*session_.server());
-	if (pool->base_holds() && !session_.server()->stale())
+	if (group->greeting_holds() && !session_.server()->stale())
 		remember_startup();
 	remember_defaults();
 	session_.server()->set_defaults(session_.defaults());
@@ -577,14 +576,11 @@ void Login::on_prepared()
 // But for application_name, which is another one for each of many clients.
 void Login::remember_startup()
 {
-	Pool *pool = session_.pool();
-	constexpr size_t kMostKnown = 1000; // a client that starts with random settings must not fill the memory
-	if (pool->known_startups.size() >= kMostKnown)
-		pool->known_startups.clear();
+	PoolGroup *group = session_.group();
 	Params params = session_.params();
-	if (const Param *p = pool->base->find("application_name"))
+	if (const Param *p = group->greeting().base()->find("application_name"))
 		params = params.with(p->name, p->value, true, p->unknown, p->preset);
-	pool->known_startups[startup_key()] = {params, session_.server()->idle_session_timeout()};
+	group->greeting().remember(startup_key(), {params, session_.server()->idle_session_timeout()});
 }
 
 // In the server's spelling.
@@ -605,16 +601,16 @@ void Login::remember_defaults()
 void Login::greet()
 {
 	Engine &engine = session_.engine();
-	Pool *pool = session_.pool();
+	PoolGroup *group = session_.group();
 	session_.choose_key(session_.session_mode() ? session_.server()->pid() : 0);
-	std::string out = pool->notices;
+	std::string out = group->greeting().notices();
 	const auto &items = session_.params()->items;
 	if (std::any_of(items.begin(), items.end(), [](const auto &p) { return is_tcp_setting(p->name); }))
 		session_.follow_tcp_settings(session_.params());
 	if (!answer_->in_hot_standby)
-		pool->leave_hot_standby();
-	session_.note_hot_standby(pool->in_hot_standby());
-	for (const auto &f : pool->fixed)
+		group->greeting().leave_hot_standby();
+	session_.note_hot_standby(group->greeting().in_hot_standby());
+	for (const auto &f : group->greeting().fixed())
 		proto::append_parameter(out, f.first, f.second);
 	for (const auto &p : session_.params()->items) {
 		if (p->reported)
@@ -628,8 +624,8 @@ void Login::greet()
 	bump(engine.slot().logins);
 	bump(engine.region().tenant_counters(answer_->tenant_slot, engine.worker()).logins);
 	if (engine.settings().log_connections)
-		engine.outside().log("client of role \"" + pool->role() + "\" logged in to database \"" + pool->database() +
-		                     "\" of tenant \"" + pool->tenant() + "\"");
+		engine.outside().log("client of role \"" + group->role() + "\" logged in to database \"" + group->database() +
+		                     "\" of tenant \"" + group->tenant() + "\"");
 	// Queries that came early are served now; this object ends here.
 	const proto::SecretString early = std::move(in_);
 	Session &session = session_;

@@ -135,7 +135,7 @@ void Login::on_derived(bool right, const proto::ScramKey &key)
 	has_key_ = right;
 	if (right)
 		client_key_ = key;
-	if (session_.pool())
+	if (session_.group())
 		admitted(); // it was the password for the server
 	else
 		password_checked(right);

@@ -6,7 +6,7 @@
 
 #include "core/engine.hpp"
 #include "core/listeners.hpp"
-#include "region/names.hpp"
+#include "core/pool_group.hpp"
 
 #include "proto/no_postgres.hpp"
 
@@ -48,28 +48,11 @@ bool is_taken_back(const std::string &sqlstate)
 
 } // namespace
 
-Pool::Pool(Engine &engine, uint32_t slot, uint32_t generation)
-    : engine_(engine), slot_(slot), generation_(generation), shared_(engine.region().pool(slot)),
-      mine_(engine.region().pool_counters(slot, engine.worker()))
-{
-	read_names();
-	tenant_ = shared_.tenant;
-}
+Pool::Pool(PoolGroup &group) : group_(group), engine_(group.engine()), mine_(group.counters()) {}
 
-Pool::~Pool() = default;
-
-void Pool::read_names()
+void Pool::refresh(bool renamed)
 {
-	region::PoolNames names;
-	names_sequence_ = region::read_names(shared_, names);
-	database_ = names.database;
-	role_ = names.role;
-}
-
-void Pool::refresh()
-{
-	if (shared_.name_sequence.load(std::memory_order_relaxed) != names_sequence_) {
-		read_names();
+	if (renamed) {
 		refusal_.reset(); // it went by another name
 		retry_at_ = 0;
 	} else if (refusal_ && engine_.has_looked(refusal_->look)) {
@@ -77,7 +60,7 @@ void Pool::refresh()
 		fail_waiters(r.why, r.fatal);
 	}
 	// A smaller limit: idle servers go, as many as are too many; those that are going already count.
-	int64_t surplus = int64_t{open_everywhere()} - settings().pool_size.load(std::memory_order_relaxed);
+	int64_t surplus = int64_t{open_everywhere()} - group_.settings().pool_size.load(std::memory_order_relaxed);
 	each_server([&](ServerConn *s) { surplus -= s->state() == ServerState::Closing && !s->is_listener() ? 1 : 0; });
 	while (surplus-- > 0 && close_one_idle())
 		;
@@ -85,85 +68,17 @@ void Pool::refresh()
 		if (s->state() == ServerState::Idle && s->stale())
 			s->close();
 	});
-	if (dead())
-		fail_waiters(death());
+	if (group_.dead())
+		fail_waiters(group_.death());
 	serve();
 	grow();
 }
 
-proto::Error Pool::death() const
+// A new one may succeed where the last one failed.
+void Pool::on_new_proof()
 {
-	const std::string rest = "The connection cannot be used any more.";
-	switch (shared_.missing.load(std::memory_order_relaxed)) {
-	case region::Missing::Database:
-		return {proto::sqlstate::kUnknownDatabase, "database \"" + database_ + "\" does not exist",
-		        "It was dropped. " + rest, ""};
-	case region::Missing::Role:
-		return {proto::sqlstate::kInvalidAuthorization, "role \"" + role_ + "\" does not exist",
-		        "It was dropped. " + rest, ""};
-	case region::Missing::Tenant:
-	case region::Missing::Nothing:
-		break;
-	}
-	return {proto::sqlstate::kAdminShutdown, "tenant \"" + tenant_ + "\" was dropped", rest, ""};
-}
-
-void Pool::attach()
-{
-	mine_.clients.store(static_cast<int32_t>(++clients_)); // then limits are looked at: layout.hpp
-}
-
-void Pool::detach()
-{
-	mine_.clients.store(static_cast<int32_t>(--clients_));
-}
-
-void Pool::learn(std::unique_ptr<Credential> credential)
-{
-	const bool news = !credential_ || credential->has_key != credential_->has_key ||
-	                  memcmp(&*credential->client_key, &*credential_->client_key, sizeof(proto::ScramKey)) != 0 ||
-	                  *credential->md5 != *credential_->md5 || *credential->password != *credential_->password;
-	credential_ = std::move(credential);
-	if (refused_by_ == control::ServerLimit::None)
-		retry_at_ = 0; // a new proof may succeed where the last one failed
-	if (news)
-		tell_others();
-}
-
-void Pool::tell_others()
-{
-	const Credential &c = *credential_;
-	if (engine_.region().header()->workers < 2 || (!c.has_key && c.md5->empty() && c.password->empty()))
-		return;
-	proto::Secret<control::Proof> secret(control::make<control::Proof>(control::Type::Proof));
-	control::Proof &proof = secret.edit();
-	proof.pool_slot = slot_;
-	proof.pool_generation = generation_;
-	proof.has_key = c.has_key;
-	memcpy(proof.client_key, c.client_key->bytes, sizeof(proof.client_key));
-	const proto::SecretString verifier(c.has_key ? c.verifier->text() : *c.md5);
-	memcpy(proof.verifier, verifier->data(), std::min(verifier->size(), sizeof(proof.verifier) - 1));
-	memcpy(proof.password, c.password->data(), std::min(c.password->size(), sizeof(proof.password) - 1));
-	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
-		if (w != engine_.worker())
-			engine_.outside().tell_worker(w, &proof, sizeof(proof));
-	}
-}
-
-// The way to the server is this worker's own, from its own logins; without one the proof waits for it.
-void Pool::learn(const control::Proof &proof)
-{
-	if (!credential_)
-		credential_ = std::make_unique<Credential>();
-	Credential &c = *credential_;
-	const std::string_view verifier(proof.verifier, strnlen(proof.verifier, sizeof(proof.verifier)));
-	c.has_key = proof.has_key != 0 && proto::ScramVerifier::parse(verifier, c.verifier.edit());
-	memcpy(c.client_key.edit().bytes, proof.client_key, sizeof(proof.client_key));
-	proto::assign(c.md5, proof.has_key ? std::string_view() : verifier);
-	proto::assign(c.password, {proof.password, strnlen(proof.password, sizeof(proof.password))});
 	if (refused_by_ == control::ServerLimit::None)
 		retry_at_ = 0;
-	grow();
 }
 
 // ---- the lists
@@ -218,7 +133,7 @@ ServerConn *Pool::pick(const Session *session)
 	return oldest;
 }
 
-bool Pool::acquire(Session *session)
+ServerConn *Pool::acquire(Session *session)
 {
 	while (waiters_.empty() && !idle_.empty()) {
 		ServerConn *server = pick(session);
@@ -227,17 +142,16 @@ bool Pool::acquire(Session *session)
 			continue;
 		}
 		server->assign(session);
-		session->server_ = server;
-		return true;
+		return server;
 	}
 	bump(mine_.waits);
-	session->since_ = engine_.now();
+	session->on_queued();
 	waiters_.push_back(session);
 	count();
 	grow();
 	if (waiters_.size() > connecting_)
 		park_one();
-	return false;
+	return nullptr;
 }
 
 // A client that only listens can do without its server.
@@ -249,30 +163,6 @@ void Pool::park_one()
 			return;
 		}
 	}
-}
-
-bool Pool::has_prepared(Statement *s, Shape &shape)
-{
-	bool found = false;
-	each_server([&](ServerConn *server) {
-		if (server->statements().present(s)) {
-			found = true;
-			shape = server->statements().shape(s);
-		}
-	});
-	return found;
-}
-
-uint64_t Pool::catalog_clock()
-{
-	return engine_.catalog_clock(shared_.database_oid);
-}
-
-void Pool::renew_if_changed(Statement *s)
-{
-	s->valid_since = std::max(s->valid_since, catalog_clock());
-	if (std::exchange(s->suspect, false)) // changed where this server does not count, on the primary of a standby
-		s->valid_since = engine_.statements().advance();
 }
 
 void Pool::stop_waiting(Session *session)
@@ -319,14 +209,11 @@ void Pool::on_server_ready(ServerConn *server)
 				server->listener()->on_ready();
 			return;
 		}
-		if (!base || (base_epoch_ != server->opened_in_epoch() && !server->stale())) {
-			base = server->params();
-			notices = server->notices();
-			base_epoch_ = server->opened_in_epoch();
-			known_startups.clear(); // defaults may have changed
-		}
+		Greeting &greeting = group_.greeting();
+		if (!greeting.base() || (!greeting.is_of(server->opened_in_epoch()) && !server->stale()))
+			greeting.learn(server->params(), server->notices(), server->opened_in_epoch());
 	}
-	if (owed_ > 0 || engine_.draining() || engine_.now() < drain_until_) {
+	if (owed_ > 0 || engine_.draining() || group_.draining()) {
 		owed_ -= owed_ > 0 ? 1 : 0;
 		server->close();
 		return;
@@ -343,7 +230,7 @@ void Pool::grow()
 {
 	const int64_t now = engine_.now();
 	while (waiters_.size() > connecting_ && idle_.empty()) {
-		if (now < hold_until_ || now < drain_until_)
+		if (now < hold_until_ || group_.draining())
 			return;
 		if (refused_by_ != control::ServerLimit::None && connecting_ > 0)
 			return;
@@ -351,10 +238,10 @@ void Pool::grow()
 			ask_for_place(now);
 			return;
 		}
-		if (!credential_ || credential_->route == control::ServerRoute::None) {
-			fail_waiters(credential_
-			                 ? credential_->route_error
-			                 : proto::Error{proto::sqlstate::kInternal, "no credential for the server", "", ""});
+		if (!group_.can_log_in()) {
+			const Credential *credential = group_.credential();
+			fail_waiters(credential ? credential->route_error
+			                        : proto::Error{proto::sqlstate::kInternal, "no credential for the server", "", ""});
 			return;
 		}
 		if (!reserve()) {
@@ -369,14 +256,14 @@ uint32_t Pool::open_everywhere() const
 {
 	int64_t sum = 0;
 	for (uint32_t w = 0; w < engine_.region().header()->workers; w++)
-		sum += engine_.region().pool_counters(slot_, w).open.load();
+		sum += engine_.region().pool_counters(group_.slot(), w).open.load();
 	return static_cast<uint32_t>(std::max<int64_t>(0, sum));
 }
 
 bool Pool::wanted() const
 {
 	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
-		if (engine_.region().pool_counters(slot_, w).waiting.load(std::memory_order_relaxed) > 0)
+		if (engine_.region().pool_counters(group_.slot(), w).waiting.load(std::memory_order_relaxed) > 0)
 			return true;
 	}
 	return false;
@@ -386,7 +273,7 @@ bool Pool::wanted() const
 bool Pool::reserve()
 {
 	mine_.open.store(mine_.open.load() + 1);
-	if (open_everywhere() <= static_cast<uint32_t>(std::max(0, settings().pool_size.load())) &&
+	if (open_everywhere() <= static_cast<uint32_t>(std::max(0, group_.settings().pool_size.load())) &&
 	    engine_.reserve_server())
 		return true;
 	mine_.open.store(mine_.open.load() - 1);
@@ -403,10 +290,9 @@ void Pool::open_server()
 ServerConn *Pool::open_listener(Listener *listener)
 {
 	const auto workers = static_cast<int32_t>(engine_.region().header()->workers);
-	if (mine_.listeners.load() >= std::max(kLeastListeners, settings().pool_size.load() / workers))
+	if (mine_.listeners.load() >= std::max(kLeastListeners, group_.settings().pool_size.load() / workers))
 		return nullptr;
-	if (!credential_ || credential_->route == control::ServerRoute::None || dead() || engine_.now() < drain_until_ ||
-	    engine_.draining() || !engine_.reserve_server())
+	if (!group_.can_log_in() || group_.dead() || group_.draining() || engine_.draining() || !engine_.reserve_server())
 		return nullptr;
 	mine_.listeners.store(mine_.listeners.load() + 1);
 	auto *server = new ServerConn(*this, listener);
@@ -430,8 +316,7 @@ void Pool::on_server_failed(ServerConn *server, const proto::Error &why)
 	const int64_t now = engine_.now();
 	if (now >= logged_at_ + 1000000) {
 		logged_at_ = now;
-		engine_.outside().log("pool of role \"" + role_ + "\" in database \"" + database_ + "\" of tenant \"" +
-		                      tenant_ + "\": a server could not be opened: " + why.message);
+		engine_.outside().log(group_.described() + ": a server could not be opened: " + why.message);
 	}
 	if (server->is_listener())
 		return;
@@ -442,11 +327,12 @@ void Pool::on_server_failed(ServerConn *server, const proto::Error &why)
 	const bool session_survives =
 	    why.sqlstate == proto::sqlstate::kInvalidPassword || (server->login_refused() && is_taken_back(why.sqlstate));
 	// The manager may know better than the server's refusal why there is no way in.
-	const bool explained = credential_ && !credential_->route_error.sqlstate.empty();
-	if (server->names_sequence() != names_sequence_)
+	const Credential *credential = group_.credential();
+	const bool explained = credential && !credential->route_error.sqlstate.empty();
+	if (server->names_sequence() != group_.names_sequence())
 		retry_at_ = 0;
 	else if (!is_passing(why.sqlstate))
-		doubt({explained ? credential_->route_error : why, !session_survives});
+		doubt({explained ? credential->route_error : why, !session_survives});
 	ask_for_place(now);
 }
 
@@ -476,8 +362,8 @@ void Pool::on_server_gone(ServerConn *server)
 		yielded_--;
 		hold_until_ = engine_.now() + kYieldPause;
 		auto free = control::make<control::PlaceFree>(control::Type::PlaceFree);
-		free.pool_slot = slot_;
-		free.pool_generation = generation_;
+		free.pool_slot = group_.slot();
+		free.pool_generation = group_.generation();
 		engine_.outside().tell_worker(yielded_to_, &free, sizeof(free));
 	}
 	if (claimed) {
@@ -495,8 +381,8 @@ void Pool::ask_for_place(int64_t now)
 {
 	if (refused_by_ == control::ServerLimit::None || waiters_.empty() || now < asked_at_ + kAskAgain)
 		return;
-	if (engine_.give_up_idle(refused_by_, {engine_.worker(), slot_, generation_}) ||
-	    engine_.ask_for_idle(refused_by_, *this))
+	if (engine_.give_up_idle(refused_by_, {engine_.worker(), group_.slot(), group_.generation()}) ||
+	    engine_.ask_for_idle(refused_by_, group_))
 		asked_at_ = now;
 	else
 		ask_others(now);
@@ -532,7 +418,7 @@ void Pool::ask_others(int64_t now)
 	uint32_t best = engine_.worker();
 	int64_t least = waited / 2;
 	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
-		const region::PoolCounters &c = engine_.region().pool_counters(slot_, w);
+		const region::PoolCounters &c = engine_.region().pool_counters(group_.slot(), w);
 		if (w == engine_.worker() || c.open.load(std::memory_order_relaxed) <= 0)
 			continue;
 		const int64_t since = c.waiting_since_us.load(std::memory_order_relaxed);
@@ -546,8 +432,8 @@ void Pool::ask_others(int64_t now)
 		return;
 	auto ask = control::make<control::YieldServer>(control::Type::YieldServer);
 	ask.from = engine_.worker();
-	ask.pool_slot = slot_;
-	ask.pool_generation = generation_;
+	ask.pool_slot = group_.slot();
+	ask.pool_generation = group_.generation();
 	ask.waited_ms = static_cast<uint32_t>(waited / 1000);
 	engine_.outside().tell_worker(best, &ask, sizeof(ask));
 }
@@ -577,12 +463,10 @@ bool Pool::close_one_idle()
 	return s != nullptr;
 }
 
-uint32_t Pool::close_idle()
+void Pool::close_idle()
 {
-	uint32_t n = 0;
 	while (close_one_idle())
-		n++;
-	return n;
+		;
 }
 
 // ---- failures and time
@@ -604,21 +488,21 @@ proto::Error Pool::lack(const std::string &limit) const
 		return {last_failure_.sqlstate, last_failure_.message,
 		        "The pool could not open a server connection within " + limit + ".", last_failure_.hint};
 	const std::string message = "no server connection became free within " + limit;
-	if (open_everywhere() < static_cast<uint32_t>(settings().pool_size.load()))
+	if (open_everywhere() < static_cast<uint32_t>(group_.settings().pool_size.load()))
 		return {proto::sqlstate::kTooManyConnections, message,
 		        "pgpool.max_server_connections is " + std::to_string(engine_.settings().max_server_connections) +
 		            ", and all places are taken by other pools.",
 		        "Raise pgpool.max_server_connections (and max_connections), or make other pools smaller."};
 	return {proto::sqlstate::kTooManyConnections, message,
-	        "The pool of role \"" + role_ + "\" in database \"" + database_ + "\" of tenant \"" + tenant_ + "\" has " +
-	            std::to_string(settings().pool_size.load()) + " server connections, and all are in use.",
+	        "The " + group_.described() + " has " + std::to_string(group_.settings().pool_size.load()) +
+	            " server connections, and all are in use.",
 	        "Raise pool_size of the tenant (pgpool.default_pool_size) or query_wait_timeout "
 	        "(pgpool.query_wait_timeout), or shorten transactions."};
 }
 
 void Pool::fail_late_waiters(int64_t now)
 {
-	const int32_t limit = settings().query_wait_timeout.load(std::memory_order_relaxed);
+	const int32_t limit = group_.settings().query_wait_timeout.load(std::memory_order_relaxed);
 	while (limit > 0 && !waiters_.empty() && (now - waiters_.front()->since()) / 1000 >= limit) {
 		Session *session = waiters_.front();
 		waiters_.remove(session);
@@ -646,7 +530,7 @@ void Pool::end_surplus_pin(int64_t now)
 	int32_t kept = 0;
 	int64_t waiting_since = 0;
 	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
-		const region::PoolCounters &c = engine_.region().pool_counters(slot_, w);
+		const region::PoolCounters &c = engine_.region().pool_counters(group_.slot(), w);
 		kept += c.pinned.load() - c.parkable.load();
 		const int64_t waits = c.waiting_since_us.load(std::memory_order_relaxed);
 		if (waits > 0 && (waiting_since == 0 || waits < waiting_since))
@@ -655,7 +539,7 @@ void Pool::end_surplus_pin(int64_t now)
 		if (theirs > 0 && (theirs < since || (theirs == since && w < engine_.worker())))
 			return;
 	}
-	const int32_t most = std::min(settings().max_pinned.load(), settings().pool_size.load() - 1);
+	const int32_t most = std::min(group_.settings().max_pinned.load(), group_.settings().pool_size.load() - 1);
 	if (kept > most && waiting_since > 0 && now - std::max(waiting_since, since) >= grace)
 		longest->end_surplus_pin(now, most);
 }
@@ -673,26 +557,6 @@ void Pool::tick(int64_t now)
 	if (engine_.draining())
 		close_idle();
 	grow();
-}
-
-// There is no way back but a restart, of the workers as well.
-void Pool::leave_hot_standby()
-{
-	if (in_hot_standby_)
-		set_fixed(kInHotStandby, "off");
-}
-
-void Pool::set_fixed(std::string_view name, std::string_view value)
-{
-	if (name == kInHotStandby)
-		in_hot_standby_ = value == "on";
-	for (auto &f : fixed) {
-		if (f.first == name) {
-			f.second = value;
-			return;
-		}
-	}
-	fixed.emplace_back(name, value);
 }
 
 } // namespace pgpool::core

@@ -8,7 +8,7 @@
 
 #include "core/engine.hpp"
 #include "core/listeners.hpp"
-#include "core/pool.hpp"
+#include "core/pool_group.hpp"
 #include "core/session.hpp"
 #include "core/subscription.hpp"
 #include "proto/bytes.hpp"
@@ -46,33 +46,33 @@ const std::string &no_data()
 } // namespace
 
 ServerConn::ServerConn(Pool &pool, Listener *listener)
-    : pool_(pool), listener_(listener), notes_(pool.engine().statements(), statements_),
-      replay_(pool.engine().statements()), connected_at_(pool.engine().outside().wall_us()),
-      opened_(pool.engine().now()), since_(opened_), deadline_(opened_ + kConnectTime), epoch_(pool.epoch()),
+    : pool_(pool), group_(pool.group()), listener_(listener), notes_(group_.engine().statements(), statements_),
+      replay_(group_.engine().statements()), connected_at_(group_.engine().outside().wall_us()),
+      opened_(group_.engine().now()), since_(opened_), deadline_(opened_ + kConnectTime), epoch_(group_.epoch()),
       is_listener_(listener != nullptr)
 {
 }
 
 ServerConn::~ServerConn()
 {
-	statements_.drop_all(pool_.engine().statements());
+	statements_.drop_all(group_.engine().statements());
 }
 
 void ServerConn::set_state(ServerState to)
 {
-	since_ = pool_.engine().now();
+	since_ = group_.engine().now();
 	count_kept();
 	pool_.change_state(this, to);
 }
 
 bool ServerConn::stale() const
 {
-	return epoch_ != pool_.epoch() || pool_.dead();
+	return epoch_ != group_.epoch() || group_.dead();
 }
 
 bool ServerConn::expired(int64_t now) const
 {
-	const int32_t lifetime = pool_.settings().server_lifetime.load(std::memory_order_relaxed);
+	const int32_t lifetime = group_.settings().server_lifetime.load(std::memory_order_relaxed);
 	return lifetime > 0 && (now - opened_) / 1000 >= lifetime;
 }
 
@@ -86,7 +86,7 @@ void ServerConn::assign(Session *session)
 	announce_client();
 	set_defaults(session->defaults());
 	commit_known_ = commit_lsn();
-	serial_ = pool_.engine().next_assignment();
+	serial_ = group_.engine().next_assignment();
 	sent_at_assign_ = stream_->sent();
 	said_fatal_ = withheld_due_ = shown_idle_ = false;
 	replacement_due_ = nullptr;
@@ -136,7 +136,7 @@ bool ServerConn::emit_fakes()
 void ServerConn::flush()
 {
 	if (query_began_ == 0 && !replies_.empty()) {
-		query_began_ = pool_.engine().now();
+		query_began_ = group_.engine().now();
 		if (transaction_began_ == 0)
 			transaction_began_ = query_began_;
 	}
@@ -148,12 +148,12 @@ void ServerConn::flush()
 
 bool ServerConn::has_enough() const
 {
-	return replies_.size() >= pool_.engine().bounds().outstanding || stream_->unsent() > kChunk;
+	return replies_.size() >= group_.engine().bounds().outstanding || stream_->unsent() > kChunk;
 }
 
 bool ServerConn::is_behind() const
 {
-	return replies_.size() > pool_.engine().bounds().outstanding / 2 || stream_->unsent() > 0 || !unproved_.empty();
+	return replies_.size() > group_.engine().bounds().outstanding / 2 || stream_->unsent() > 0 || !unproved_.empty();
 }
 
 void ServerConn::on_writable()
@@ -215,7 +215,7 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 // One that is longer is not read whole.
 size_t ServerConn::most_setting() const
 {
-	const size_t kilobytes = static_cast<size_t>(pool_.engine().settings().session_settings_memory);
+	const size_t kilobytes = static_cast<size_t>(group_.engine().settings().session_settings_memory);
 	return std::max(kilobytes * 1024, kChunk) + kLongestName;
 }
 
@@ -301,7 +301,7 @@ void ServerConn::service_data(const char *data, size_t size)
 		out_of_memory();
 		return;
 	}
-	bump(pool_.counters().bytes_sent, forwarded);
+	bump(group_.counters().bytes_sent, forwarded);
 	if (session_ && session_->unheard())
 		session_->on_unheard(forwarded);
 	after_service();
@@ -364,7 +364,7 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 	case '1':
 		// What ran before it in the pipeline may have changed the catalog after it was sent.
 		if (v.answered == Replies::kNotedParse && v.forward && notes_.first())
-			pool_.renew_if_changed(notes_.first());
+			group_.renew_if_changed(notes_.first());
 		[[fallthrough]];
 	case '3':
 		if (v.answered == Replies::kNotedParse || v.answered == Replies::kNotedClose)
@@ -430,7 +430,7 @@ void ServerConn::note_shape(Shape shape)
 	if (statements_.present(s)) {
 		s->shape = shape;
 		s->shape_at = statements_.parsed_at(s);
-		s->shape_of = pool_.number();
+		s->shape_of = group_.number();
 	}
 	notes_.confirm(client_statements(), shape);
 }
@@ -480,7 +480,7 @@ void ServerConn::command_complete(std::string_view tag)
 	if (tag.size() > 0 && tag.back() == '\0')
 		tag.remove_suffix(1);
 	if (tag == "DISCARD ALL" || tag == "DEALLOCATE ALL") {
-		statements_.clear(pool_.engine().statements());
+		statements_.clear(group_.engine().statements());
 		if (session_)
 			session_->on_discarded();
 		if (tag == "DISCARD ALL" && !agent_)
@@ -515,8 +515,8 @@ void ServerConn::interrupt_later()
 
 void ServerConn::client_finished(char status)
 {
-	const int64_t now = pool_.engine().now();
-	region::PoolCounters &c = pool_.counters();
+	const int64_t now = group_.engine().now();
+	region::PoolCounters &c = group_.counters();
 	bump(c.queries);
 	queries_++;
 	if (query_began_ > 0)
@@ -580,14 +580,14 @@ void ServerConn::discarded(const proto::Error &why)
 	}
 	params_ = params_.reported_only();
 	update_pins();
-	statements_.clear(pool_.engine().statements());
+	statements_.clear(group_.engine().statements());
 }
 
 // ---- clock and view
 
 void ServerConn::tick(int64_t now)
 {
-	const region::PoolSettings &s = pool_.settings();
+	const region::PoolSettings &s = group_.settings();
 	switch (state_) {
 	case ServerState::Connecting:
 	case ServerState::Login:
@@ -620,7 +620,7 @@ void ServerConn::tick(int64_t now)
 
 void ServerConn::tick_active(int64_t now)
 {
-	const region::PoolSettings &s = pool_.settings();
+	const region::PoolSettings &s = group_.settings();
 	if (session_->cut_off(now))
 		return;
 	if (cannot_park_ && now >= park_again_at_) {
@@ -653,20 +653,20 @@ void ServerConn::fill(control::ServerRow &row) const
 {
 	row.pid = pid_;
 	row.state = state_;
-	row.pool_slot = pool_.slot();
+	row.pool_slot = group_.slot();
 	row.by_tcp = by_tcp_;
 	row.agent = agent_;
 	row.client_id = session_ ? session_->id() : 0;
 	row.connected_at = connected_at_;
-	row.state_since = pool_.engine().outside().wall_us() - (pool_.engine().now() - since_);
+	row.state_since = group_.engine().outside().wall_us() - (group_.engine().now() - since_);
 	row.transactions = transactions_;
 	row.queries = queries_;
 	auto put = [](auto &field, std::string_view text) {
 		memcpy(field, text.data(), std::min(text.size(), sizeof(field) - 1));
 	};
-	put(row.tenant, pool_.tenant());
-	put(row.database, pool_.database());
-	put(row.role, pool_.role());
+	put(row.tenant, group_.tenant());
+	put(row.database, group_.database());
+	put(row.role, group_.role());
 	if (params_) {
 		if (const Param *p = params_->find("application_name"))
 			put(row.application_name, p->value);

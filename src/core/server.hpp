@@ -36,6 +36,7 @@ namespace pgpool::core
 
 class Listener;
 class Pool;
+class PoolGroup;
 class Session;
 
 // Who gets the place of a server that is closed for him.
@@ -231,6 +232,7 @@ private:
 	void end();
 
 	Pool &pool_;
+	PoolGroup &group_;
 	Stream *stream_ = nullptr;
 	Session *session_ = nullptr;
 	Listener *listener_ = nullptr;

@@ -12,7 +12,7 @@
 
 #include "core/engine.hpp"
 #include "core/listeners.hpp"
-#include "core/pool.hpp"
+#include "core/pool_group.hpp"
 #include "core/session.hpp"
 #include "proto/wire.hpp"
 
@@ -31,7 +31,7 @@ constexpr int64_t kParkAgain = 5000000; // after a parking that failed, microsec
 void ServerConn::take_agent_slot()
 {
 	if (!by_tcp_) // the peer of a Unix socket can be known
-		agent_slot_ = pool_.engine().take_agent_slot();
+		agent_slot_ = group_.engine().take_agent_slot();
 	if (agent_slot_ == kNoSlot)
 		return;
 	agent_slot().defaults_length = 0;
@@ -43,14 +43,14 @@ void ServerConn::take_agent_slot()
 void ServerConn::free_agent_slot()
 {
 	if (agent_slot_ != kNoSlot)
-		pool_.engine().free_agent_slot(agent_slot_);
+		group_.engine().free_agent_slot(agent_slot_);
 	agent_slot_ = kNoSlot;
 	agent_ = false;
 }
 
 region::AgentSlot &ServerConn::agent_slot()
 {
-	return pool_.engine().region().agent(agent_slot_);
+	return group_.engine().region().agent(agent_slot_);
 }
 
 // A ParameterStatus. False: it is not for the client.
@@ -74,10 +74,10 @@ bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 	} else if (is_fixed_parameter(name)) {
 		const bool of_the_role = name == "session_authorization" || name == "is_superuser";
 		if (name == "session_authorization")
-			foreign_identity_ = value != pool_.role();
+			foreign_identity_ = value != group_.role();
 		// a server that was opened before the role was changed does not know it as it is now
 		if (!of_the_role || (state_ == control::ServerState::Login && !stale()))
-			pool_.set_fixed(name, value);
+			group_.greeting().set_fixed(name, value);
 		if (name == kInHotStandby && session_)
 			session_->note_hot_standby(value == "on");
 		return !for_us;
@@ -100,7 +100,7 @@ bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
 // setting is reset, or for good when there are twice as many as may be.
 bool ServerConn::keep(std::string_view name, std::string_view value, bool whole, bool reported)
 {
-	const region::Settings &s = pool_.engine().settings();
+	const region::Settings &s = group_.engine().settings();
 	const auto most = static_cast<size_t>(s.max_session_settings);
 	const Param *there = params_->find(name);
 	const size_t others = params_->bytes - (there ? there->name.size() + there->value.size() : 0);
@@ -144,7 +144,7 @@ void ServerConn::set_pins(std::string_view pins)
 void ServerConn::update_pins()
 {
 	static constexpr std::string_view kSettings = "settings";
-	const region::Settings &s = pool_.engine().settings();
+	const region::Settings &s = group_.engine().settings();
 	const bool too_many =
 	    params_ && (untracked_ || params_->unknown > 0 || params_->own > static_cast<size_t>(s.max_session_settings));
 	if (too_many == (pins_.size() > agent_pins_.size()))
@@ -177,7 +177,7 @@ void ServerConn::count_kept()
 void ServerConn::recount_kept(bool kept)
 {
 	const bool parkable = kept && agent_ && !cannot_park_ && only_listens();
-	region::PoolCounters &c = pool_.counters();
+	region::PoolCounters &c = group_.counters();
 	c.pinned.store(c.pinned.load() + kept - std::exchange(counted_pinned_, kept));
 	c.parkable.store(c.parkable.load() + parkable - std::exchange(counted_parkable_, parkable));
 }
@@ -195,7 +195,7 @@ bool ServerConn::may_park() const
 
 void ServerConn::park()
 {
-	if (pool_.engine().listeners().find(*session_).unavailable())
+	if (group_.engine().listeners().find(*session_).unavailable())
 		cannot_park();
 	else
 		session_->park();
@@ -203,7 +203,7 @@ void ServerConn::park()
 
 void ServerConn::cannot_park()
 {
-	park_again_at_ = pool_.engine().now() + kParkAgain;
+	park_again_at_ = group_.engine().now() + kParkAgain;
 	cannot_park_ = true;
 	count_kept();
 }
@@ -215,7 +215,7 @@ void ServerConn::end_surplus_pin(int64_t now, int32_t most)
 	    {"53400", "too many clients of this pool keep their server",
 	     "This one keeps it because of: " + std::string(session_->pinned_by()) + ", and was idle for " +
 	         std::to_string((now - kept_since()) / 1000) + " ms while others waited. A pool of " +
-	         std::to_string(pool_.settings().pool_size.load(std::memory_order_relaxed)) + " has at most " +
+	         std::to_string(group_.settings().pool_size.load(std::memory_order_relaxed)) + " has at most " +
 	         std::to_string(most) + " for such clients.",
 	     "Raise max_pinned or pool_size of the tenant or user, or pgpool.pin_grace_time, or use pool_mode session or "
 	     "the session port."});
@@ -224,7 +224,7 @@ void ServerConn::end_surplus_pin(int64_t now, int32_t most)
 // A client that keeps the server between transactions, and has been silent for `idle_ms`.
 void ServerConn::end_idle_pin(int64_t idle_ms)
 {
-	const int32_t limit = pool_.settings().pin_idle_timeout.load(std::memory_order_relaxed);
+	const int32_t limit = group_.settings().pin_idle_timeout.load(std::memory_order_relaxed);
 	const std::string_view reasons = session_->pinned_by();
 	if (limit <= 0 || idle_ms < limit || reasons.empty() || session_->session_mode())
 		return;
@@ -241,7 +241,7 @@ void ServerConn::announce_client()
 	if (agent_slot_ == kNoSlot)
 		return;
 	agent_slot().client.store(session_->id(), std::memory_order_relaxed);
-	agent_slot().pin_sequences.store(pool_.settings().pin_sequences.load(std::memory_order_relaxed),
+	agent_slot().pin_sequences.store(group_.settings().pin_sequences.load(std::memory_order_relaxed),
 	                                 std::memory_order_release);
 }
 

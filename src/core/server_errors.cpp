@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "core/engine.hpp"
-#include "core/pool.hpp"
+#include "core/pool_group.hpp"
 #include "core/session.hpp"
 #include "proto/wire.hpp"
 
@@ -122,7 +122,7 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 		forward = false;
 		replacement_due_ = &replacement_;
 	}
-	bump(pool_.counters().errors);
+	bump(group_.counters().errors);
 }
 
 // Errors that name the statement (exec_bind_message() of postgres.c, prepare.c): no such one, taken, another number of
@@ -164,7 +164,7 @@ bool ServerConn::start_over(const Replies::Verdict &v, std::string_view error)
 	if ((!lost && !(stale && replay_.takes_any_columns())) || session_->mid_message() || session_->leaving_ ||
 	    !(replies_.empty() || replies_.only_sync()) || !session_->start_over(replay_.bytes()))
 		return false;
-	StatementStore &store = pool_.engine().statements();
+	StatementStore &store = group_.engine().statements();
 	if (!refused)
 		replay_.statement()->valid_since = store.advance();
 	if (lost)

@@ -8,7 +8,7 @@
 
 #include "core/engine.hpp"
 #include "core/listeners.hpp"
-#include "core/pool.hpp"
+#include "core/pool_group.hpp"
 #include "core/session.hpp"
 #include "proto/bytes.hpp"
 #include "proto/md5.hpp"
@@ -44,9 +44,9 @@ control::ServerLimit limit_of(std::string_view error)
 
 bool ServerConn::dial()
 {
-	const Credential *credential = pool_.credential();
+	const Credential *credential = group_.credential();
 	by_tcp_ = credential->route == control::ServerRoute::Tcp;
-	stream_ = pool_.engine().outside().dial({credential->route}, this);
+	stream_ = group_.engine().outside().dial({credential->route}, this);
 	return stream_ != nullptr;
 }
 
@@ -58,11 +58,11 @@ void ServerConn::on_connected()
 
 void ServerConn::send_startup()
 {
-	names_sequence_ = pool_.names_sequence();
+	names_sequence_ = group_.names_sequence();
 	std::string out(4, '\0');
 	proto::Writer w(out);
 	w.u32(3u << 16);
-	w.string("user").string(pool_.role()).string("database").string(pool_.database());
+	w.string("user").string(group_.role()).string("database").string(group_.database());
 	if (listener_) {
 		w.string("application_name").string("pgpool");
 		// Notifications come as its clients expect them, and nothing ends its work.
@@ -155,13 +155,13 @@ void ServerConn::login_parameter(std::string_view body)
 	if (!r.ok())
 		return;
 	if (!params_)
-		params_ = pool_.engine().params().empty();
+		params_ = group_.engine().params().empty();
 	told(name, value, true);
 }
 
 void ServerConn::login_authentication(std::string_view body)
 {
-	const Credential *credential = pool_.credential();
+	const Credential *credential = group_.credential();
 	proto::Reader r(body);
 	const uint32_t code = r.u32();
 	proto::SecretString out, text;
@@ -181,7 +181,7 @@ void ServerConn::login_authentication(std::string_view body)
 		memcpy(salt, bytes.data(), sizeof(salt));
 		proto::SecretString verifier = credential->md5;
 		if (verifier->empty() && !credential->password->empty())
-			(void)proto::md5_verifier(*credential->password, pool_.role(), verifier.edit());
+			(void)proto::md5_verifier(*credential->password, group_.role(), verifier.edit());
 		if (!verifier->empty())
 			(void)proto::md5_response(*verifier, salt, text.edit());
 		break;
@@ -213,7 +213,7 @@ void ServerConn::login_authentication(std::string_view body)
 
 void ServerConn::login_sasl(uint32_t code, std::string_view rest)
 {
-	const Credential *credential = pool_.credential();
+	const Credential *credential = group_.credential();
 	std::string out, text;
 	if (code == proto::kAuthSasl) {
 		if (!credential->has_key) {
@@ -240,7 +240,7 @@ void ServerConn::login_sasl(uint32_t code, std::string_view rest)
 		}
 		if (step != proto::ScramStep::Continue) {
 			login_failed({proto::sqlstate::kInvalidPassword,
-			              "password authentication failed for user \"" + pool_.role() + "\"",
+			              "password authentication failed for user \"" + group_.role() + "\"",
 			              scram_->salt_changed() ? "The password was changed since the client logged in."
 			                                     : scram_->problem().message,
 			              "Log in again with the present password."});
@@ -256,7 +256,7 @@ void ServerConn::login_sasl(uint32_t code, std::string_view rest)
 void ServerConn::login_ready()
 {
 	if (!params_)
-		params_ = pool_.engine().params().empty();
+		params_ = group_.engine().params().empty();
 	native_ = params_;
 	if (proof_ == Proof::None)
 		ask_for_proof();
@@ -280,13 +280,13 @@ void ServerConn::ask_for_proof()
 
 bool ServerConn::proves(std::string_view database, std::string_view role) const
 {
-	return database == std::to_string(pool_.shared().database_oid) && role == std::to_string(pool_.shared().role_oid);
+	return database == std::to_string(group_.shared().database_oid) && role == std::to_string(group_.shared().role_oid);
 }
 
 void ServerConn::not_the_same()
 {
 	login_failed({proto::sqlstate::kInvalidAuthorization,
-	              "role \"" + pool_.role() + "\" or database \"" + pool_.database() +
+	              "role \"" + group_.role() + "\" or database \"" + group_.database() +
 	                  "\" is not the one that the client logged in to",
 	              "It was dropped or renamed, and its name was given to another one.", "Connect again."});
 }

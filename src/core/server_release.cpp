@@ -6,7 +6,7 @@
 
 #include "core/engine.hpp"
 #include "core/listeners.hpp"
-#include "core/pool.hpp"
+#include "core/pool_group.hpp"
 #include "core/session.hpp"
 #include "core/subscription.hpp"
 #include "proto/wire.hpp"
@@ -77,7 +77,7 @@ void ServerConn::probe()
 
 size_t ServerConn::most_statements() const
 {
-	return static_cast<size_t>(std::max(1, pool_.engine().settings().max_prepared_statements));
+	return static_cast<size_t>(std::max(1, group_.engine().settings().max_prepared_statements));
 }
 
 void ServerConn::release()
@@ -91,7 +91,7 @@ void ServerConn::release()
 		return;
 	}
 	// A pipeline left more than there may be, or the limit was lowered.
-	deadline_ = pool_.engine().now() + kCleaningTime;
+	deadline_ = group_.engine().now() + kCleaningTime;
 	set_state(ServerState::Cleaning);
 	clean();
 }
@@ -101,7 +101,7 @@ void ServerConn::give_back()
 {
 	session_ = nullptr;
 	discard_ = false;
-	deadline_ = pool_.engine().now() + kCleaningTime;
+	deadline_ = group_.engine().now() + kCleaningTime;
 	set_state(ServerState::Cleaning);
 }
 
@@ -127,7 +127,7 @@ void ServerConn::client_gone()
 		end_what_runs(until);
 		return;
 	}
-	deadline_ = pool_.engine().now() + kCleaningTime;
+	deadline_ = group_.engine().now() + kCleaningTime;
 	set_state(ServerState::Cleaning);
 	stream_->read(true);
 	if (!replies_.empty()) {
@@ -143,10 +143,10 @@ void ServerConn::end_what_runs(int64_t until)
 {
 	if (gone_ || replies_.empty())
 		return;
-	if (until > pool_.engine().now())
+	if (until > group_.engine().now())
 		deadline_ = until;
 	else
-		end_closing(pool_.engine().now());
+		end_closing(group_.engine().now());
 }
 
 // What was written, or not written, of the client's messages is not what the account says.
@@ -210,7 +210,7 @@ bool ServerConn::close_statements(size_t most, std::string &out)
 		notes_.note_batch(replies_.batch());
 		notes_.add(StatementNotes::OnServer::Close, s);
 		statements_.closing(s, replies_.batch());
-		region::bump(pool_.counters().statement_evictions);
+		region::bump(group_.counters().statement_evictions);
 		s->evictions++;
 	}
 	return nothing && !out.empty();
@@ -222,7 +222,7 @@ void ServerConn::cleaned()
 	if (gone_ || state_ == ServerState::Closing)
 		return;
 	if (stale() || replies_.was_doubtful() || !pins_.empty() || said_fatal_ || foreign_identity_ || stream_->broken() ||
-	    expired(pool_.engine().now())) {
+	    expired(group_.engine().now())) {
 		close();
 		return;
 	}
@@ -238,7 +238,7 @@ void ServerConn::interrupt()
 		return;
 	}
 	if (pid_ > 0 && !gone_ && state_ != ServerState::Closing && !stream_->broken())
-		pool_.engine().outside().interrupt_backend(pid_);
+		group_.engine().outside().interrupt_backend(pid_);
 }
 
 // ---- the end
@@ -255,7 +255,7 @@ void ServerConn::close()
 {
 	if (gone_ || state_ == ServerState::Closing)
 		return;
-	deadline_ = pool_.engine().now() + kClosingTime;
+	deadline_ = group_.engine().now() + kClosingTime;
 	const bool can_say_goodbye =
 	    state_ == ServerState::Idle || state_ == ServerState::Cleaning || state_ == ServerState::Listener;
 	set_state(ServerState::Closing);
@@ -275,8 +275,8 @@ void ServerConn::close()
 
 void ServerConn::out_of_step(const char *what)
 {
-	pool_.engine().outside().log(std::string("server connection out of step: the backend with pid ") +
-	                             std::to_string(pid_) + " sent " + what + "; the connection is closed");
+	group_.engine().outside().log(std::string("server connection out of step: the backend with pid ") +
+	                              std::to_string(pid_) + " sent " + what + "; the connection is closed");
 	const proto::Error why{proto::sqlstate::kProtocolViolation, std::string("the server sent ") + what,
 	                       "The connection to it was closed.", ""};
 	lost(&why);
@@ -339,7 +339,7 @@ void ServerConn::end_closing(int64_t now)
 		return;
 	}
 	deadline_ = now + kClosingTime;
-	pool_.engine().outside().terminate_backend(pid_);
+	group_.engine().outside().terminate_backend(pid_);
 }
 
 void ServerConn::end()

@@ -7,7 +7,7 @@
 
 #include "core/engine.hpp"
 #include "core/login.hpp"
-#include "core/pool.hpp"
+#include "core/pool_group.hpp"
 #include "core/server.hpp"
 #include "core/sql_command.hpp"
 #include "core/subscription.hpp"
@@ -289,21 +289,23 @@ Session::Next Session::answer_here(const char *&p, const char *end, std::string 
 void Session::acquire(const char *p, const char *end)
 {
 	proto::Error why;
-	if (pool_->dead()) {
-		fatal(pool_->death());
+	if (group_->dead()) {
+		fatal(group_->death());
 		return;
 	}
 	if (engine_.refuses(why) || engine_.evicts(tenant_slot_, why)) {
 		fatal(why);
 		return;
 	}
-	if (!pool_->acquire(this)) {
+	ServerConn *server = pool().acquire(this);
+	if (!server) {
 		if (dead_)
 			return;
 		if (stash(p, end))
 			since_ = engine_.now();
 		return;
 	}
+	server_ = server;
 	if (!take_settings({p, static_cast<size_t>(end - p)})) {
 		holding_ = true;
 		if (stash(p, end))
@@ -512,7 +514,7 @@ void Session::pause_behind()
 void Session::send(std::string &out, const char *run, const char *end)
 {
 	const auto tail = static_cast<size_t>(end - run);
-	bump(pool_->counters().bytes_received, out.size() + tail);
+	bump(group_->counters().bytes_received, out.size() + tail);
 	if (!out.empty())
 		server_->queue(out.data(), out.size());
 	server_->queue(run, tail);

@@ -26,6 +26,7 @@ namespace pgpool::core
 class Engine;
 class Login;
 class Pool;
+class PoolGroup;
 class ServerConn;
 class Subscription;
 
@@ -44,7 +45,7 @@ public:
 	// ---- for the login
 	void end_if_ended();
 	void login_done(); // greeted: from now on messages are served
-	void set_pool(Pool *pool, bool session_mode);
+	void set_group(PoolGroup *group, bool session_mode);
 	void count_in_tenant(uint32_t tenant_slot, int32_t delta = 1);
 	uint32_t tenant_slot() const { return tenant_slot_; }
 	void start_login();
@@ -54,6 +55,7 @@ public:
 	void note_hot_standby(bool on) { knows_hot_standby_ = on; } // it is told
 
 	// ---- for the pool
+	void on_queued(); // no server is there yet
 	void on_assigned(ServerConn *server);
 	void on_wait_failed(const proto::Error &why, bool fatal);
 	// ---- for the server
@@ -105,7 +107,8 @@ public:
 
 	Engine &engine() { return engine_; }
 	Stream *stream() { return stream_; }
-	Pool *pool() { return pool_; }
+	PoolGroup *group() { return group_; }
+	Pool &pool(); // of the target that serves it
 	ServerConn *server() const { return server_; }
 	Login *login() const { return login_.get(); }
 	Params &params() { return params_; }
@@ -221,7 +224,7 @@ private:
 	Stream *stream_;
 	std::unique_ptr<Login> login_;
 	std::unique_ptr<Subscription> subscription_; // it is parked, or about to be, or comes back
-	Pool *pool_ = nullptr;
+	PoolGroup *group_ = nullptr;
 	ServerConn *server_ = nullptr;
 	Params params_;
 	Params defaults_;   // what it started with
@@ -269,7 +272,6 @@ private:
 	bool dead_ = false;
 
 	friend class ServerConn;
-	friend class Pool;
 };
 
 } // namespace pgpool::core

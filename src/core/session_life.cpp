@@ -13,7 +13,7 @@
 
 #include "core/engine.hpp"
 #include "core/login.hpp"
-#include "core/pool.hpp"
+#include "core/pool_group.hpp"
 #include "core/server.hpp"
 #include "core/subscription.hpp"
 #include "proto/bytes.hpp"
@@ -113,7 +113,7 @@ bool Session::may_leave_later() const
 
 bool Session::finishes() const
 {
-	return pool_ && pool_->settings().on_disconnect.load(std::memory_order_relaxed) == region::OnDisconnect::Finish;
+	return group_ && group_->settings().on_disconnect.load(std::memory_order_relaxed) == region::OnDisconnect::Finish;
 }
 
 // For a client that will send no more, from the moment that its statement has a server. One that is gone must not keep
@@ -133,7 +133,7 @@ int64_t Session::time_to_leave() const
 
 int64_t Session::patience() const
 {
-	const int32_t limit = pool_->settings().query_wait_timeout.load(std::memory_order_relaxed);
+	const int32_t limit = group_->settings().query_wait_timeout.load(std::memory_order_relaxed);
 	return limit > 0 ? int64_t{limit} * 1000 : INT64_MAX;
 }
 
@@ -228,7 +228,7 @@ void Session::adopt(const Params &params, int32_t idle_session_timeout)
 void Session::tell_promotion()
 {
 	std::string out;
-	if (!knows_hot_standby_ || pool_->in_hot_standby())
+	if (!knows_hot_standby_ || group_->greeting().in_hot_standby())
 		return;
 	knows_hot_standby_ = false;
 	proto::append_parameter(out, kInHotStandby, "off");
@@ -252,8 +252,8 @@ void Session::on_server_died_unused()
 	server_ = nullptr;
 	holding_ = false;
 	if (login_) {
-		if (pool_->acquire(this))
-			on_assigned(server_);
+		if (ServerConn *server = pool().acquire(this))
+			on_assigned(server);
 		return;
 	}
 	resume();
@@ -300,9 +300,9 @@ void Session::out_of_memory()
 {
 	const proto::Error why{proto::sqlstate::kOutOfMemory, "out of memory", "", ""};
 	const bool between_replies = !server_ || server_->between_replies();
-	if (pool_)
+	if (group_)
 		engine_.outside().log("out of memory (SQLSTATE 53200): the connection of a client is closed, role \"" +
-		                      pool_->role() + "\", database \"" + pool_->database() + "\"");
+		                      group_->role() + "\", database \"" + group_->database() + "\"");
 	if (ServerConn *server = std::exchange(server_, nullptr))
 		server->forsake();
 	if (between_replies)
@@ -351,7 +351,7 @@ void Session::cancel()
 		return;
 	}
 	if (wait_hook.linked && !login_) {
-		pool_->stop_waiting(this);
+		pool().stop_waiting(this);
 		on_wait_failed({proto::sqlstate::kQueryCanceled, "canceling statement due to user request", "", ""}, false);
 	}
 }
@@ -360,7 +360,7 @@ void Session::check_timeouts(int64_t now)
 {
 	if (dead_ || login_)
 		return;
-	const region::PoolSettings &s = pool_->settings();
+	const region::PoolSettings &s = group_->settings();
 	const bool keeps_server = server_ && session_mode_ && server_->replies().at_rest();
 	const int64_t idle_ms = (now - (keeps_server ? std::max(since_, server_->since()) : since_)) / 1000;
 	if (!server_ && cut_off(now)) // blocked by notifications
@@ -431,9 +431,9 @@ void Session::log_timed_out()
 std::string Session::described() const
 {
 	std::string who = "client " + stream_->peer();
-	if (pool_)
-		who += " of role \"" + pool_->role() + "\", database \"" + pool_->database() + "\", tenant \"" +
-		       pool_->tenant() + "\",";
+	if (group_)
+		who += " of role \"" + group_->role() + "\", database \"" + group_->database() + "\", tenant \"" +
+		       group_->tenant() + "\",";
 	return who;
 }
 
@@ -459,11 +459,21 @@ void Session::choose_key(int32_t pid)
 	engine_.add_key(this);
 }
 
-void Session::set_pool(Pool *pool, bool session_mode)
+void Session::set_group(PoolGroup *group, bool session_mode)
 {
-	pool_ = pool;
+	group_ = group;
 	raw_names_ = session_mode_ = session_mode;
-	pool_->attach();
+	group_->attach();
+}
+
+Pool &Session::pool()
+{
+	return group_->pool(Target::Primary);
+}
+
+void Session::on_queued()
+{
+	since_ = engine_.now();
 }
 
 void Session::count_in_tenant(uint32_t tenant_slot, int32_t delta)
@@ -515,20 +525,20 @@ void Session::close(bool flush)
 		return;
 	dead_ = true;
 	if (wait_hook.linked)
-		pool_->stop_waiting(this);
+		pool().stop_waiting(this);
 	subscription_.reset();
 	if (ServerConn *server = server_) {
 		server->client_gone();
 		server_ = nullptr;
 	}
 	forget_statements();
-	if (engine_.settings().log_disconnections && pool_ && key_pid_ != 0)
+	if (engine_.settings().log_disconnections && group_ && key_pid_ != 0)
 		engine_.outside().log("disconnection: session time " +
 		                      std::to_string((engine_.outside().wall_us() - connected_at_) / 1000) + " ms, role \"" +
-		                      pool_->role() + "\", database \"" + pool_->database() + "\", tenant \"" +
-		                      pool_->tenant() + "\"");
-	if (pool_)
-		pool_->detach();
+		                      group_->role() + "\", database \"" + group_->database() + "\", tenant \"" +
+		                      group_->tenant() + "\"");
+	if (group_)
+		group_->detach();
 	if (tenant_slot_ != UINT32_MAX)
 		count_in_tenant(tenant_slot_, -1);
 	stream_->close(flush);
@@ -553,7 +563,7 @@ void Session::fill(control::ClientRow &row) const
 		row.state = server_->replies().at_rest() ? ClientState::Idle : ClientState::IdleInTransaction;
 	else
 		row.state = ClientState::Active;
-	row.pool_slot = pool_ ? pool_->slot() : UINT32_MAX;
+	row.pool_slot = group_ ? group_->slot() : UINT32_MAX;
 	const std::string_view address = stream_->address();
 	row.address_length = static_cast<uint32_t>(std::min(address.size(), sizeof(row.address)));
 	memcpy(row.address, address.data(), row.address_length);
@@ -572,10 +582,10 @@ void Session::fill(control::ClientRow &row) const
 	row.state_since = engine_.outside().wall_us() - (engine_.now() - since_);
 	row.transactions = transactions_;
 	row.queries = queries_;
-	if (pool_) {
-		put(row.tenant, pool_->tenant());
-		put(row.database, pool_->database());
-		put(row.role, pool_->role());
+	if (group_) {
+		put(row.tenant, group_->tenant());
+		put(row.database, group_->database());
+		put(row.role, group_->role());
 	}
 	if (params_) {
 		if (const Param *p = params_->find("application_name"))

@@ -6,7 +6,7 @@
 
 #include "core/engine.hpp"
 #include "core/listeners.hpp"
-#include "core/pool.hpp"
+#include "core/pool_group.hpp"
 #include "core/server.hpp"
 #include "core/session.hpp"
 #include "core/subscription.hpp"

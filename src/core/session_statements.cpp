@@ -13,7 +13,7 @@
 #include <algorithm>
 
 #include "core/engine.hpp"
-#include "core/pool.hpp"
+#include "core/pool_group.hpp"
 #include "core/server.hpp"
 #include "core/sql_command.hpp"
 #include "proto/wire.hpp"
@@ -255,7 +255,7 @@ Statement *Session::intern_unnamed(std::string_view body)
 {
 	if (server_->replies().executing())
 		return nullptr;
-	switch (pool_->settings().cache_unnamed.load(std::memory_order_relaxed)) {
+	switch (group_->settings().cache_unnamed.load(std::memory_order_relaxed)) {
 	case region::CacheUnnamed::Generic:
 		return engine_.statements().intern_again(body, statement_meaning());
 	case region::CacheUnnamed::Custom:
@@ -397,7 +397,7 @@ Session::Rewrite Session::prepare(std::string_view name, Statement *s, std::stri
 {
 	using Has = ServerStatements::Has;
 	Replies &replies = server_->replies();
-	pool_->renew_if_changed(s);
+	group_->renew_if_changed(s);
 	const Has has = server_->statements().has(s, replies.batch());
 	if (has == Has::Unsettled)
 		return Rewrite::Settle;
@@ -417,7 +417,7 @@ Session::Rewrite Session::prepare(std::string_view name, Statement *s, std::stri
 	} else {
 		replies.sent(Replies::kFakeParse);
 		server_->notes().add(OnServer::Nothing, s, name, before);
-		bump(pool_->counters().statement_hits);
+		bump(group_->counters().statement_hits);
 		s->hits++;
 	}
 	return Rewrite::Done;
@@ -440,7 +440,7 @@ void Session::send_parse(Statement *s, bool renew, For purpose, std::string &out
 	put_parse(out, s->name, s->body);
 	replies.sent(Replies::kNotedParse, purpose);
 	server_->statements().parsing(s, replies.batch(), engine_.statements().clock());
-	bump(pool_->counters().statement_parses);
+	bump(group_->counters().statement_parses);
 	s->parses++;
 }
 
@@ -459,7 +459,7 @@ Shape Session::shape_now(const Statement *s, bool is_there)
 	if (told.known())
 		return told;
 	const bool current =
-	    s->shape_of == pool_->number() && s->shape_at >= s->valid_since && s->shape_at >= pool_->catalog_clock();
+	    s->shape_of == group_->number() && s->shape_at >= s->valid_since && s->shape_at >= group_->catalog_clock();
 	return current ? s->shape : Shape{};
 }
 
@@ -525,7 +525,7 @@ Session::Rewrite Session::use_statement(char type, std::string_view name, Statem
 	}
 	// What the server has may be from before a change of the catalog that undid the one since the client prepared it.
 	if (has == Has::Yes && expected.known() && !s->looks_up && now.known() && now.columns != expected.columns) {
-		pool_->renew_if_changed(s);
+		group_->renew_if_changed(s);
 		has = server_->statements().has(s, replies.batch());
 		now = shape_now(s, has == Has::Yes);
 	}
@@ -533,7 +533,7 @@ Session::Rewrite Session::use_statement(char type, std::string_view name, Statem
 		return Rewrite::Settle;
 	const bool ask = expected.types != 0 && !s->looks_up && !now.known();
 	if (has == Has::Yes && !ask) {
-		bump(pool_->counters().statement_hits);
+		bump(group_->counters().statement_hits);
 		s->hits++;
 	} else {
 		send_parse(s, has != Has::No, For::Statement, out);
@@ -586,7 +586,7 @@ Session::Rewrite Session::rewrite_bind(const char *message, size_t have, size_t 
 	if (portal.empty())
 		begin_bound_ = s && s->begins;
 	if (s) {
-		bump(pool_->counters().statement_uses);
+		bump(group_->counters().statement_uses);
 		s->uses++;
 	}
 	const size_t names = whole - body.size();
@@ -662,15 +662,15 @@ bool Session::answer_statement(const char *message, size_t total, std::string &a
 		if (raw_names_ || !take_string(body, name) || name.empty() || statements_.find(name) || has_too_many(body))
 			return false;
 		Statement *s = engine_.statements().intern(body, statement_meaning());
-		pool_->renew_if_changed(s);
+		group_->renew_if_changed(s);
 		Shape shape;
-		if (!pool_->has_prepared(s, shape)) {
+		if (!group_->has_prepared(s, shape)) {
 			engine_.statements().release(s);
 			return false;
 		}
 		statements_.set(name, {s, shape});
 		prepared_ = s;
-		bump(pool_->counters().statement_hits);
+		bump(group_->counters().statement_hits);
 		s->hits++;
 		proto::Writer(answers).begin('1').end();
 	}

@@ -83,7 +83,7 @@ std::vector<control::PreparedRow> Engine::prepared_rows()
 			it->second.row->clients++;
 		});
 	}
-	for (auto &entry : pools_) {
+	for (auto &entry : groups_) {
 		entry.second->each_server([&](ServerConn *server) {
 			server->statements().each([&](const Statement *statement) {
 				auto it = places.find(statement);

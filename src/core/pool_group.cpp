@@ -1,0 +1,191 @@
+// See pool_group.hpp.
+#include "core/pool_group.hpp"
+
+#include <algorithm>
+
+#include "core/engine.hpp"
+#include "region/names.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+PoolGroup::PoolGroup(Engine &engine, uint32_t slot, uint32_t generation)
+    : engine_(engine), slot_(slot), generation_(generation), shared_(engine.region().pool(slot)),
+      mine_(engine.region().pool_counters(slot, engine.worker())), pools_{{Pool(*this)}}
+{
+	read_names();
+	tenant_ = shared_.tenant;
+}
+
+void PoolGroup::read_names()
+{
+	region::PoolNames names;
+	names_sequence_ = region::read_names(shared_, names);
+	database_ = names.database;
+	role_ = names.role;
+}
+
+void PoolGroup::refresh()
+{
+	const bool renamed = shared_.name_sequence.load(std::memory_order_relaxed) != names_sequence_;
+	if (renamed)
+		read_names();
+	each_pool([renamed](Pool &p) { p.refresh(renamed); });
+}
+
+proto::Error PoolGroup::death() const
+{
+	const std::string rest = "The connection cannot be used any more.";
+	switch (shared_.missing.load(std::memory_order_relaxed)) {
+	case region::Missing::Database:
+		return {proto::sqlstate::kUnknownDatabase, "database \"" + database_ + "\" does not exist",
+		        "It was dropped. " + rest, ""};
+	case region::Missing::Role:
+		return {proto::sqlstate::kInvalidAuthorization, "role \"" + role_ + "\" does not exist",
+		        "It was dropped. " + rest, ""};
+	case region::Missing::Tenant:
+	case region::Missing::Nothing:
+		break;
+	}
+	return {proto::sqlstate::kAdminShutdown, "tenant \"" + tenant_ + "\" was dropped", rest, ""};
+}
+
+std::string PoolGroup::described() const
+{
+	return "pool of role \"" + role_ + "\" in database \"" + database_ + "\" of tenant \"" + tenant_ + "\"";
+}
+
+// ---- clients
+
+void PoolGroup::attach()
+{
+	mine_.clients.store(static_cast<int32_t>(++clients_)); // then limits are looked at: layout.hpp
+}
+
+void PoolGroup::detach()
+{
+	mine_.clients.store(static_cast<int32_t>(--clients_));
+}
+
+void PoolGroup::learn(std::unique_ptr<Credential> credential)
+{
+	const bool news = !credential_ || !credential->proves_as(*credential_);
+	credential_ = std::move(credential);
+	each_pool([](Pool &p) { p.on_new_proof(); });
+	if (news)
+		tell_others();
+}
+
+void PoolGroup::tell_others()
+{
+	if (engine_.region().header()->workers < 2 || credential_->proves_nothing())
+		return;
+	proto::Secret<control::Proof> secret(control::make<control::Proof>(control::Type::Proof));
+	control::Proof &proof = secret.edit();
+	proof.pool_slot = slot_;
+	proof.pool_generation = generation_;
+	credential_->write(proof);
+	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
+		if (w != engine_.worker())
+			engine_.outside().tell_worker(w, &proof, sizeof(proof));
+	}
+}
+
+// Without a way to the server, which only a login here tells, the proof waits for it.
+void PoolGroup::learn(const control::Proof &proof)
+{
+	if (!credential_)
+		credential_ = std::make_unique<Credential>();
+	credential_->read(proof);
+	each_pool([](Pool &p) {
+		p.on_new_proof();
+		p.grow();
+	});
+}
+
+// ---- statements
+
+bool PoolGroup::has_prepared(Statement *s, Shape &shape)
+{
+	bool found = false;
+	each_server([&](ServerConn *server) {
+		if (server->statements().present(s)) {
+			found = true;
+			shape = server->statements().shape(s);
+		}
+	});
+	return found;
+}
+
+uint64_t PoolGroup::catalog_clock()
+{
+	return engine_.catalog_clock(shared_.database_oid);
+}
+
+void PoolGroup::renew_if_changed(Statement *s)
+{
+	s->valid_since = std::max(s->valid_since, catalog_clock());
+	if (std::exchange(s->suspect, false)) // changed where this server does not count, on the primary of a standby
+		s->valid_since = engine_.statements().advance();
+}
+
+// ---- all targets
+
+bool PoolGroup::unused() const
+{
+	return clients_ == 0 && std::none_of(pools_.begin(), pools_.end(), [](const Pool &p) { return p.has_servers(); });
+}
+
+bool PoolGroup::has_waiters() const
+{
+	return std::any_of(pools_.begin(), pools_.end(), [](const Pool &p) { return p.has_waiters(); });
+}
+
+void PoolGroup::tick(int64_t now)
+{
+	each_pool([now](Pool &p) { p.tick(now); });
+}
+
+void PoolGroup::grow()
+{
+	each_pool([](Pool &p) { p.grow(); });
+}
+
+uint32_t PoolGroup::drain()
+{
+	state_ = State::Draining;
+	return close_idle();
+}
+
+void PoolGroup::end_drain()
+{
+	state_ = State::Open;
+	grow();
+}
+
+uint32_t PoolGroup::close_idle()
+{
+	uint32_t n = 0;
+	while (close_one_idle())
+		n++;
+	return n;
+}
+
+bool PoolGroup::close_one_idle()
+{
+	return std::any_of(pools_.begin(), pools_.end(), [](Pool &p) { return p.close_one_idle(); });
+}
+
+bool PoolGroup::close_spare()
+{
+	return std::any_of(pools_.begin(), pools_.end(), [](Pool &p) { return !p.has_waiters() && p.close_one_idle(); });
+}
+
+bool PoolGroup::give_up_idle(const Claim &to)
+{
+	return std::any_of(pools_.begin(), pools_.end(), [&to](Pool &p) { return p.give_up_idle(to); });
+}
+
+} // namespace pgpool::core
