@@ -25,7 +25,7 @@ DATA_built  = $(BUILD)/sql/pgpool--$(EXTVERSION).sql
 # ---------------------------------------------------------------- PGXS
 # These targets work on a machine without PostgreSQL: they install what they need, or need none of it.
 NO_PG_GOALS = help setup demo demo-stop check check-core check-isolation bench bench-only installcheck pgtap tap unit simulate coverage fuzz fuzz-replay \
-              layercheck format format-check tidy shellcheck tools dist clean distclean compile-17 compile-18
+              docs-tables docs-check layercheck format format-check tidy shellcheck tools dist clean distclean compile-17 compile-18
 HAVE_PG    := $(shell command -v $(PG_CONFIG) 2>/dev/null)
 PG_VERSION := $(if $(HAVE_PG),$(shell $(PG_CONFIG) --version))
 PG_MAJOR   := $(shell echo '$(PG_VERSION)' | sed -n 's/^[^0-9]*\([0-9]*\).*/\1/p')
@@ -110,8 +110,20 @@ $(BUILD)/pgpool_worker.so: $(NET_OBJS) $(WORKER_OBJS)
 	@$(CXX) $(LINK_FLAGS) -o $@ $^ $(WORKER_LIBS) $(LDFLAGS_EXTRA)
 	@$(call undefined,^_ZN?K?[0-9]*6pgpool,these are declared and used but not defined in any source file)
 
-$(BUILD)/sql/pgpool--$(EXTVERSION).sql: sql/pgpool.sql pgpool.control
-	@mkdir -p $(@D); cp $< $@
+# What repeats the lists of src/region is made by a program of the build's own.  It knows no flags of the libraries, so
+# that a script may make it without building them anew.
+GENERATE    = $(BUILD)/sql/generate
+DOCS_TABLES = docs/reference.md
+$(GENERATE): sql/generate.cpp
+	@mkdir -p $(@D); echo '  CXX   $<'; $(CXX) -std=c++17 -O1 $(WARNINGS) -Isrc $(DEPS) -MF $@.d -o $@ $<
+$(BUILD)/sql/pgpool--$(EXTVERSION).sql: sql/pgpool.sql.in $(GENERATE) pgpool.control
+	@echo '  SQL   $@'; $(GENERATE) sql $< >$@
+$(BUILD)/%.tables: % $(GENERATE) FORCE
+	@mkdir -p $(@D); $(GENERATE) docs $< >$@
+docs-tables: $(DOCS_TABLES:%=$(BUILD)/%.tables)
+	@for d in $(DOCS_TABLES); do cmp -s $(BUILD)/$$d.tables $$d || { cp $(BUILD)/$$d.tables $$d; echo "  DOC   $$d"; }; done
+docs-check: $(DOCS_TABLES:%=$(BUILD)/%.tables)
+	@for d in $(DOCS_TABLES); do diff -u $$d $(BUILD)/$$d.tables || { echo "$$d is not what make docs-tables makes" >&2; exit 1; }; done
 
 install: install-libraries
 install-libraries: $(LIBRARIES)
@@ -312,6 +324,7 @@ help:
 	@echo 'make tools         the test programs of test/tools'
 	@echo 'make pgtests       test programs of PostgreSQL itself, from its source (dev/pgsource.sh fetches it)'
 	@echo 'make check-core, check-isolation   suites of PostgreSQL itself; MODE=direct|session|pool|pool-busy  TESTS="test_setup guc"'
+	@echo 'make docs-tables   the tables of docs/reference.md that repeat the lists of src/region'
 	@echo 'make layercheck    includes never point up; proto and core compile without PostgreSQL, libuv, OpenSSL'
 	@echo 'make format-check  clang-format (make format applies it; make tidy runs clang-tidy)'
 	@echo 'make compile-17    build against PostgreSQL 17 (or compile-18) in a Debian chroot; needs root and debootstrap'
@@ -319,10 +332,10 @@ help:
 	@echo
 	@echo 'Variables: PG_CONFIG=path  BUILD=directory  WERROR=1  OPTFLAGS="-O2 -g"  CXX=clang++'
 
-.PHONY: all libs install-libraries uninstall-libraries clean-build distclean unit unit-build simulate coverage fuzz fuzz-replay replay-build \
+.PHONY: all libs docs-tables docs-check install-libraries uninstall-libraries clean-build distclean unit unit-build simulate coverage fuzz fuzz-replay replay-build \
         tools pgtests pgcore layercheck format-check format tidy shellcheck setup check check-core check-isolation installcheck pgtap tap demo demo-stop bench \
         compile-17 compile-18 dist help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(filter-out $(BUILD)/patroni/%,$(wildcard $(BUILD)/*/*/*.d $(BUILD)/*/*/*/*.d))
+-include $(filter-out $(BUILD)/patroni/%,$(wildcard $(BUILD)/sql/*.d $(BUILD)/*/*/*.d $(BUILD)/*/*/*/*.d))

@@ -1,9 +1,9 @@
 #!/bin/bash
 # dev/docscheck.sh - the documentation has what the code has, and names nothing that does not exist.
 #
-# Owns: nothing. Needs bash, grep, sed, awk; no server, no build. Leaves nothing.
-# Fails when docs/reference.md lacks a setting of src/server/settings.cpp or gives another default; a view or one of its
-# columns; a function; or when a document names a file, a make target or a test (`file` "name", "name") that is not there.
+# Owns: nothing. Needs bash, grep, sed, awk, make and a C++ compiler; no server. Leaves sql/generate in $BUILD.
+# Fails when a table of docs/reference.md is not what `make docs-tables` makes; when a view or one of its columns, or a
+# function, is missing there; or when a document names a file, a make target or a test (`file` "name", "name") that is not there.
 # Status 1, one line each.
 # shellcheck disable=SC2013,SC2016 # no word of these lists has a blank; the backquotes are Markdown's
 set -euo pipefail
@@ -17,43 +17,31 @@ broken() {
 }
 # section HEADING: the lines below "### HEADING" up to the next heading
 section() { awk -v heading="### $1" '$0 == heading { on = 1; next } /^##/ { on = 0 } on' "$reference"; }
-setting_text() { tr '\n' ' ' <src/server/settings.cpp; }
+
+# ---------------------------------------------------------------- tables that repeat the lists of src/region
+make -s --no-print-directory docs-check || bad=1
 
 # ---------------------------------------------------------------- settings
-settings=$(grep -oE '"pgpool\.[a-z_]+", *("|$)' src/server/settings.cpp | grep -oE 'pgpool\.[a-z_]+' | sort -u)
-[ "$(wc -w <<<"$settings")" -ge 20 ] || broken "found only these settings in src/server/settings.cpp: $settings"
-for setting in $settings; do
+settings=$(grep -oE '^\| `pgpool\.[a-z_]+`' "$reference" | grep -oE 'pgpool\.[a-z_]+')
+[ "$(wc -w <<<"$settings")" -ge 20 ] || broken "found only these settings in the table of $reference: $settings"
+for setting in $(sed -n 's/^### \(pgpool\.[a-z_]*\)$/\1/p' "$reference" | grep -v '^pgpool\.pg_stat_') \
+    $(grep -E '^\| `pgpool\.[^|]*\|[^|]*\| (restart|reload)' README.md | cut -d'|' -f2 | grep -oE 'pgpool\.[a-z_]+'); do
     checked=$((checked + 1))
-    text=$(section "$setting")
-    [ -n "$text" ] || broken "$reference has no \"### $setting\""
-    grep -qE '(Restart|Reload)' <<<"$text" || broken "$reference does not say how to change $setting"
-    # {"name", "text", "more" or nullptr, &variable, preset, ...}
-    preset=$(setting_text | grep -oE "\"$setting\", [^&]*&gucs\.[a-z_]+, *[A-Za-z0-9]+" | sed 's/.*, *//' || true)
-    case $preset in
-    '') ;; # not an integer
-    kHour) grep -q 'Default 3600' <<<"$text" || broken "$reference: the default of $setting is 3600" ;;
-    *[!0-9]*) ;; # a string or a boolean
-    *) [ "$setting" = pgpool.default_pool_mode ] || grep -qiE "Default \`?$preset\b" <<<"$text" || broken "$reference: the default of $setting is $preset" ;;
-    esac
-    short=${setting/#pgpool.tcp_keepalives/} # README has these three in one row
-    grep -qE "\`($setting|$short)\`" README.md || broken "README.md does not name $setting"
-done
-for setting in $(sed -n 's/^### \(pgpool\.[a-z_]*\)$/\1/p' "$reference" | grep -v '^pgpool\.pg_stat_'); do
-    grep -qx "$setting" <<<"$settings" || broken "$reference documents $setting, which does not exist"
+    grep -qx "$setting" <<<"$settings" || broken "a document describes $setting, which does not exist"
 done
 
 # ---------------------------------------------------------------- views: CREATE VIEW ... FROM stat_x(), whose OUT arguments are columns
-views=$(sed -n 's/.*CREATE VIEW @extschema@\.\(pg_stat_[a-z]*\).*/\1/p' sql/pgpool.sql)
-[ -n "$views" ] || broken "found no view in sql/pgpool.sql"
+views=$(sed -n 's/.*CREATE VIEW @extschema@\.\(pg_stat_[a-z]*\).*/\1/p' sql/pgpool.sql.in)
+[ -n "$views" ] || broken "found no view in sql/pgpool.sql.in"
 for view in $views; do
     text=$(section "pgpool.$view")
     [ -n "$text" ] || broken "$reference has no \"### pgpool.$view\""
-    columns=$(tr '\n' ' ' <sql/pgpool.sql | grep -oE "CREATE FUNCTION @extschema@\.${view#pg_}\(([^()]|\([^)]*\))*\)" |
+    columns=$(tr '\n' ' ' <sql/pgpool.sql.in | grep -oE "CREATE FUNCTION @extschema@\.${view#pg_}\(([^()]|\([^)]*\))*\)" |
         grep -oE 'OUT [a-z_]+' | sed 's/OUT //')
     # and what the view itself adds
-    columns+=$(tr '\n' ' ' <sql/pgpool.sql | grep -oE "CREATE VIEW @extschema@\.$view [^;]*;" |
+    columns+=$(tr '\n' ' ' <sql/pgpool.sql.in | grep -oE "CREATE VIEW @extschema@\.$view [^;]*;" |
         sed -n 's/.*END AS \([a-z_]*\) .*/\n\1/p')
-    [ -n "$columns" ] || broken "found no column of $view in sql/pgpool.sql"
+    [ -n "$columns" ] || broken "found no column of $view in sql/pgpool.sql.in"
     for column in $columns; do
         checked=$((checked + 1))
         grep -qE "^\|[^|]*\`$column\`" <<<"$text" || broken "$reference has no column $column of pgpool.$view"
@@ -64,7 +52,7 @@ for view in $views; do
 done
 
 # ---------------------------------------------------------------- functions
-for function in $(sed -n 's/^CREATE FUNCTION @extschema@\.\([a-z_]*\)(.*/\1/p' sql/pgpool.sql); do
+for function in $(sed -n 's/^CREATE FUNCTION @extschema@\.\([a-z_]*\)(.*/\1/p' sql/pgpool.sql.in); do
     checked=$((checked + 1))
     grep -qE "\`$function\(" "$reference" || broken "$reference does not name $function()"
 done

@@ -19,7 +19,7 @@ find_tool() { # clang-format or clang-tidy
     echo "format: $1 $version is missing: apt-get install $1-$version" >&2
     exit 3
 }
-mapfile -t files < <(find src test dev -name '*.cpp' -o -name '*.hpp' | sort)
+mapfile -t files < <(find src sql test dev -name '*.cpp' -o -name '*.hpp' | sort)
 case ${1:-check} in
 check | fix)
     tool=${CLANG_FORMAT:-$(find_tool clang-format)} || exit $?

@@ -22,14 +22,14 @@
 
 #include "region/atomic.hpp"
 #include "region/counters.hpp"
+#include "region/limits.hpp"
 #include "region/settings.hpp"
 
 namespace pgpool::region
 {
 
 constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
-constexpr uint32_t kVersion = 7;
-constexpr int kMaxWorkers = 64;
+constexpr uint32_t kVersion = 8;
 constexpr int kNameLen = 64;
 constexpr int kTextLen = 256;
 constexpr uint32_t kCatalogCounters = 256;
@@ -53,31 +53,6 @@ struct alignas(64) WorkerSlot {
 constexpr int32_t kListenTcp = 1;
 constexpr int32_t kListenSession = 2;
 constexpr int32_t kListenUnix = 4;
-
-enum class PoolMode : int32_t { Transaction = 0, Session = 1 };
-// What serves an unnamed Parse: the server each time, or a shared statement.
-enum class CacheUnnamed : int32_t { Off = 0, Custom = 1, Generic = 2 };
-
-// What becomes of a statement whose client has left.
-enum class OnDisconnect : int32_t { Cancel = 0, Finish = 1 };
-
-// Limits of a pool as they hold now: role within tenant, else tenant, else pgpool.default_*. The manager
-// resolves them; workers only read. Times in milliseconds, 0 = off.
-struct PoolSettings {
-	Atomic<int32_t> pool_size;
-	Atomic<PoolMode> pool_mode;
-	Atomic<int32_t> max_clients; // of this role in this tenant, 0 = only the tenant's limit
-	Atomic<int32_t> query_wait_timeout;
-	Atomic<int32_t> client_idle_timeout;
-	Atomic<int32_t> idle_in_transaction_timeout;
-	Atomic<int32_t> server_idle_timeout;
-	Atomic<int32_t> server_lifetime;
-	Atomic<CacheUnnamed> cache_unnamed;
-	Atomic<int32_t> max_pinned; // servers that clients may keep between transactions; at least 1
-	Atomic<int32_t> pin_idle_timeout;
-	Atomic<int32_t> pin_sequences; // bool
-	Atomic<OnDisconnect> on_disconnect;
-};
 
 struct alignas(64) PoolCounters { // one per worker and pool
 	Atomic<int32_t> clients;      // sessions of this pool, waiting ones included

@@ -15,12 +15,10 @@ namespace pgpool::server
 
 // ---- tenants.cpp: rows of the configuration tables -----------------------------------------------
 
-struct Limits { // -1 = not set here
-	int pool_mode, pool_size, max_clients;
-	int64 query_wait_timeout, client_idle_timeout, idle_in_transaction_timeout, server_idle_timeout, server_lifetime;
-	int cache_unnamed, max_pinned;
-	int64 pin_idle_timeout;
-	int pin_sequences, on_disconnect;
+struct Limits { // -1 = not set here; times in milliseconds
+#define PGPOOL_LIMIT_VALUE(type, name, ...) int64 name;
+	PGPOOL_LIMITS(PGPOOL_LIMIT_VALUE)
+#undef PGPOOL_LIMIT_VALUE
 };
 
 struct Tenant {

@@ -10,6 +10,7 @@
 
 extern "C" {
 #include "postmaster/postmaster.h"
+#include "utils/memutils.h"
 #include "utils/varlena.h"
 }
 
@@ -21,26 +22,7 @@ Gucs gucs;
 namespace
 {
 
-const config_enum_entry kPoolModes[] = {
-    {"transaction", static_cast<int>(region::PoolMode::Transaction), false},
-    {"session", static_cast<int>(region::PoolMode::Session), false},
-    {nullptr, 0, false},
-};
-
-const config_enum_entry kOnDisconnect[] = {
-    {"finish", static_cast<int>(region::OnDisconnect::Finish), false},
-    {"cancel", static_cast<int>(region::OnDisconnect::Cancel), false},
-    {nullptr, 0, false},
-};
-
-const config_enum_entry kCacheUnnamed[] = {
-    {"off", static_cast<int>(region::CacheUnnamed::Off), false},
-    {"custom", static_cast<int>(region::CacheUnnamed::Custom), false},
-    {"generic", static_cast<int>(region::CacheUnnamed::Generic), false},
-    {nullptr, 0, false},
-};
-
-bool check_addresses(char **value, void **, GucSource)
+bool check_listen_addresses(char **value, void **, GucSource)
 {
 	char *copy = pstrdup(*value);
 	List *list = NIL;
@@ -66,85 +48,73 @@ bool check_database(char **value, void **, GucSource)
 	return true;
 }
 
-struct IntSetting {
-	const char *name;
-	const char *text;
-	const char *more;
-	int *variable;
-	int preset, least, most;
-	GucContext context;
-	int flags;
-};
+GucContext context_of(region::Change change)
+{
+	return change == region::Change::Restart ? PGC_POSTMASTER : PGC_SIGHUP;
+}
 
-constexpr int kHour = 3600;
+int unit_of(region::Kind kind)
+{
+	switch (kind) {
+	case region::Kind::Milliseconds:
+		return GUC_UNIT_MS;
+	case region::Kind::Seconds:
+		return GUC_UNIT_S;
+	case region::Kind::Kilobytes:
+		return GUC_UNIT_KB;
+	default:
+		return 0;
+	}
+}
 
-const IntSetting kInts[] = {
-    {"pgpool.workers", "Number of worker processes that serve clients.", nullptr, &gucs.workers, 1, 1,
-     region::kMaxWorkers, PGC_POSTMASTER, 0},
-    {"pgpool.port", "TCP port of the pooler.", "The Unix-domain sockets are named after it, too.", &gucs.port, 6543, 1,
-     65535, PGC_POSTMASTER, 0},
-    {"pgpool.session_port", "TCP port on which every client gets a server of its own for the whole session.",
-     "0 turns it off.", &gucs.session_port, 0, 0, 65535, PGC_POSTMASTER, 0},
-    {"pgpool.max_tenants", "Number of tenants that can be in use at one time.", nullptr, &gucs.max_tenants, 1000, 1,
-     1000000, PGC_POSTMASTER, 0},
-    {"pgpool.max_pools", "Number of pools that can be in use at one time.",
-     "A pool belongs to one tenant, database and role.", &gucs.max_pools, 4000, 1, 1000000, PGC_POSTMASTER, 0},
-    {"pgpool.max_client_connections", "Number of clients that can be connected at one time, over all workers.", nullptr,
-     &gucs.max_client_connections, 10000, 1, 10000000, PGC_SIGHUP, 0},
-    {"pgpool.max_server_connections", "Number of connections that the pooler opens to the server, over all pools.",
-     "0 takes max_connections less the reserved connections and 3.", &gucs.max_server_connections, 0, 0, 262143,
-     PGC_SIGHUP, 0},
-    {"pgpool.default_pool_size", "Size of a pool whose tenant and role name none.", nullptr, &gucs.default_pool_size,
-     20, 1, 262143, PGC_SIGHUP, 0},
-    {"pgpool.default_max_pinned", "Servers of a pool that clients may keep between transactions.",
-     "0 takes the size of the pool less one, at least 1.", &gucs.default_max_pinned, 0, 0, 262143, PGC_SIGHUP, 0},
-    {"pgpool.login_timeout", "Time that a client may take to log in.", "0 turns it off.", &gucs.login_timeout, 60000, 0,
-     INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
-    {"pgpool.query_wait_timeout", "Time that a client waits for a server of its pool.", "0 turns it off.",
-     &gucs.query_wait_timeout, 120000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
-    {"pgpool.client_idle_timeout", "Time after which an idle client is disconnected.", "0 turns it off.",
-     &gucs.client_idle_timeout, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
-    {"pgpool.idle_in_transaction_timeout", "Time after which a client idle in a transaction is disconnected.",
-     "0 turns it off.", &gucs.idle_in_transaction_timeout, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
-    {"pgpool.pin_idle_timeout",
-     "Time after which an idle client is disconnected that keeps its server between transactions.", "0 turns it off.",
-     &gucs.pin_idle_timeout, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
-    {"pgpool.pin_grace_time",
-     "Time after which an idle client is disconnected that is one too many to keep its server while others wait.",
-     "0 turns it off: the others wait.", &gucs.pin_grace_time, 5000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
-    {"pgpool.max_prepared_statements", "Most shared prepared statements on one server connection.",
-     "The least recently used one is closed to make room.", &gucs.max_prepared_statements, 1000, 1, 100000, PGC_SIGHUP,
-     0},
-    {"pgpool.max_client_statements", "Most named prepared statements of one client.", nullptr,
-     &gucs.max_client_statements, 10000, 1, 1000000, PGC_SIGHUP, 0},
-    {"pgpool.client_statement_memory", "Most text and parameter types that the prepared statements of one client have.",
-     "A statement that has several names counts for each.", &gucs.client_statement_memory, 16384, 64, INT_MAX,
-     PGC_SIGHUP, GUC_UNIT_KB},
-    {"pgpool.max_session_settings", "Most settings of a session that pgpool takes from server to server.",
-     "A client with more keeps its server.", &gucs.max_session_settings, 1000, 1, 100000, PGC_SIGHUP, 0},
-    {"pgpool.session_settings_memory",
-     "Most names and values of a session's settings that pgpool takes from server to server.",
-     "A client with more keeps its server.", &gucs.session_settings_memory, 1024, 64, 1048576, PGC_SIGHUP, GUC_UNIT_KB},
-    {"pgpool.server_idle_timeout", "Time after which an idle server connection is closed.", "0 turns it off.",
-     &gucs.server_idle_timeout, 600, 0, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S},
-    {"pgpool.server_lifetime", "Age at which a server connection is closed as soon as it is idle.", "0 turns it off.",
-     &gucs.server_lifetime, kHour, 0, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S},
-    {"pgpool.write_timeout", "Time after which a client that takes no data is cut off.",
-     "0, the default, turns it off: a slow reader is waited for.", &gucs.write_timeout, 0, 0, INT_MAX, PGC_SIGHUP,
-     GUC_UNIT_MS},
-    {"pgpool.shutdown_timeout", "Time that running transactions get to end when a worker stops.", nullptr,
-     &gucs.shutdown_timeout, 10000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
-    {"pgpool.tcp_keepalives_idle", "Time without traffic after which TCP keepalives are sent to a client.",
-     "0 takes the value of the operating system.", &gucs.tcp_keepalives_idle, 10, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S},
-    {"pgpool.tcp_keepalives_interval", "Time between TCP keepalives.", "0 takes the value of the operating system.",
-     &gucs.tcp_keepalives_interval, 5, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S},
-    {"pgpool.tcp_keepalives_count", "Number of TCP keepalives that may be lost.",
-     "0 takes the value of the operating system.", &gucs.tcp_keepalives_count, 4, 0, INT_MAX, PGC_SIGHUP, 0},
-    {"pgpool.tcp_user_timeout", "Time that data sent to a client may stay unacknowledged.",
-     "0 takes the value of the operating system.", &gucs.tcp_user_timeout, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
-    {"pgpool.listen_backlog", "Length of the queue of connections that wait to be accepted.", nullptr,
-     &gucs.listen_backlog, 4096, 1, 65535, PGC_SIGHUP, 0},
-};
+// In the memory of the process, for the setting refers to it.
+const config_enum_entry *entries_of(const region::Range &range)
+{
+	size_t size = sizeof(config_enum_entry) * (range.choice_count + 1);
+	auto *entries = static_cast<config_enum_entry *>(MemoryContextAllocZero(TopMemoryContext, size));
+
+	for (int i = 0; i < range.choice_count; i++)
+		entries[i] = {range.choices[i].name, range.choices[i].value, false};
+	return entries;
+}
+
+// PostgreSQL copies the name.
+const char *full_name(const char *name)
+{
+	return psprintf("pgpool.%s", name);
+}
+
+void define(const region::Setting &s, int *variable)
+{
+	const region::Range &r = s.range;
+	int preset = static_cast<int>(r.preset);
+
+	if (r.kind == region::Kind::Choice)
+		DefineCustomEnumVariable(full_name(s.name), s.text, s.more, variable, preset, entries_of(r),
+		                         context_of(s.change), 0, nullptr, nullptr, nullptr);
+	else
+		DefineCustomIntVariable(full_name(s.name), s.text, s.more, variable, preset, static_cast<int>(r.least),
+		                        static_cast<int>(r.most), context_of(s.change), unit_of(r.kind), nullptr, nullptr,
+		                        nullptr);
+}
+
+void define(const region::Setting &s, bool *variable)
+{
+	DefineCustomBoolVariable(full_name(s.name), s.text, s.more, variable, s.range.preset != 0, context_of(s.change), 0,
+	                         nullptr, nullptr, nullptr);
+}
+
+void define(const region::TextSetting &s, char **variable, GucStringCheckHook check)
+{
+	DefineCustomStringVariable(full_name(s.name), s.text, s.more, variable, s.preset, context_of(s.change),
+	                           s.list ? GUC_LIST_INPUT : 0, check, nullptr, nullptr);
+}
+
+template <class T> void define_preset(const region::Limit &l, T *variable)
+{
+	if (*l.setting)
+		define(region::Setting{l.setting, l.range, region::Change::Reload, l.text, l.more}, variable);
+}
 
 void copy_setting(char *to, size_t room, const char *name)
 {
@@ -228,37 +198,15 @@ int resolved_max_server_connections()
 
 void define_settings()
 {
-	for (const IntSetting &s : kInts)
-		DefineCustomIntVariable(s.name, s.text, s.more, s.variable, s.preset, s.least, s.most, s.context, s.flags,
-		                        nullptr, nullptr, nullptr);
-	DefineCustomStringVariable("pgpool.listen_addresses", "Addresses on which the pooler listens.",
-	                           "Comma separated, as in listen_addresses; * stands for all.", &gucs.listen_addresses,
-	                           "localhost", PGC_POSTMASTER, GUC_LIST_INPUT, check_addresses, nullptr, nullptr);
-	DefineCustomStringVariable("pgpool.database", "Database that holds the tables of the extension pgpool.", nullptr,
-	                           &gucs.database, "postgres", PGC_POSTMASTER, 0, check_database, nullptr, nullptr);
-	DefineCustomEnumVariable("pgpool.default_pool_mode", "Mode of a pool whose tenant and role name none.",
-	                         "transaction or session: when a server goes back to its pool.", &gucs.default_pool_mode, 0,
-	                         kPoolModes, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
-	DefineCustomEnumVariable(
-	    "pgpool.default_cache_unnamed", "What serves an unnamed statement where tenant and role name nothing.",
-	    "off: the server, each time. custom, generic: a shared prepared statement, with a plan for "
-	    "the parameters or one that the server chooses.",
-	    &gucs.default_cache_unnamed, static_cast<int>(region::CacheUnnamed::Custom), kCacheUnnamed, PGC_SIGHUP, 0,
-	    nullptr, nullptr, nullptr);
-	DefineCustomBoolVariable("pgpool.default_pin_sequences",
-	                         "A client that used a sequence keeps its server, where tenant and role say nothing.",
-	                         "Otherwise currval() and lastval() hold until the server serves another client.",
-	                         &gucs.default_pin_sequences, false, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
-	DefineCustomEnumVariable(
-	    "pgpool.default_on_disconnect",
-	    "What becomes of a statement whose client has left, where tenant and role say nothing.",
-	    "finish: it runs to its end, as in PostgreSQL. cancel: it is canceled after half a second.",
-	    &gucs.default_on_disconnect, static_cast<int>(region::OnDisconnect::Finish), kOnDisconnect, PGC_SIGHUP, 0,
-	    nullptr, nullptr, nullptr);
-	DefineCustomBoolVariable("pgpool.log_connections", "Logs each login of a client.", nullptr, &gucs.log_connections,
-	                         false, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
-	DefineCustomBoolVariable("pgpool.log_disconnections", "Logs the end of each client, with its duration.", nullptr,
-	                         &gucs.log_disconnections, false, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+#define PGPOOL_DEFINE(name, ...) define(region::setting_named(#name), &gucs.name);
+	PGPOOL_SETTINGS(PGPOOL_DEFINE)
+#undef PGPOOL_DEFINE
+#define PGPOOL_DEFINE(name, ...) define(region::text_setting_named(#name), &gucs.name, check_##name);
+	PGPOOL_TEXT_SETTINGS(PGPOOL_DEFINE)
+#undef PGPOOL_DEFINE
+#define PGPOOL_DEFINE(type, name, ...) define_preset(region::limit_named(#name), &gucs.preset.name);
+	PGPOOL_LIMITS(PGPOOL_DEFINE)
+#undef PGPOOL_DEFINE
 	MarkGUCPrefixReserved("pgpool");
 }
 
@@ -266,27 +214,10 @@ void fill_settings(region::Settings &to, uint32_t generation)
 {
 	memset(&to, 0, sizeof to);
 	to.generation = generation;
-	to.workers = gucs.workers;
-	to.port = gucs.port;
-	to.session_port = gucs.session_port;
-	to.listen_backlog = gucs.listen_backlog;
-	to.max_client_connections = gucs.max_client_connections;
+#define PGPOOL_COPY(name, ...) to.name = gucs.name;
+	PGPOOL_SETTINGS(PGPOOL_COPY)
+#undef PGPOOL_COPY
 	to.max_server_connections = resolved_max_server_connections();
-	to.login_timeout = gucs.login_timeout;
-	to.write_timeout = gucs.write_timeout;
-	to.pin_grace_time = gucs.pin_grace_time;
-	to.shutdown_timeout = gucs.shutdown_timeout;
-	to.tcp_keepalives_idle = gucs.tcp_keepalives_idle;
-	to.tcp_keepalives_interval = gucs.tcp_keepalives_interval;
-	to.tcp_keepalives_count = gucs.tcp_keepalives_count;
-	to.tcp_user_timeout = gucs.tcp_user_timeout;
-	to.max_prepared_statements = gucs.max_prepared_statements;
-	to.max_client_statements = gucs.max_client_statements;
-	to.client_statement_memory = gucs.client_statement_memory;
-	to.max_session_settings = gucs.max_session_settings;
-	to.session_settings_memory = gucs.session_settings_memory;
-	to.log_connections = gucs.log_connections;
-	to.log_disconnections = gucs.log_disconnections;
 	strlcpy(to.listen_addresses, gucs.listen_addresses, sizeof to.listen_addresses);
 
 	to.server_port = PostPortNumber;

@@ -3,49 +3,28 @@
 // Owns nothing at run time: settings.cpp defines the variables. Must not know who reads them.
 #pragma once
 
+#include <type_traits>
+
 #include "region/settings.hpp"
 
 namespace pgpool::server
 {
 
+// A flag is a bool, for PostgreSQL writes it; all else is an int, in the unit of its list.
+template <bool flag> using Variable = std::conditional_t<flag, bool, int>;
+
 struct Gucs {
-	int workers;
-	int port;
-	int session_port;
-	char *listen_addresses;
-	char *database;
-	int max_tenants;
-	int max_pools;
-	int max_client_connections;
-	int max_server_connections;
-	int default_pool_size;
-	int default_pool_mode;
-	int default_cache_unnamed;
-	int default_max_pinned;
-	bool default_pin_sequences;
-	int default_on_disconnect;
-	int login_timeout;
-	int max_prepared_statements;
-	int max_client_statements;
-	int client_statement_memory; // kB
-	int max_session_settings;
-	int session_settings_memory; // kB
-	int query_wait_timeout;
-	int client_idle_timeout;
-	int idle_in_transaction_timeout;
-	int pin_idle_timeout;
-	int pin_grace_time;
-	int server_idle_timeout; // seconds
-	int server_lifetime;     // seconds
-	int write_timeout;
-	int shutdown_timeout;
-	int tcp_keepalives_idle;
-	int tcp_keepalives_interval;
-	int tcp_keepalives_count;
-	int tcp_user_timeout;
-	int listen_backlog;
-	bool log_connections;
-	bool log_disconnections;
+#define PGPOOL_VARIABLE(name, ...) Variable<region::setting_named(#name).range.kind == region::Kind::Flag> name;
+	PGPOOL_SETTINGS(PGPOOL_VARIABLE)
+#undef PGPOOL_VARIABLE
+#define PGPOOL_VARIABLE(name, ...) char *name;
+	PGPOOL_TEXT_SETTINGS(PGPOOL_VARIABLE)
+#undef PGPOOL_VARIABLE
+	struct { // limits of pools where tenant and role name none
+#define PGPOOL_VARIABLE(type, name, ...) Variable<region::limit_named(#name).range.kind == region::Kind::Flag> name;
+		PGPOOL_LIMITS(PGPOOL_VARIABLE)
+#undef PGPOOL_VARIABLE
+	} preset;
 };
 
 extern Gucs gucs;

@@ -101,58 +101,68 @@ void zero_tenant(uint32 i, TenantSlot &slot)
 	slot.baseline = t;
 }
 
+int64 in_limits(int64 setting, const region::Limit &limit)
+{
+	return limit.range.kind == region::Kind::Seconds ? setting * 1000 : setting;
+}
+
+Limits server_limits()
+{
+	Limits l;
+
+#define PGPOOL_PRESET(type, name, ...) l.name = in_limits(gucs.preset.name, region::limit_named(#name));
+	PGPOOL_LIMITS(PGPOOL_PRESET)
+#undef PGPOOL_PRESET
+	return l;
+}
+
 template <class T> bool put(region::Atomic<T> &to, T value)
 {
 	return to.load(std::memory_order_relaxed) != value && (to.store(value), true);
 }
 
-int pick(int64 user, int64 tenant, int64 preset)
+// The role's value counts before the tenant's, that before the server's.
+Limits resolve(const Limits &tenant, const TenantUser *user)
 {
-	int64 v = user >= 0 ? user : tenant >= 0 ? tenant : preset;
+	Limits l = server_limits();
 
-	return static_cast<int>(Min(v, static_cast<int64>(INT_MAX)));
+#define PGPOOL_RESOLVE(type, name, ...)                                                                                \
+	if (user && user->limits.name >= 0)                                                                                \
+		l.name = user->limits.name;                                                                                    \
+	else if (tenant.name >= 0)                                                                                         \
+		l.name = tenant.name;
+	PGPOOL_LIMITS(PGPOOL_RESOLVE)
+#undef PGPOOL_RESOLVE
+	return l;
+}
+
+// What holds may be less than what was set.
+Limits limits_that_hold(const Limits &tenant, const TenantUser *user, const Role &role, const Database &database)
+{
+	Limits l = resolve(tenant, user);
+
+	// a superuser is exempt from connection limits, as in PostgreSQL
+	if (role.connection_limit > 0 && !role.superuser)
+		l.pool_size = Min(l.pool_size, role.connection_limit);
+	if (database.connection_limit > 0 && !role.superuser)
+		l.pool_size = Min(l.pool_size, database.connection_limit);
+	l.pool_size = Max(1, Min(l.pool_size, resolved_max_server_connections()));
+	l.max_pinned = l.max_pinned > 0 ? Min(l.max_pinned, l.pool_size) : Max(1, l.pool_size - 1);
+	// the tenant's limit holds over all its roles and lives in its own slot
+	l.max_clients = user ? Max(user->limits.max_clients, 0) : 0;
+	return l;
 }
 
 bool apply_limits(region::PoolSettings &to, const Limits &tenant, const TenantUser *user, const Role &role,
                   const Database &database)
 {
-	static const Limits none = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
-	const Limits &u = user ? user->limits : none;
-	int size = pick(u.pool_size, tenant.pool_size, gucs.default_pool_size);
+	Limits l = limits_that_hold(tenant, user, role, database);
 	bool changed = false;
 
-	// a superuser is exempt from connection limits, as in PostgreSQL
-	if (role.connection_limit > 0 && !role.superuser)
-		size = Min(size, role.connection_limit);
-	if (database.connection_limit > 0 && !role.superuser)
-		size = Min(size, database.connection_limit);
-	size = Max(1, Min(size, resolved_max_server_connections()));
-	changed |= put(to.pool_size, static_cast<int32_t>(size));
-	int most = pick(u.max_pinned, tenant.max_pinned, gucs.default_max_pinned);
-	changed |= put(to.max_pinned, static_cast<int32_t>(most > 0 ? Min(most, size) : Max(1, size - 1)));
-	changed |=
-	    put(to.pool_mode, static_cast<region::PoolMode>(pick(u.pool_mode, tenant.pool_mode, gucs.default_pool_mode)));
-	// the tenant's limit holds over all its roles and lives in its own slot
-	changed |= put(to.max_clients, static_cast<int32_t>(u.max_clients > 0 ? u.max_clients : 0));
-	changed |=
-	    put(to.query_wait_timeout, pick(u.query_wait_timeout, tenant.query_wait_timeout, gucs.query_wait_timeout));
-	changed |=
-	    put(to.client_idle_timeout, pick(u.client_idle_timeout, tenant.client_idle_timeout, gucs.client_idle_timeout));
-	changed |=
-	    put(to.idle_in_transaction_timeout,
-	        pick(u.idle_in_transaction_timeout, tenant.idle_in_transaction_timeout, gucs.idle_in_transaction_timeout));
-	changed |= put(to.server_idle_timeout, pick(u.server_idle_timeout, tenant.server_idle_timeout,
-	                                            gucs.server_idle_timeout * INT64CONST(1000)));
-	changed |= put(to.server_lifetime,
-	               pick(u.server_lifetime, tenant.server_lifetime, gucs.server_lifetime * INT64CONST(1000)));
-	changed |=
-	    put(to.cache_unnamed,
-	        static_cast<region::CacheUnnamed>(pick(u.cache_unnamed, tenant.cache_unnamed, gucs.default_cache_unnamed)));
-	changed |= put(to.pin_idle_timeout, pick(u.pin_idle_timeout, tenant.pin_idle_timeout, gucs.pin_idle_timeout));
-	changed |= put(to.pin_sequences, pick(u.pin_sequences, tenant.pin_sequences, gucs.default_pin_sequences));
-	changed |=
-	    put(to.on_disconnect,
-	        static_cast<region::OnDisconnect>(pick(u.on_disconnect, tenant.on_disconnect, gucs.default_on_disconnect)));
+#define PGPOOL_APPLY(type, name, ...)                                                                                  \
+	changed |= put(to.name, static_cast<decltype(to.name.load())>(Min(l.name, static_cast<int64>(INT_MAX))));
+	PGPOOL_LIMITS(PGPOOL_APPLY)
+#undef PGPOOL_APPLY
 	return changed;
 }
 

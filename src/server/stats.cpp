@@ -68,18 +68,6 @@ const char *state_name(region::WorkerState s)
 	}
 }
 
-const char *cache_unnamed_name(region::CacheUnnamed c)
-{
-	switch (c) {
-	case region::CacheUnnamed::Custom:
-		return "custom";
-	case region::CacheUnnamed::Generic:
-		return "generic";
-	default:
-		return "off";
-	}
-}
-
 int64 monotonic_us()
 {
 	timespec t;
@@ -139,8 +127,8 @@ void pool_row(Row &r, uint32 i)
 	r.text(n.database);
 	r.text(n.role);
 	r.text(p.state.load() == SlotState::Dead ? "dead" : "used");
-	r.text(p.settings.pool_mode.load() == region::PoolMode::Session ? "session" : "transaction");
-	r.text(cache_unnamed_name(p.settings.cache_unnamed));
+	r.text(name_of(region::kPoolModes, p.settings.pool_mode.load()));
+	r.text(name_of(region::kCacheUnnamed, p.settings.cache_unnamed.load()));
 	r.integer(p.settings.pool_size);
 	r.integer(p.settings.max_pinned);
 	r.number(g.clients);

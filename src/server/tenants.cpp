@@ -19,34 +19,55 @@ namespace pgpool::server
 namespace
 {
 
-// Both tables have the same columns of limits; 0 means off and NULL not set.
-// clang-format off
-#define LIMITS(t)                                                                                                      \
-	MODE(t ".pool_mode") ", " t ".pool_size, " t ".max_clients, " MS(t ".query_wait_timeout") ", "                     \
-	MS(t ".client_idle_timeout") ", " MS(t ".idle_in_transaction_timeout") ", " MS(t ".server_idle_timeout") ", "      \
-	MS(t ".server_lifetime") ", " CACHE(t ".cache_unnamed") ", " t ".max_pinned, " MS(t ".pin_idle_timeout") ", "     \
-	t ".pin_sequences::int, " LEAVING(t ".on_disconnect")
-// clang-format on
-#define MODE(x) "CASE " x " WHEN 'transaction' THEN 0 WHEN 'session' THEN 1 END"
-#define CACHE(x) "CASE " x " WHEN 'off' THEN 0 WHEN 'custom' THEN 1 WHEN 'generic' THEN 2 END"
-#define LEAVING(x) "CASE " x " WHEN 'cancel' THEN 0 WHEN 'finish' THEN 1 END"
-#define MS(x) "(extract(epoch FROM " x ") * 1000)::int8"
-constexpr int kLimitColumns = 13;
+// Both tables have the same columns of limits. Each becomes a number: NULL where nothing is set, times in milliseconds.
+void append_limits(StringInfo sql, const char *table)
+{
+	for (const region::Limit &l : region::kLimits) {
+		switch (l.range.kind) {
+		case region::Kind::Milliseconds:
+		case region::Kind::Seconds:
+			appendStringInfo(sql, ", (extract(epoch FROM %s.%s) * 1000)::int8", table, l.name);
+			break;
+		case region::Kind::Choice:
+			appendStringInfo(sql, ", CASE %s.%s", table, l.name);
+			for (int i = 0; i < l.range.choice_count; i++)
+				appendStringInfo(sql, " WHEN '%s' THEN %d::int8", l.range.choices[i].name, l.range.choices[i].value);
+			appendStringInfoString(sql, " END");
+			break;
+		default:
+			appendStringInfo(sql, ", %s.%s::int::int8", table, l.name);
+		}
+	}
+}
 
-#define TENANT_ROW                                                                                                     \
-	"SELECT t.id, t.name, t.database, t.require_tls, t.only_listed_users, coalesce(t.banned_until > now(), false), "   \
-	"t.banned_until::text, t.ban_reason, t.allow_list IS NULL OR $2 = '' OR $2::inet <<= ANY (t.allow_list), " LIMITS( \
-	    "t") " FROM pgpool.tenant t WHERE "
+// What asks for a tenant, or for a user of one, by the key $1.
+struct Query {
+	const char *condition;
+	SPIPlanPtr plan;
+};
 
-const char kByName[] = TENANT_ROW "t.name = $1";
-const char kByDatabase[] = TENANT_ROW "t.database = $1 ORDER BY t.id";
-const char kBySni[] = TENANT_ROW "lower($1) = ANY (t.sni)";
-const char kById[] = TENANT_ROW "t.id = $1::int8";
-const char kUser[] = "SELECT s.server_password, " LIMITS(
-    "u") " FROM pgpool.tenant_user u LEFT JOIN pgpool.tenant_secret s USING (tenant_id, role_name) "
-         "WHERE u.tenant_id = $1::int8 AND u.role_name = $2";
+Query by_name = {"t.name = $1"};
+Query by_database = {"t.database = $1 ORDER BY t.id"};
+Query by_sni = {"lower($1) = ANY (t.sni)"};
+Query by_id = {"t.id = $1::int8"};
+Query of_user = {"u.tenant_id = $1::int8 AND u.role_name = $2"};
 
-SPIPlanPtr plan_by_name, plan_by_database, plan_by_sni, plan_by_id, plan_user;
+void append_query(StringInfo sql, const Query &query)
+{
+	if (&query == &of_user) {
+		appendStringInfoString(sql, "SELECT s.server_password");
+		append_limits(sql, "u");
+		appendStringInfoString(sql, " FROM pgpool.tenant_user u "
+		                            "LEFT JOIN pgpool.tenant_secret s USING (tenant_id, role_name)");
+	} else {
+		appendStringInfoString(sql, "SELECT t.id, t.name, t.database, t.require_tls, t.only_listed_users, "
+		                            "coalesce(t.banned_until > now(), false), t.banned_until::text, t.ban_reason, "
+		                            "t.allow_list IS NULL OR $2 = '' OR $2::inet <<= ANY (t.allow_list)");
+		append_limits(sql, "t");
+		appendStringInfoString(sql, " FROM pgpool.tenant t");
+	}
+	appendStringInfo(sql, " WHERE %s", query.condition);
+}
 
 // What a client sends is bytes. No row has a text that its database could not have.
 bool valid(const char *text)
@@ -55,7 +76,7 @@ bool valid(const char *text)
 }
 
 // Two rows at most: that there are several is all that anybody asks for.
-bool run(SPIPlanPtr &plan, const char *sql, const char *first, const char *second)
+bool run(Query &query, const char *first, const char *second)
 {
 	if (!valid(first) || !valid(second))
 		return false;
@@ -63,13 +84,16 @@ bool run(SPIPlanPtr &plan, const char *sql, const char *first, const char *secon
 	Oid types[2] = {TEXTOID, TEXTOID};
 	Datum values[2] = {CStringGetTextDatum(first), CStringGetTextDatum(second)};
 
-	if (plan == nullptr) {
-		SPIPlanPtr fresh = SPI_prepare(sql, 2, types);
+	if (query.plan == nullptr) {
+		StringInfoData sql;
+		initStringInfo(&sql);
+		append_query(&sql, query);
+		SPIPlanPtr fresh = SPI_prepare(sql.data, 2, types);
 		if (fresh == nullptr || SPI_keepplan(fresh) != 0)
 			elog(ERROR, "could not prepare a query on the tables of pgpool");
-		plan = fresh;
+		query.plan = fresh;
 	}
-	if (SPI_execute_plan(plan, values, nullptr, true, 2) != SPI_OK_SELECT)
+	if (SPI_execute_plan(query.plan, values, nullptr, true, 2) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the tables of pgpool");
 	return SPI_processed > 0;
 }
@@ -96,41 +120,26 @@ bool bool_column(int number)
 	return !null && DatumGetBool(d);
 }
 
-int64 number_column(int number, bool wide)
-{
-	bool null;
-	Datum d = column(number, &null);
-
-	return null ? -1 : wide ? DatumGetInt64(d) : DatumGetInt32(d);
-}
-
 Limits limit_columns(int first)
 {
 	Limits l;
+	bool null;
 
-	l.pool_mode = static_cast<int>(number_column(first, false));
-	l.pool_size = static_cast<int>(number_column(first + 1, false));
-	l.max_clients = static_cast<int>(number_column(first + 2, false));
-	l.query_wait_timeout = number_column(first + 3, true);
-	l.client_idle_timeout = number_column(first + 4, true);
-	l.idle_in_transaction_timeout = number_column(first + 5, true);
-	l.server_idle_timeout = number_column(first + 6, true);
-	l.server_lifetime = number_column(first + 7, true);
-	l.cache_unnamed = static_cast<int>(number_column(first + 8, false));
-	l.max_pinned = static_cast<int>(number_column(first + 9, false));
-	l.pin_idle_timeout = number_column(first + 10, true);
-	l.pin_sequences = static_cast<int>(number_column(first + 11, false));
-	l.on_disconnect = static_cast<int>(number_column(first + 12, false));
-	static_assert(kLimitColumns == 13);
+#define PGPOOL_LIMIT_COLUMN(type, name, ...)                                                                           \
+	l.name = DatumGetInt64(column(first++, &null));                                                                    \
+	if (null)                                                                                                          \
+		l.name = -1;
+	PGPOOL_LIMITS(PGPOOL_LIMIT_COLUMN)
+#undef PGPOOL_LIMIT_COLUMN
 	return l;
 }
 
-bool one_tenant(SPIPlanPtr &plan, const char *sql, const char *key, const char *address, Tenant &to)
+bool one_tenant(Query &query, const char *key, const char *address, Tenant &to)
 {
 	bool null;
 
 	memset(&to, 0, sizeof to);
-	if (!run(plan, sql, key, address))
+	if (!run(query, key, address))
 		return false;
 	to.id = DatumGetInt64(column(1, &null));
 	text_column(2, to.name, sizeof to.name);
@@ -156,17 +165,17 @@ bool extension_present()
 
 bool tenant_by_name(const char *name, const char *address, Tenant &to)
 {
-	return one_tenant(plan_by_name, kByName, name, address, to);
+	return one_tenant(by_name, name, address, to);
 }
 
 bool tenant_by_database(const char *database, const char *address, Tenant &to)
 {
-	return one_tenant(plan_by_database, kByDatabase, database, address, to);
+	return one_tenant(by_database, database, address, to);
 }
 
 bool tenant_by_sni(const char *sni, const char *address, Tenant &to)
 {
-	return one_tenant(plan_by_sni, kBySni, sni, address, to);
+	return one_tenant(by_sni, sni, address, to);
 }
 
 bool tenant_by_id(int64 id, Tenant &to)
@@ -174,7 +183,7 @@ bool tenant_by_id(int64 id, Tenant &to)
 	char key[32];
 
 	snprintf(key, sizeof key, INT64_FORMAT, id);
-	return one_tenant(plan_by_id, kById, key, "", to);
+	return one_tenant(by_id, key, "", to);
 }
 
 bool tenant_user(int64 tenant, const char *role, TenantUser &to)
@@ -183,7 +192,7 @@ bool tenant_user(int64 tenant, const char *role, TenantUser &to)
 
 	memset(&to, 0, sizeof to);
 	snprintf(key, sizeof key, INT64_FORMAT, tenant);
-	if (!run(plan_user, kUser, key, role))
+	if (!run(of_user, key, role))
 		return false;
 	text_column(1, to.server_password, sizeof to.server_password);
 	to.limits = limit_columns(2);
