@@ -211,7 +211,7 @@ void Pool::on_server_ready(ServerConn *server)
 		}
 		Greeting &greeting = group_.greeting();
 		if (!greeting.base() || (!greeting.is_of(server->opened_in_epoch()) && !server->stale()))
-			greeting.learn(server->params(), server->notices(), server->opened_in_epoch());
+			greeting.learn(server->params(), server->login()->notices(), server->opened_in_epoch());
 	}
 	if (owed_ > 0 || engine_.draining() || group_.draining()) {
 		owed_ -= owed_ > 0 ? 1 : 0;
@@ -304,14 +304,15 @@ bool Pool::dial(ServerConn *server)
 	change_state(server, ServerState::Connecting);
 	if (server->dial())
 		return true;
-	on_server_failed(server, {proto::sqlstate::kConnectionFailure, "could not create a socket for a server", "",
-	                          "Raise the limit of open files."});
+	on_server_failed(server, {{proto::sqlstate::kConnectionFailure, "could not create a socket for a server", "",
+	                           "Raise the limit of open files."}});
 	on_server_gone(server);
 	return false;
 }
 
-void Pool::on_server_failed(ServerConn *server, const proto::Error &why)
+void Pool::on_server_failed(ServerConn *server, const LoginFailure &failure)
 {
+	const proto::Error &why = failure.why;
 	bump(mine_.server_login_failures);
 	const int64_t now = engine_.now();
 	if (now >= logged_at_ + 1000000) {
@@ -323,13 +324,13 @@ void Pool::on_server_failed(ServerConn *server, const proto::Error &why)
 	last_failure_ = why;
 	retry_at_ = now + kRetryAfter;
 	refused_at_ = now;
-	refused_by_ = server->refused_by();
+	refused_by_ = failure.limit;
 	const bool session_survives =
-	    why.sqlstate == proto::sqlstate::kInvalidPassword || (server->login_refused() && is_taken_back(why.sqlstate));
+	    why.sqlstate == proto::sqlstate::kInvalidPassword || (failure.by_server && is_taken_back(why.sqlstate));
 	// The manager may know better than the server's refusal why there is no way in.
 	const Credential *credential = group_.credential();
 	const bool explained = credential && !credential->route_error.sqlstate.empty();
-	if (server->names_sequence() != group_.names_sequence())
+	if (failure.names_sequence != group_.names_sequence())
 		retry_at_ = 0;
 	else if (!is_passing(why.sqlstate))
 		doubt({explained ? credential->route_error : why, !session_survives});

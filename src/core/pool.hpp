@@ -39,8 +39,8 @@ public:
 	proto::Error lack(const std::string &limit) const;
 
 	// ---- for servers
-	void on_server_ready(ServerConn *server);                           // logged in, or released
-	void on_server_failed(ServerConn *server, const proto::Error &why); // it could not log in
+	void on_server_ready(ServerConn *server);                               // logged in, or released
+	void on_server_failed(ServerConn *server, const LoginFailure &failure); // it could not log in
 	void on_server_gone(ServerConn *server);
 	void change_state(ServerConn *server, control::ServerState to);
 	bool wanted() const; // somebody waits for a server, in whichever worker

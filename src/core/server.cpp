@@ -1,4 +1,4 @@
-// See server.hpp. The login at the backend is in server_login.cpp, settings in server_settings.cpp, release and end in
+// See server.hpp. Settings are in server_settings.cpp, release and end in
 // server_release.cpp, errors in server_errors.cpp.
 #include "core/server.hpp"
 
@@ -12,7 +12,6 @@
 #include "core/session.hpp"
 #include "core/subscription.hpp"
 #include "proto/bytes.hpp"
-#include "proto/scram.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -47,15 +46,58 @@ const std::string &no_data()
 
 ServerConn::ServerConn(Pool &pool, Listener *listener)
     : pool_(pool), group_(pool.group()), listener_(listener), notes_(group_.engine().statements(), statements_),
-      replay_(group_.engine().statements()), connected_at_(group_.engine().outside().wall_us()),
-      opened_(group_.engine().now()), since_(opened_), deadline_(opened_ + kConnectTime), epoch_(group_.epoch()),
-      is_listener_(listener != nullptr)
+      replay_(group_.engine().statements()), params_(group_.engine().params().empty()),
+      connected_at_(group_.engine().outside().wall_us()), opened_(group_.engine().now()), since_(opened_),
+      deadline_(opened_ + kConnectTime), epoch_(group_.epoch()), is_listener_(listener != nullptr)
 {
 }
 
 ServerConn::~ServerConn()
 {
 	statements_.drop_all(group_.engine().statements());
+}
+
+bool ServerConn::dial()
+{
+	const Credential *credential = group_.credential();
+	by_tcp_ = credential->route == control::ServerRoute::Tcp;
+	stream_ = group_.engine().outside().dial({credential->route}, this);
+	return stream_ != nullptr;
+}
+
+void ServerConn::on_connected()
+{
+	set_state(ServerState::Login);
+	take_agent_slot();
+	login_ = std::make_unique<ServerLogin>(*this, group_);
+	login_->start(listener_ ? &listener_->encoding() : nullptr, agent_name());
+}
+
+void ServerConn::login_data(const char *data, size_t size)
+{
+	const ServerLogin::Outcome outcome = login_->on_data(data, size);
+	pid_ = login_->pid();
+	if (outcome == ServerLogin::Outcome::Failed)
+		login_failed(login_->failure());
+	if (outcome == ServerLogin::Outcome::Done)
+		pool_.on_server_ready(this);
+	if (outcome != ServerLogin::Outcome::Open)
+		login_.reset();
+}
+
+void ServerConn::give_up_login(std::string why)
+{
+	login_failed({{proto::sqlstate::kConnectionFailure, std::move(why), "", ""},
+	              control::ServerLimit::None,
+	              false,
+	              login_ ? login_->names_sequence() : 0});
+}
+
+void ServerConn::login_failed(const LoginFailure &failure)
+{
+	our_error_ = failure.why;
+	pool_.on_server_failed(this, failure);
+	end();
 }
 
 void ServerConn::set_state(ServerState to)
@@ -472,7 +514,7 @@ bool ServerConn::parameter(std::string_view body)
 	const std::string_view name = r.string();
 	const bool named = r.ok();
 	const std::string_view value = r.string();
-	return told(named ? name : body.substr(0, kLongestName), r.ok() ? value : std::string_view(), r.ok());
+	return on_parameter(named ? name : body.substr(0, kLongestName), r.ok() ? value : std::string_view(), r.ok());
 }
 
 void ServerConn::command_complete(std::string_view tag)
@@ -592,7 +634,7 @@ void ServerConn::tick(int64_t now)
 	case ServerState::Connecting:
 	case ServerState::Login:
 		if (now > deadline_)
-			login_failed({proto::sqlstate::kConnectionFailure, "the server did not accept a login in time", "", ""});
+			give_up_login("the server did not accept a login in time");
 		break;
 	case ServerState::Cleaning:
 		if (now > deadline_)
@@ -667,10 +709,8 @@ void ServerConn::fill(control::ServerRow &row) const
 	put(row.tenant, group_.tenant());
 	put(row.database, group_.database());
 	put(row.role, group_.role());
-	if (params_) {
-		if (const Param *p = params_->find("application_name"))
-			put(row.application_name, p->value);
-	}
+	if (const Param *p = params_->find("application_name"))
+		put(row.application_name, p->value);
 }
 
 } // namespace pgpool::core

@@ -1,8 +1,8 @@
 // One server: a connection of ours to a PostgreSQL backend.
 //
-// Owns the stream to the backend, the login there, the account of outstanding replies and the session
-// settings that the backend has. It belongs to one pool for its whole life and serves one client at a
-// time. The release rule lives here, in may_release(): when in doubt, the connection is closed.
+// Owns the stream to the backend, the login there (server_login.hpp), the account of outstanding replies and the
+// session settings that the backend has. It belongs to one pool for its whole life and serves one client at a time. The
+// release rule lives here, in may_release(): when in doubt, the connection is closed.
 //
 // Life: Connecting -> Login (and proof of the role's and database's OIDs) -> Idle <-> Active -> Cleaning
 // -> Idle or Closing. One that listens for parked clients (listeners.hpp) is a Listener from its login to its end,
@@ -23,13 +23,9 @@
 #include "core/prepared.hpp"
 #include "core/replay.hpp"
 #include "core/replies.hpp"
+#include "core/server_login.hpp"
 #include "core/statement_notes.hpp"
 #include "proto/message.hpp"
-
-namespace pgpool::proto
-{
-class ScramClient;
-}
 
 namespace pgpool::core
 {
@@ -108,7 +104,7 @@ public:
 	Replies &replies() { return replies_; }
 	const Replies &replies() const { return replies_; }
 	const Params &params() const { return params_; }
-	const std::string &notices() const { return notices_; } // of its login, as messages
+	const ServerLogin *login() const { return login_.get(); } // while it lasts, and when the pool hears of its end
 	ServerStatements &statements() { return statements_; }
 	StatementNotes &notes() { return notes_; }
 	uint64_t serial() const { return serial_; }
@@ -135,12 +131,12 @@ public:
 	void announce_custom(const Statement *s);
 	bool stale() const;
 	uint32_t opened_in_epoch() const { return epoch_; }
-	uint32_t names_sequence() const { return names_sequence_; } // of those it was asked for by
 	bool expired(int64_t now) const;
 
-	// The limit of the server's own at which it refused our login.
-	control::ServerLimit refused_by() const { return refused_by_; }
-	bool login_refused() const { return login_refused_; } // by the server itself
+	// ---- for its login
+	// A ParameterStatus. False: it is not for the client.
+	bool on_parameter(std::string_view name, std::string_view value, bool whole);
+	void keep_native(); // what it has told up to now is that of a fresh login
 
 	Hook<ServerConn> pool_hook;
 	std::optional<Claim> claim;
@@ -148,23 +144,11 @@ public:
 private:
 	friend class Pool; // state and lists move together, in Pool::change_state()
 
-	// ---- login, in server_login.cpp
-	void send_startup();
-	void login_message(char type, std::string_view body);
-	void login_authentication(std::string_view body);
-	void login_sasl(uint32_t code, std::string_view rest);
-	void login_parameter(std::string_view body);
-	void login_ready();
-	void ask_for_proof();
-	bool proves(std::string_view database, std::string_view role) const;
-	void not_the_same();
-	void login_proof(char type, std::string_view body);
-	void login_failed(const proto::Error &why);
 	void login_data(const char *data, size_t size);
+	void login_failed(const LoginFailure &failure);
+	void give_up_login(std::string why);
 
 	// ---- service
-	// That the backend has the pool's role and database, by OID. From Asked to Canceled a query for them is out.
-	enum class Proof { None, Told, Wrong, Done, Asked, Answered, Canceled };
 	enum class Header { More, Whole, Broken };
 	Header read_header(const char *p, size_t have, size_t &total) const;
 	void service_data(const char *data, size_t size);
@@ -184,8 +168,8 @@ private:
 	// ---- the agent, in server_agent.cpp
 	void take_agent_slot();
 	void free_agent_slot();
+	std::string agent_name();
 	region::AgentSlot &agent_slot();
-	bool told(std::string_view name, std::string_view value, bool whole);
 	bool keep(std::string_view name, std::string_view value, bool whole, bool reported);
 	bool is_preset(std::string_view name, std::string_view value) const;
 	size_t most_setting() const;
@@ -236,21 +220,21 @@ private:
 	Stream *stream_ = nullptr;
 	Session *session_ = nullptr;
 	Listener *listener_ = nullptr;
+	std::unique_ptr<ServerLogin> login_;
 	Replies replies_;
 	ServerStatements statements_;
 	StatementNotes notes_;
 	Replay replay_;
 	uint64_t serial_ = 0; // of the assignment
 	Params params_;
-	Params native_;          // what the server reports by itself, as a fresh login has it
-	Params defaults_;        // what RESET goes back to, other than the server's own defaults
-	std::string agent_pins_; // why the session must stay, as the agent says; "" = nothing
-	std::string pins_;       // the same, and because of settings
-	Params target_;          // settings that are being applied
-	Params told_;            // the same as the client knows them
-	proto::Error our_error_; // of the query of ours that is answered, or the backend's last words
-	std::string stash_out_;  // what applies the settings, until it is flushed
-	std::string notices_;
+	Params native_;           // what the server reports by itself, as a fresh login has it
+	Params defaults_;         // what RESET goes back to, other than the server's own defaults
+	std::string agent_pins_;  // why the session must stay, as the agent says; "" = nothing
+	std::string pins_;        // the same, and because of settings
+	Params target_;           // settings that are being applied
+	Params told_;             // the same as the client knows them
+	proto::Error our_error_;  // of the query of ours that is answered, or the backend's last words
+	std::string stash_out_;   // what applies the settings, until it is flushed
 	std::string refusal_;     // ErrorResponse in place of that to Replies::kRefused
 	std::string replacement_; // with what is the client's own: a name in an error, the pid of a notification
 	const std::string *replacement_due_ = nullptr; // goes to the client in place of the backend's message
@@ -264,7 +248,6 @@ private:
 	int each_again_ = 0; // so many may yet be tried once more
 	bool each_canceled_ = false;
 	std::vector<Refused> refused_;
-	std::unique_ptr<proto::ScramClient> scram_;
 	uint64_t sent_at_assign_ = 0;
 	uint64_t commit_known_ = 0; // what was committed up to here is another client's, or noted
 	uint64_t transactions_ = 0, queries_ = 0;
@@ -278,7 +261,6 @@ private:
 	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
 	uint32_t body_left_ = 0;
 	uint32_t epoch_ = 0;
-	uint32_t names_sequence_ = 0;
 	static constexpr uint32_t kNoSlot = UINT32_MAX;
 	static constexpr size_t kLongestName = 1024; // of a setting
 	uint32_t agent_slot_ = kNoSlot;
@@ -287,12 +269,8 @@ private:
 	bool terminated_ = false;
 	int32_t pid_ = 0;
 	control::ServerState state_ = control::ServerState::Connecting;
-	Proof proof_ = Proof::None;
-	control::ServerLimit refused_by_ = control::ServerLimit::None;
-	bool login_refused_ = false;
 	bool body_forward_ = false;
 	bool by_tcp_ = false;
-	int proof_asked_ = 0;
 	int32_t idle_session_timeout_ = 0;
 	bool shown_idle_ = false;       // it was told that it serves nobody
 	bool preset_changed_ = false;   // a default may be another one since the last ReadyForQuery

@@ -48,23 +48,34 @@ void ServerConn::free_agent_slot()
 	agent_ = false;
 }
 
+// As the startup packet says it; "" = there is none.
+std::string ServerConn::agent_name()
+{
+	if (agent_slot_ == kNoSlot)
+		return {};
+	return std::to_string(agent_slot_) + "." + std::to_string(agent_slot().generation.load());
+}
+
 region::AgentSlot &ServerConn::agent_slot()
 {
 	return group_.engine().region().agent(agent_slot_);
 }
 
-// A ParameterStatus. False: it is not for the client.
-bool ServerConn::told(std::string_view name, std::string_view value, bool whole)
+void ServerConn::keep_native()
+{
+	native_ = params_;
+}
+
+bool ServerConn::on_parameter(std::string_view name, std::string_view value, bool whole)
 {
 	bool forward = false;
 	const bool for_us = name.substr(0, 1) == "="; // what a value is that the client was told in its encoding
 	if (for_us)
 		name.remove_prefix(1);
+	if (name == "pgpool.identity") // the login has looked at it
+		return false;
 	if (name == "pgpool.agent") {
 		agent_ = value == "1";
-	} else if (name == "pgpool.identity") {
-		const size_t space = std::min(value.find(' '), value.size() - 1);
-		proof_ = proves(value.substr(0, space), value.substr(space + 1)) ? Proof::Told : Proof::Wrong;
 	} else if (name == "pgpool.pins") {
 		set_pins(value);
 	} else if (name == "pgpool.idle_session_timeout") {
@@ -146,7 +157,7 @@ void ServerConn::update_pins()
 	static constexpr std::string_view kSettings = "settings";
 	const region::Settings &s = group_.engine().settings();
 	const bool too_many =
-	    params_ && (untracked_ || params_->unknown > 0 || params_->own > static_cast<size_t>(s.max_session_settings));
+	    untracked_ || params_->unknown > 0 || params_->own > static_cast<size_t>(s.max_session_settings);
 	if (too_many == (pins_.size() > agent_pins_.size()))
 		return;
 	pins_ = agent_pins_;

@@ -1,15 +1,10 @@
-// The login of a server connection at its backend: see server.hpp.
-//
-// Proves the role by what a client proved (a SCRAM ClientKey, the md5 hash) or by a stored password, then
-// asks the backend which role and database it has, by OID: names may have been given to others since.
-#include "core/server.hpp"
+// See server_login.hpp.
+#include "core/server_login.hpp"
 
+#include <algorithm>
 #include <cstring>
 
-#include "core/engine.hpp"
-#include "core/listeners.hpp"
 #include "core/pool_group.hpp"
-#include "core/session.hpp"
 #include "proto/bytes.hpp"
 #include "proto/md5.hpp"
 #include "proto/scram.hpp"
@@ -21,14 +16,12 @@
 namespace pgpool::core
 {
 
-using control::ServerMethod;
-using control::ServerState;
-
 namespace
 {
 
 constexpr int kMostProofs = 20; // questions, if a timeout ends them
 constexpr size_t kMostNotices = 16384;
+
 // Of a refused login. By the routine, for the message is in the server's language.
 control::ServerLimit limit_of(std::string_view error)
 {
@@ -42,85 +35,75 @@ control::ServerLimit limit_of(std::string_view error)
 
 } // namespace
 
-bool ServerConn::dial()
-{
-	const Credential *credential = group_.credential();
-	by_tcp_ = credential->route == control::ServerRoute::Tcp;
-	stream_ = group_.engine().outside().dial({credential->route}, this);
-	return stream_ != nullptr;
-}
+ServerLogin::ServerLogin(ServerConn &server, PoolGroup &group) : server_(server), group_(group) {}
 
-void ServerConn::on_connected()
-{
-	set_state(ServerState::Login);
-	send_startup();
-}
+ServerLogin::~ServerLogin() = default;
 
-void ServerConn::send_startup()
+void ServerLogin::start(const std::string *listens_in, const std::string &agent)
 {
 	names_sequence_ = group_.names_sequence();
 	std::string out(4, '\0');
 	proto::Writer w(out);
 	w.u32(3u << 16);
 	w.string("user").string(group_.role()).string("database").string(group_.database());
-	if (listener_) {
+	if (listens_in) {
 		w.string("application_name").string("pgpool");
 		// Notifications come as its clients expect them, and nothing ends its work.
-		w.string("client_encoding").string(listener_->encoding());
+		w.string("client_encoding").string(*listens_in);
 		w.string("statement_timeout").string("0").string("lock_timeout").string("0");
 	}
-	take_agent_slot();
 	// The agent lets it end no server, and tells it; the session acts on it.
-	if (agent_slot_ == kNoSlot)
+	if (agent.empty())
 		w.string("idle_session_timeout").string("0");
-	if (agent_slot_ != kNoSlot)
-		w.string("pgpool.agent")
-		    .string(std::to_string(agent_slot_) + "." + std::to_string(agent_slot().generation.load()));
+	else
+		w.string("pgpool.agent").string(agent);
 	w.u8(0);
 	proto::store32(out.data(), static_cast<uint32_t>(out.size()));
-	stream_->queue(out.data(), out.size());
-	stream_->flush();
+	send(out);
 }
 
-void ServerConn::login_data(const char *data, size_t size)
+void ServerLogin::send(std::string_view bytes)
 {
-	if (!proto::try_append(stash_, {data, size})) {
-		login_failed({proto::sqlstate::kOutOfMemory, "out of memory", "", ""});
-		return;
-	}
+	server_.stream()->queue(bytes.data(), bytes.size());
+	server_.stream()->flush();
+}
+
+ServerLogin::Outcome ServerLogin::on_data(const char *data, size_t size)
+{
+	if (!proto::try_append(in_, {data, size}))
+		fail({proto::sqlstate::kOutOfMemory, "out of memory", "", ""});
 	size_t at = 0;
-	while (stash_.size() - at >= proto::kHeaderSize && state_ == ServerState::Login && !gone_) {
-		const uint32_t length = proto::load32(&stash_[at + 1]);
+	while (!failure_ && in_.size() - at >= proto::kHeaderSize) {
+		const uint32_t length = proto::load32(&in_[at + 1]);
 		if (length < 4 || length > kChunk) {
-			login_failed({proto::sqlstate::kProtocolViolation,
-			              "the server sent a message with an impossible length during login", "", ""});
-			return;
-		}
-		if (stash_.size() - at <= length)
+			fail({proto::sqlstate::kProtocolViolation,
+			      "the server sent a message with an impossible length during login", "", ""});
 			break;
-		const std::string body = stash_.substr(at + proto::kHeaderSize, length - 4);
-		const char type = stash_[at];
+		}
+		if (in_.size() - at <= length)
+			break;
+		const std::string body = in_.substr(at + proto::kHeaderSize, length - 4);
+		const char type = in_[at];
 		at += size_t{length} + 1;
 		if (proof_ >= Proof::Asked)
-			login_proof(type, body);
+			proof_message(type, body);
 		else
-			login_message(type, body);
+			message(type, body);
 	}
-	if (gone_ || state_ == ServerState::Closing)
-		return;
-	stash_.erase(0, at);
-	if (proof_ == Proof::Done && state_ == ServerState::Login && stash_.empty())
-		pool_.on_server_ready(this);
+	if (failure_)
+		return Outcome::Failed;
+	in_.erase(0, at);
+	return proof_ == Proof::Done && in_.empty() ? Outcome::Done : Outcome::Open;
 }
 
-void ServerConn::login_message(char type, std::string_view body)
+void ServerLogin::message(char type, std::string_view body)
 {
 	switch (type) {
 	case 'R':
-		login_authentication(body);
+		authentication(body);
 		break;
 	case 'S':
-		login_parameter(body);
+		parameter(body);
 		break;
 	case 'K': {
 		proto::Reader r(body);
@@ -128,12 +111,10 @@ void ServerConn::login_message(char type, std::string_view body)
 		break;
 	}
 	case 'E':
-		refused_by_ = limit_of(body);
-		login_refused_ = true;
-		login_failed(proto::read_error(body));
+		failure_ = LoginFailure{proto::read_error(body), limit_of(body), true, names_sequence_};
 		break;
 	case 'Z':
-		login_ready();
+		ready();
 		break;
 	case 'N':
 		if (notices_.size() + body.size() <= kMostNotices)
@@ -142,24 +123,26 @@ void ServerConn::login_message(char type, std::string_view body)
 	case 'v':
 		break;
 	default:
-		login_failed(
-		    {proto::sqlstate::kProtocolViolation, "the server sent an unexpected message during login", "", ""});
+		fail({proto::sqlstate::kProtocolViolation, "the server sent an unexpected message during login", "", ""});
 	}
 }
 
-void ServerConn::login_parameter(std::string_view body)
+void ServerLogin::parameter(std::string_view body)
 {
 	proto::Reader r(body);
 	const std::string_view name = r.string();
 	const std::string_view value = r.string();
 	if (!r.ok())
 		return;
-	if (!params_)
-		params_ = group_.engine().params().empty();
-	told(name, value, true);
+	if (name == "pgpool.identity") { // the agent's word
+		const size_t space = std::min(value.find(' '), value.size() - 1);
+		proof_ = proves(value.substr(0, space), value.substr(space + 1)) ? Proof::Told : Proof::Wrong;
+		return;
+	}
+	(void)server_.on_parameter(name, value, true);
 }
 
-void ServerConn::login_authentication(std::string_view body)
+void ServerLogin::authentication(std::string_view body)
 {
 	const Credential *credential = group_.credential();
 	proto::Reader r(body);
@@ -189,39 +172,36 @@ void ServerConn::login_authentication(std::string_view body)
 	case proto::kAuthSasl:
 	case proto::kAuthSaslContinue:
 	case proto::kAuthSaslFinal:
-		login_sasl(code, r.bytes(r.left()));
+		sasl(code, r.bytes(r.left()));
 		return;
 	default:
-		login_failed({proto::sqlstate::kInvalidAuthorization,
-		              "the server asks for an authentication method that pgpool does not support (code " +
-		                  std::to_string(code) + ")",
-		              "", "Change the line of pg_hba.conf that holds for pgpool's own connections to scram-sha-256."});
+		fail({proto::sqlstate::kInvalidAuthorization,
+		      "the server asks for an authentication method that pgpool does not support (code " +
+		          std::to_string(code) + ")",
+		      "", "Change the line of pg_hba.conf that holds for pgpool's own connections to scram-sha-256."});
 		return;
 	}
 	if (text->empty()) {
-		login_failed(
-		    {proto::sqlstate::kInvalidAuthorization, "the server asks for a password that pgpool does not have",
-		     "What the client proved does not fit the method that pg_hba.conf sets for pgpool's own connection.",
-		     "Use scram-sha-256 for both, or store a password with pgpool.set_user(..., server_password => ...)."});
+		fail({proto::sqlstate::kInvalidAuthorization, "the server asks for a password that pgpool does not have",
+		      "What the client proved does not fit the method that pg_hba.conf sets for pgpool's own connection.",
+		      "Use scram-sha-256 for both, or store a password with pgpool.set_user(..., server_password => ...)."});
 		return;
 	}
 	out.edit().reserve(proto::kHeaderSize + text->size() + 1); // it must not leave what it grows out of
 	proto::Writer(out.edit()).begin('p').string(*text).end();
-	stream_->queue(out->data(), out->size());
-	stream_->flush();
+	send(*out);
 }
 
-void ServerConn::login_sasl(uint32_t code, std::string_view rest)
+void ServerLogin::sasl(uint32_t code, std::string_view rest)
 {
 	const Credential *credential = group_.credential();
 	std::string out, text;
 	if (code == proto::kAuthSasl) {
 		if (!credential->has_key) {
-			login_failed({proto::sqlstate::kInvalidAuthorization,
-			              "the server asks for a SCRAM proof that pgpool does not have",
-			              "The client did not log in with SCRAM or a password.",
-			              "Let pg_hba.conf ask clients for scram-sha-256, or store a password with "
-			              "pgpool.set_user(..., server_password => ...)."});
+			fail({proto::sqlstate::kInvalidAuthorization, "the server asks for a SCRAM proof that pgpool does not have",
+			      "The client did not log in with SCRAM or a password.",
+			      "Let pg_hba.conf ask clients for scram-sha-256, or store a password with "
+			      "pgpool.set_user(..., server_password => ...)."});
 			return;
 		}
 		scram_ = std::make_unique<proto::ScramClient>(*credential->client_key, *credential->verifier);
@@ -229,7 +209,7 @@ void ServerConn::login_sasl(uint32_t code, std::string_view rest)
 		proto::Writer w(out);
 		w.begin('p').string(proto::kScramMechanism).u32(static_cast<uint32_t>(text.size())).bytes(text).end();
 	} else if (!scram_) {
-		login_failed({proto::sqlstate::kProtocolViolation, "the server sent a SCRAM message out of turn", "", ""});
+		fail({proto::sqlstate::kProtocolViolation, "the server sent a SCRAM message out of turn", "", ""});
 		return;
 	} else {
 		const proto::ScramStep step =
@@ -239,25 +219,22 @@ void ServerConn::login_sasl(uint32_t code, std::string_view rest)
 			return;
 		}
 		if (step != proto::ScramStep::Continue) {
-			login_failed({proto::sqlstate::kInvalidPassword,
-			              "password authentication failed for user \"" + group_.role() + "\"",
-			              scram_->salt_changed() ? "The password was changed since the client logged in."
-			                                     : scram_->problem().message,
-			              "Log in again with the present password."});
+			fail({proto::sqlstate::kInvalidPassword,
+			      "password authentication failed for user \"" + group_.role() + "\"",
+			      scram_->salt_changed() ? "The password was changed since the client logged in."
+			                             : scram_->problem().message,
+			      "Log in again with the present password."});
 			return;
 		}
 		proto::Writer(out).begin('p').bytes(text).end();
 	}
-	stream_->queue(out.data(), out.size());
-	stream_->flush();
+	send(out);
 }
 
 // Logged in, under these names. Whose names they are now, only the backend can tell: by the agent in it, or when asked.
-void ServerConn::login_ready()
+void ServerLogin::ready()
 {
-	if (!params_)
-		params_ = group_.engine().params().empty();
-	native_ = params_;
+	server_.keep_native();
 	if (proof_ == Proof::None)
 		ask_for_proof();
 	else if (proof_ == Proof::Told)
@@ -266,7 +243,7 @@ void ServerConn::login_ready()
 		not_the_same();
 }
 
-void ServerConn::ask_for_proof()
+void ServerLogin::ask_for_proof()
 {
 	proof_ = Proof::Asked;
 	proof_asked_++;
@@ -274,24 +251,23 @@ void ServerConn::ask_for_proof()
 	proto::append_query(out, "SELECT d.oid, r.oid FROM pg_catalog.pg_database d, pg_catalog.pg_roles r "
 	                         "WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() "
 	                         "AND r.rolname OPERATOR(pg_catalog.=) session_user");
-	stream_->queue(out.data(), out.size());
-	stream_->flush();
+	send(out);
 }
 
-bool ServerConn::proves(std::string_view database, std::string_view role) const
+bool ServerLogin::proves(std::string_view database, std::string_view role) const
 {
 	return database == std::to_string(group_.shared().database_oid) && role == std::to_string(group_.shared().role_oid);
 }
 
-void ServerConn::not_the_same()
+void ServerLogin::not_the_same()
 {
-	login_failed({proto::sqlstate::kInvalidAuthorization,
-	              "role \"" + group_.role() + "\" or database \"" + group_.database() +
-	                  "\" is not the one that the client logged in to",
-	              "It was dropped or renamed, and its name was given to another one.", "Connect again."});
+	fail({proto::sqlstate::kInvalidAuthorization,
+	      "role \"" + group_.role() + "\" or database \"" + group_.database() +
+	          "\" is not the one that the client logged in to",
+	      "It was dropped or renamed, and its name was given to another one.", "Connect again."});
 }
 
-void ServerConn::login_proof(char type, std::string_view body)
+void ServerLogin::proof_message(char type, std::string_view body)
 {
 	switch (type) {
 	case 'D': {
@@ -305,7 +281,7 @@ void ServerConn::login_proof(char type, std::string_view body)
 		break;
 	}
 	case 'S':
-		login_parameter(body);
+		parameter(body);
 		break;
 	case 'E': {
 		// By a timeout that the role has by default: another time it may be quick enough.
@@ -315,7 +291,7 @@ void ServerConn::login_proof(char type, std::string_view body)
 		if (ended_early && proof_asked_ < kMostProofs)
 			proof_ = Proof::Canceled;
 		else
-			login_failed(why);
+			fail(why);
 		break;
 	}
 	case 'Z':
@@ -331,14 +307,9 @@ void ServerConn::login_proof(char type, std::string_view body)
 	}
 }
 
-void ServerConn::login_failed(const proto::Error &why)
+void ServerLogin::fail(const proto::Error &why)
 {
-	if (gone_ || state_ == ServerState::Closing)
-		return;
-	session_ = nullptr;
-	our_error_ = why;
-	pool_.on_server_failed(this, why);
-	end();
+	failure_ = LoginFailure{why, control::ServerLimit::None, false, names_sequence_};
 }
 
 } // namespace pgpool::core

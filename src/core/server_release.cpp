@@ -297,8 +297,7 @@ void ServerConn::on_closed(const char *why)
 	if (gone_)
 		return;
 	if (state_ == ServerState::Connecting || state_ == ServerState::Login) {
-		login_failed(
-		    {proto::sqlstate::kConnectionFailure, std::string("could not connect to the server: ") + why, "", ""});
+		give_up_login(std::string("could not connect to the server: ") + why);
 		return;
 	}
 	if (why == kNoMemory && session_) {
