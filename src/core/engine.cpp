@@ -636,15 +636,6 @@ uint32_t Engine::take_agent_slot()
 	return UINT32_MAX;
 }
 
-uint64_t Engine::catalog_clock(uint32_t database_oid)
-{
-	const uint32_t i = database_oid % region::kCatalogCounters;
-	const uint64_t changes = region_.header()->catalog_changes[i].load(std::memory_order_acquire);
-	if (catalog_[i].changes != changes)
-		catalog_[i] = {changes, statements_.advance()};
-	return catalog_[i].clock;
-}
-
 std::vector<control::ServerRow> Engine::server_rows()
 {
 	std::vector<control::ServerRow> rows;

@@ -21,6 +21,7 @@
 #include "core/ports.hpp"
 #include "core/prepared.hpp"
 #include "core/session.hpp"
+#include "core/statement_pool.hpp"
 #include "core/stranger_log.hpp"
 #include "region/control.hpp"
 
@@ -85,8 +86,7 @@ public:
 	ParamStore &params() { return params_; }
 	StatementStore &statements() { return statements_; }
 	Listeners &listeners() { return listeners_; }
-	// When this worker saw the last change of the database's catalog, by the clock of statements().
-	uint64_t catalog_clock(uint32_t database_oid);
+	CatalogClock &catalog() { return catalog_; }
 	std::string &copy() { return copy_; } // for messages that are rewritten, within one call
 	int64_t now() { return outside_.now_us(); }
 	bool draining() const { return draining_ || stopping_; }
@@ -161,9 +161,7 @@ private:
 	StatementStore statements_;
 	Listeners listeners_{*this};
 	std::string copy_;
-	struct {
-		uint64_t changes, clock;
-	} catalog_[region::kCatalogCounters] = {};
+	CatalogClock catalog_{region_.header()->catalog_changes, statements_};
 	List<Session, &Session::all_hook> sessions_;
 	List<Session, &Session::login_hook> logins_; // oldest first
 	List<Session, &Session::turn_hook> turns_;

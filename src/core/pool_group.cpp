@@ -13,7 +13,10 @@ namespace pgpool::core
 
 PoolGroup::PoolGroup(Engine &engine, uint32_t slot, uint32_t generation)
     : engine_(engine), slot_(slot), generation_(generation), shared_(engine.region().pool(slot)),
-      mine_(engine.region().pool_counters(slot, engine.worker())), pools_{{Pool(*this)}}
+      mine_(engine.region().pool_counters(slot, engine.worker())),
+      statements_(engine.statements(), engine.catalog(), engine.settings(), shared_, mine_,
+                  uint64_t{slot} << 32 | generation),
+      pools_{{Pool(*this)}}
 {
 	read_names();
 	tenant_ = shared_.tenant;
@@ -111,24 +114,13 @@ bool PoolGroup::has_prepared(Statement *s, Shape &shape)
 {
 	bool found = false;
 	each_server([&](ServerConn *server) {
-		if (server->statements().present(s)) {
+		const ServerStatements &table = server->statements().table();
+		if (table.present(s)) {
 			found = true;
-			shape = server->statements().shape(s);
+			shape = table.shape(s);
 		}
 	});
 	return found;
-}
-
-uint64_t PoolGroup::catalog_clock()
-{
-	return engine_.catalog_clock(shared_.database_oid);
-}
-
-void PoolGroup::renew_if_changed(Statement *s)
-{
-	s->valid_since = std::max(s->valid_since, catalog_clock());
-	if (std::exchange(s->suspect, false)) // changed where this server does not count, on the primary of a standby
-		s->valid_since = engine_.statements().advance();
 }
 
 // ---- all targets

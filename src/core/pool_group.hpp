@@ -16,6 +16,7 @@
 #include "core/credential.hpp"
 #include "core/greeting.hpp"
 #include "core/pool.hpp"
+#include "core/statement_pool.hpp"
 #include "core/target.hpp"
 #include "region/layout.hpp"
 
@@ -40,9 +41,7 @@ public:
 	Greeting &greeting() { return greeting_; }
 	bool greeting_holds() const { return greeting_.holds(epoch()); }
 	bool has_prepared(Statement *s, Shape &shape); // a server of this worker has it for certain
-	uint64_t catalog_clock();                      // of the last change that was seen
-	// A client prepares `s`: what was parsed before the last change of the catalog is outdated.
-	void renew_if_changed(Statement *s);
+	StatementPool &statements() { return statements_; }
 	// Why a dead pool's clients must go.
 	proto::Error death() const;
 
@@ -73,7 +72,6 @@ public:
 	Engine &engine() { return engine_; }
 	uint32_t slot() const { return slot_; }
 	uint32_t generation() const { return generation_; }
-	uint64_t number() const { return uint64_t{slot_} << 32 | generation_; } // no other pool has or had it
 	const region::PoolSlot &shared() const { return shared_; }
 	const region::PoolSettings &settings() const { return shared_.settings; }
 	region::PoolCounters &counters() { return mine_; }
@@ -96,6 +94,7 @@ private:
 	const uint32_t generation_;
 	region::PoolSlot &shared_;
 	region::PoolCounters &mine_;
+	StatementPool statements_;
 	std::string tenant_, database_, role_;
 	uint32_t names_sequence_ = 0;
 	State state_ = State::Open;

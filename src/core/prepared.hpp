@@ -8,7 +8,7 @@
 //
 // A client that prepares a text gets it as the catalog is now, so a statement that a backend parsed before
 // the catalog changed is outdated there. Order is told by the store's clock, which counts such changes.
-// Must not know sessions or messages; session_statements.cpp rewrites those.
+// Must not know sessions or messages; rewriter.hpp rewrites those.
 #pragma once
 
 #include <cstdint>

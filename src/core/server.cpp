@@ -36,26 +36,17 @@ bool is_needed_whole(char type)
 	return type == 'Z' || type == 'S' || type == 'C' || type == 'K' || type == 'A';
 }
 
-const std::string &no_data()
-{
-	static const std::string *const message = new std::string("n\0\0\0\4", 5);
-	return *message;
-}
-
 } // namespace
 
 ServerConn::ServerConn(Pool &pool, Listener *listener)
-    : pool_(pool), group_(pool.group()), listener_(listener), notes_(group_.engine().statements(), statements_),
-      replay_(group_.engine().statements()), params_(group_.engine().params().empty()),
+    : pool_(pool), group_(pool.group()), listener_(listener), params_(group_.engine().params().empty()),
+      statements_(group_.statements(), replies_, params_, substitute_),
       connected_at_(group_.engine().outside().wall_us()), opened_(group_.engine().now()), since_(opened_),
       deadline_(opened_ + kConnectTime), epoch_(group_.epoch()), is_listener_(listener != nullptr)
 {
 }
 
-ServerConn::~ServerConn()
-{
-	statements_.drop_all(group_.engine().statements());
-}
+ServerConn::~ServerConn() = default;
 
 bool ServerConn::dial()
 {
@@ -123,16 +114,14 @@ bool ServerConn::expired(int64_t now) const
 void ServerConn::assign(Session *session)
 {
 	session_ = session;
-	session_->names_in_doubt_ = 0;
 	identify(session);
 	announce_client();
 	set_defaults(session->defaults());
 	commit_known_ = commit_lsn();
-	serial_ = group_.engine().next_assignment();
+	statements_.assigned(group_.engine().next_assignment(), session->statements());
+	substitute_.reset();
 	sent_at_assign_ = stream_->sent();
-	said_fatal_ = withheld_due_ = shown_idle_ = false;
-	replacement_due_ = nullptr;
-	replay_.stop();
+	said_fatal_ = shown_idle_ = false;
 	unproved_.clear();
 	our_error_ = {};
 	interrupt_later_ = false;
@@ -141,6 +130,16 @@ void ServerConn::assign(Session *session)
 	set_state(ServerState::Active);
 	if (session->session_mode())
 		close_shared_statements();
+}
+
+// A client that has the server for itself finds it as a fresh one: pg_prepared_statements shows its own.
+void ServerConn::close_shared_statements()
+{
+	std::string out;
+	if (!statements_.close_surplus(0, out))
+		return;
+	stream_->queue(out.data(), out.size());
+	send_silent_sync();
 }
 
 void ServerConn::run(const std::string &sql, For purpose)
@@ -167,7 +166,7 @@ bool ServerConn::emit_fakes()
 	if (body_left_ > 0) // in the middle of a message
 		return false;
 	while (const char type = replies_.take_fake()) {
-		notes_.confirm(client_statements());
+		statements_.on_fake(client_statements());
 		any = true;
 		if (session_)
 			session_->stream()->queue(type == '1' ? kParseComplete : kCloseComplete, sizeof(kParseComplete));
@@ -240,7 +239,7 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 	const bool asking = *p == 'D' && session_ && session_->handover() && session_->subscription()->asking();
 	const bool whole = is_needed_whole(*p) || asking ||
 	                   (*p == 'E' && (!session_ || replies_.front_is_ours() || short_one)) ||
-	                   (*p == 't' && short_one && replay_.on()) ||
+	                   (*p == 't' && short_one && statements_.replay().on()) ||
 	                   ((*p == 't' || *p == 'T') && total <= kChunk && replies_.wants_shape()) ||
 	                   (*p == 't' && total <= kChunk && session_ && replies_.tells_unnamed_types());
 	if (!whole || have >= total)
@@ -309,8 +308,8 @@ void ServerConn::service_data(const char *data, size_t size)
 			break;
 		}
 		const char type = *p;
-		if (session_ &&
-		    (header == Header::Broken || (type == 'Z' && (replies_.front_is_ours() || session_->settling())))) {
+		if (session_ && (header == Header::Broken ||
+		                 (type == 'Z' && (replies_.front_is_ours() || session_->statements().waits_for_round())))) {
 			// What follows from it may answer or end the session: its replies go out first, this one with them.
 			put_run(header == Header::Broken || replies_.front_is_ours() ? p : p + total);
 			session_->stream()->flush();
@@ -326,7 +325,7 @@ void ServerConn::service_data(const char *data, size_t size)
 		unread_ = have - n;
 		if (!message(type, {p + proto::kHeaderSize, n - proto::kHeaderSize}, forward))
 			return;
-		if (!forward || withheld_due_)
+		if (!forward || substitute_.withholds())
 			put_run(p);
 		put_ours(type, forward);
 		p += n;
@@ -386,46 +385,15 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		out_of_step("a message that answers nothing");
 		return false;
 	}
-	const bool all_types = type == 't' && body.size() >= 2 && body.size() == 2 + 4 * size_t{proto::load16(body.data())};
-	if (all_types && replay_.on() && v.forward) {
-		withhold(body);
-		forward = false;
-		return true;
-	}
-	if (replay_.on() && v.forward && type != 'E' && type != 'N' && type != 'A' && type != 'S')
-		replay_.stop(); // the client is told something
-	if ((v.answered == Replies::kDeallocate || v.answered == Replies::kDeallocateExecute) && type != 'E')
-		notes_.confirm(client_statements());
+	// A row of a result, and what else completes nothing, concerns no statement.
+	if (v.answered != 0 || type == 't' || statements_.replay().on())
+		statements_.on_reply(type, v, body, client_statements(), forward);
 	switch (type) {
 	case 'S':
 		forward = parameter(body) && forward;
 		break;
 	case 'C':
 		command_complete(body); // the client may be gone by now, but not what it did
-		break;
-	case '1':
-		// What ran before it in the pipeline may have changed the catalog after it was sent.
-		if (v.answered == Replies::kNotedParse && v.forward && notes_.first())
-			group_.renew_if_changed(notes_.first());
-		[[fallthrough]];
-	case '3':
-		if (v.answered == Replies::kNotedParse || v.answered == Replies::kNotedClose)
-			notes_.confirm(client_statements());
-		break;
-	case 't':
-		if (replies_.wants_shape())
-			types_told_ = StatementStore::types_told(notes_.first(), body);
-		else if (session_ && replies_.tells_unnamed_types())
-			session_->on_unnamed_types(body);
-		break;
-	case 'T':
-	case 'n':
-		if (v.answered == Replies::kShape)
-			note_shape({types_told_, type == 'T' ? hash_of_columns(body) : kNoColumns});
-		if (v.no_result && forward) {
-			forward = false;
-			replacement_due_ = &no_data();
-		}
 		break;
 	case 'E':
 		if (!idle_before) {
@@ -460,21 +428,9 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 	return true;
 }
 
-// Whose names the notes are about.
-ClientStatements *ServerConn::client_statements()
+StatementRewriter *ServerConn::client_statements()
 {
 	return session_ ? &session_->statements() : nullptr;
-}
-
-void ServerConn::note_shape(Shape shape)
-{
-	Statement *s = notes_.first();
-	if (statements_.present(s)) {
-		s->shape = shape;
-		s->shape_at = statements_.parsed_at(s);
-		s->shape_of = group_.number();
-	}
-	notes_.confirm(client_statements(), shape);
 }
 
 // Whatever the server is at: it is the client's, or that of all clients that listen here. True: it goes on as it is.
@@ -487,9 +443,8 @@ bool ServerConn::notification(std::string_view body)
 	if (!session_ || body.size() < 4 || static_cast<int32_t>(proto::load32(body.data())) != pid_)
 		return session_ != nullptr;
 	// Its own: programs know that by the process that they were told when they logged in.
-	replacement_.clear();
-	proto::Writer(replacement_).begin('A').u32(static_cast<uint32_t>(session_->key_pid())).bytes(body.substr(4)).end();
-	replacement_due_ = &replacement_;
+	const auto pid = static_cast<uint32_t>(session_->key_pid());
+	proto::Writer(substitute_.write()).begin('A').u32(pid).bytes(body.substr(4)).end();
 	return false;
 }
 
@@ -522,9 +477,7 @@ void ServerConn::command_complete(std::string_view tag)
 	if (tag.size() > 0 && tag.back() == '\0')
 		tag.remove_suffix(1);
 	if (tag == "DISCARD ALL" || tag == "DEALLOCATE ALL") {
-		statements_.clear(group_.engine().statements());
-		if (session_)
-			session_->on_discarded();
+		statements_.on_discarded(client_statements());
 		if (tag == "DISCARD ALL" && !agent_)
 			params_ = params_.reported_only();
 	}
@@ -575,7 +528,7 @@ void ServerConn::client_finished(char status)
 			session_->transactions_++;
 		transaction_began_ = query_began_;
 	}
-	if (session_ && session_->settling())
+	if (session_ && session_->statements().waits_for_round())
 		session_->on_settled();
 }
 
@@ -622,7 +575,7 @@ void ServerConn::discarded(const proto::Error &why)
 	}
 	params_ = params_.reported_only();
 	update_pins();
-	statements_.clear(group_.engine().statements());
+	statements_.on_discarded(nullptr);
 }
 
 // ---- clock and view

@@ -17,14 +17,13 @@
 #include <utility>
 #include <vector>
 
+#include "core/backend_statements.hpp"
 #include "core/list.hpp"
 #include "core/params.hpp"
 #include "core/ports.hpp"
-#include "core/prepared.hpp"
-#include "core/replay.hpp"
 #include "core/replies.hpp"
 #include "core/server_login.hpp"
-#include "core/statement_notes.hpp"
+#include "core/substitute.hpp"
 #include "proto/message.hpp"
 
 namespace pgpool::core
@@ -105,17 +104,8 @@ public:
 	const Replies &replies() const { return replies_; }
 	const Params &params() const { return params_; }
 	const ServerLogin *login() const { return login_.get(); } // while it lasts, and when the pool hears of its end
-	ServerStatements &statements() { return statements_; }
-	StatementNotes &notes() { return notes_; }
-	uint64_t serial() const { return serial_; }
+	BackendStatements &statements() { return statements_; }
 	bool emit_fakes(); // queues replies of ours that are due; true: there were some
-	Replay &replay() { return replay_; }
-	void close_shared_statements();
-	// Closes shared statements until no more than `most` are there. True: there is something in `out`.
-	bool close_statements(size_t most, std::string &out);
-	size_t most_statements() const;
-	// What the client is told when the backend refuses the next Replies::kRefused.
-	void set_refusal(const proto::Error &why);
 	control::ServerState state() const { return state_; }
 	Session *session() const { return session_; }
 	Stream *stream() { return stream_; }
@@ -128,7 +118,6 @@ public:
 	// Since when its client has kept it between transactions without a word; 0 = it does not, or can be parked.
 	int64_t kept_since() const;
 	void end_surplus_pin(int64_t now, int32_t most);
-	void announce_custom(const Statement *s);
 	bool stale() const;
 	uint32_t opened_in_epoch() const { return epoch_; }
 	bool expired(int64_t now) const;
@@ -157,10 +146,8 @@ private:
 	bool message(char type, std::string_view body, bool &forward);
 	void error(const Replies::Verdict &v, std::string_view body, bool &forward);
 	bool start_over(const Replies::Verdict &v, std::string_view error);
-	void note_shape(Shape shape);
-	ClientStatements *client_statements();
-	bool rename(std::string_view error);
-	void withhold(std::string_view parameter_description);
+	void close_shared_statements();
+	StatementRewriter *client_statements();
 	void put_ours(char type, bool forward);
 	bool notification(std::string_view body);
 	bool parameter(std::string_view body);
@@ -222,28 +209,22 @@ private:
 	Listener *listener_ = nullptr;
 	std::unique_ptr<ServerLogin> login_;
 	Replies replies_;
-	ServerStatements statements_;
-	StatementNotes notes_;
-	Replay replay_;
-	uint64_t serial_ = 0; // of the assignment
 	Params params_;
-	Params native_;           // what the server reports by itself, as a fresh login has it
-	Params defaults_;         // what RESET goes back to, other than the server's own defaults
-	std::string agent_pins_;  // why the session must stay, as the agent says; "" = nothing
-	std::string pins_;        // the same, and because of settings
-	Params target_;           // settings that are being applied
-	Params told_;             // the same as the client knows them
-	proto::Error our_error_;  // of the query of ours that is answered, or the backend's last words
-	std::string stash_out_;   // what applies the settings, until it is flushed
-	std::string refusal_;     // ErrorResponse in place of that to Replies::kRefused
-	std::string replacement_; // with what is the client's own: a name in an error, the pid of a notification
-	const std::string *replacement_due_ = nullptr; // goes to the client in place of the backend's message
-	std::string withheld_;                         // ParameterDescription that waits for what comes behind it
-	std::string stash_;                            // the start of a message that is needed whole
-	size_t stash_needs_ = 0;                       // its length, 0 = not known
-	size_t unread_ = 0;                            // of what the backend sent, behind the message that is looked at
-	std::string unproved_;                         // of the client's, since apply()
-	std::vector<SettingSql> each_;                 // the settings that are being applied one by one
+	Substitute substitute_;
+	BackendStatements statements_;
+	Params native_;                // what the server reports by itself, as a fresh login has it
+	Params defaults_;              // what RESET goes back to, other than the server's own defaults
+	std::string agent_pins_;       // why the session must stay, as the agent says; "" = nothing
+	std::string pins_;             // the same, and because of settings
+	Params target_;                // settings that are being applied
+	Params told_;                  // the same as the client knows them
+	proto::Error our_error_;       // of the query of ours that is answered, or the backend's last words
+	std::string stash_out_;        // what applies the settings, until it is flushed
+	std::string stash_;            // the start of a message that is needed whole
+	size_t stash_needs_ = 0;       // its length, 0 = not known
+	size_t unread_ = 0;            // of what the backend sent, behind the message that is looked at
+	std::string unproved_;         // of the client's, since apply()
+	std::vector<SettingSql> each_; // the settings that are being applied one by one
 	size_t each_done_ = 0;
 	int each_again_ = 0; // so many may yet be tried once more
 	bool each_canceled_ = false;
@@ -279,8 +260,6 @@ private:
 	bool discard_ = false;          // DISCARD ALL before the next client
 	bool untracked_ = false;        // it has more settings than are looked at, so nobody else can ever have it
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
-	uint64_t types_told_ = 0;       // by the last ParameterDescription that was ours
-	bool withheld_due_ = false;
 	const bool is_listener_;
 	bool cannot_park_ = false;
 	bool counted_pinned_ = false, counted_parkable_ = false;

@@ -46,6 +46,7 @@ void ServerConn::free_agent_slot()
 		group_.engine().free_agent_slot(agent_slot_);
 	agent_slot_ = kNoSlot;
 	agent_ = false;
+	statements_.set_agent(nullptr);
 }
 
 // As the startup packet says it; "" = there is none.
@@ -76,6 +77,7 @@ bool ServerConn::on_parameter(std::string_view name, std::string_view value, boo
 		return false;
 	if (name == "pgpool.agent") {
 		agent_ = value == "1";
+		statements_.set_agent(agent_ ? &agent_slot() : nullptr);
 	} else if (name == "pgpool.pins") {
 		set_pins(value);
 	} else if (name == "pgpool.idle_session_timeout") {
@@ -307,16 +309,6 @@ void ServerConn::set_defaults(const Params &defaults)
 }
 
 // Before its Parse is sent: the plans of `s` are to be made for their parameters each time.
-void ServerConn::announce_custom(const Statement *s)
-{
-	if (!agent_)
-		return;
-	region::AgentSlot &a = agent_slot();
-	const uint64_t k = a.custom_written.load(std::memory_order_relaxed);
-	a.custom[k % region::kCustomPlans].store(s->number, std::memory_order_relaxed);
-	a.custom_written.store(k + 1, std::memory_order_release);
-}
-
 // Before a query of ours is sent to a backend that waits for one.
 void ServerConn::announce_own()
 {

@@ -75,18 +75,13 @@ void ServerConn::probe()
 	put_query("");
 }
 
-size_t ServerConn::most_statements() const
-{
-	return static_cast<size_t>(std::max(1, group_.engine().settings().max_prepared_statements));
-}
-
 void ServerConn::release()
 {
 	Session *session = session_;
 	session_ = nullptr;
 	session->adopt(*this);
 	session->on_released();
-	if (statements_.will_be() <= most_statements()) {
+	if (!statements_.has_too_many()) {
 		cleaned();
 		return;
 	}
@@ -111,8 +106,9 @@ void ServerConn::client_gone()
 	Session *session = session_;
 	if (!session)
 		return;
-	replay_.stop();
-	discard_ = session->session_mode() || session->raw_names() || foreign_identity_ || !pins_.empty();
+	statements_.replay().stop();
+	discard_ =
+	    session->session_mode() || session->statements().leaves_own_names() || foreign_identity_ || !pins_.empty();
 	// Without its Sync a pipeline is not committed, and a Sync of ours would do just that.
 	const bool hopeless = session->mid_message() || (replies_.unsynced() && !replies_.skipping()) ||
 	                      stream_->unsent() > 0 || replies_.copy_in() || replies_.doubtful() || stream_->broken() ||
@@ -152,7 +148,7 @@ void ServerConn::end_what_runs(int64_t until)
 // What was written, or not written, of the client's messages is not what the account says.
 void ServerConn::forsake()
 {
-	replay_.stop();
+	statements_.replay().stop();
 	holding_ = false;
 	session_ = nullptr;
 	close();
@@ -178,7 +174,7 @@ void ServerConn::clean()
 		proto::append_query(out, "DISCARD ALL");
 		replies_.sent('Q', For::Discard);
 	}
-	if (out.empty() && close_statements(most_statements(), out)) {
+	if (out.empty() && statements_.close_surplus(statements_.most(), out)) {
 		proto::Writer(out).begin('S').end();
 		replies_.sent('S', For::Sync);
 	}
@@ -189,31 +185,6 @@ void ServerConn::clean()
 	}
 	if (stash_.empty() && body_left_ == 0 && unread_ == 0 && stream_->unsent() == 0)
 		cleaned();
-}
-
-// A client that has the server for itself finds it as a fresh one: pg_prepared_statements shows its own.
-void ServerConn::close_shared_statements()
-{
-	std::string out;
-	if (!close_statements(0, out))
-		return;
-	stream_->queue(out.data(), out.size());
-	send_silent_sync();
-}
-
-bool ServerConn::close_statements(size_t most, std::string &out)
-{
-	const bool nothing = out.empty();
-	while (Statement *s = statements_.surplus(most, replies_.batch())) {
-		proto::Writer(out).begin('C').u8('S').string(s->name).end();
-		replies_.sent(Replies::kNotedClose, For::Statement);
-		notes_.note_batch(replies_.batch());
-		notes_.add(StatementNotes::OnServer::Close, s);
-		statements_.closing(s, replies_.batch());
-		region::bump(group_.counters().statement_evictions);
-		s->evictions++;
-	}
-	return nothing && !out.empty();
 }
 
 // Nothing of the last client is left.
@@ -245,7 +216,7 @@ void ServerConn::interrupt()
 
 void ServerConn::abandon()
 {
-	notes_.make_void(UINT32_MAX, &session_->statements());
+	statements_.make_all_void(client_statements());
 	session_ = nullptr;
 	replies_ = Replies();
 	close();

@@ -266,7 +266,7 @@ Session::Next Session::answer_here(const char *&p, const char *end, std::string 
 			return Next::More;
 		if (type == 'S') {
 			skipping_ = false;
-			prepared_ = nullptr;
+			statements_.batch_ended();
 			if (length != 4)
 				proto::append_error(answers, proto::Severity::Error,
 				                    {proto::sqlstate::kProtocolViolation, "invalid message format", "", ""});
@@ -380,9 +380,11 @@ void Session::forward(const char *p, const char *end)
 	const char *start = p;
 	const char *run = p;
 	const char *replay_from = start;
+	BackendStatements &backend = server_->statements();
 	std::string &out = engine_.copy();
 	out.clear();
-	Rewrite verdict = Rewrite::Verbatim;
+	using Verdict = StatementRewriter::Verdict;
+	Verdict verdict = Verdict::Verbatim;
 	uint32_t messages = 0;
 	while (p < end && !waits_for_proof()) {
 		const auto have = static_cast<size_t>(end - p);
@@ -410,19 +412,21 @@ void Session::forward(const char *p, const char *end)
 		if (!may_forward_another(out, messages))
 			break;
 		const size_t total = size_t{length} + 1;
+		const StatementRewriter::Message message{p, have, total};
 		if (type == 'P' || type == 'B' || type == 'D' || type == 'C' || (type == 'Q' && length > 5)) {
-			size_t used = 0;
+			StatementRewriter::Taken taken;
 			const size_t mark = out.size();
-			const bool replayed = server_->replay().on();
+			const bool replayed = backend.replay().on();
 			if (!has_room(out, static_cast<size_t>(end - run)))
 				return out_of_memory();
 			out.append(run, static_cast<size_t>(p - run));
-			verdict = rewrite(p, have, total, out, used);
-			if (!replayed && server_->replay().on())
+			verdict = statements_.rewrite(backend, message, out, taken);
+			if (!replayed && backend.replay().on())
 				replay_from = p;
-			if (verdict == Rewrite::Done) {
-				p += used;
-				body_left_ = static_cast<uint32_t>(total - used);
+			if (verdict == Verdict::Done) {
+				queries_ += type == 'Q';
+				p += taken.used;
+				body_left_ = static_cast<uint32_t>(total - taken.used);
 				run = p;
 				continue;
 			}
@@ -430,28 +434,29 @@ void Session::forward(const char *p, const char *end)
 				out.resize(mark);
 			else
 				run = p; // something went before it
-			if (verdict != Rewrite::Verbatim)
+			if (verdict == Verdict::More)
+				wanted_ = taken.needed;
+			if (verdict != Verdict::Verbatim)
 				break;
-			if (const size_t at = name_to_disguise(p, have, total)) {
+			if (const size_t at = StatementRewriter::name_to_disguise(message)) {
 				out.append(run, static_cast<size_t>(p + at - run)).append(kDisguisedPrefix.substr(0, 1));
 				run = p + at + 1;
 			}
 		}
 		if (type == 'E' && have == proto::kHeaderSize && total > have)
 			break; // which portal?
-		account(p, have);
+		statements_.account(backend, message);
+		queries_ += type == 'Q' || type == 'E' || type == 'F';
 		const size_t n = std::min(total, have);
 		p += n;
 		body_left_ = static_cast<uint32_t>(total - n);
-		if (type == 'S' && !cleanup_.empty()) {
+		if (type == 'S' && statements_.has_cleanup()) {
 			out.append(run, static_cast<size_t>(p - run));
 			run = p;
-			after_sync(out);
+			statements_.clean_up(backend, out);
 		}
 	}
 	remember({start, static_cast<size_t>(p - start)}, {replay_from, static_cast<size_t>(p - replay_from)});
-	if (verdict == Rewrite::Settle)
-		settling_ = true; // the message means what the replies to an earlier batch decide: it waits, and all behind it
 	if (p < end && !stash(p, end))
 		return; // nothing was sent of what the account has
 	ask_for_replies(out, run, p);
@@ -467,8 +472,8 @@ void Session::remember(std::string_view all, std::string_view of_batch)
 {
 	if (server_->unproved())
 		server_->keep_unproved(all);
-	if (server_->replay().on())
-		server_->replay().add(of_batch);
+	if (server_->statements().replay().on())
+		server_->statements().replay().add(of_batch);
 }
 
 // What may have to be sent again is no more than so much.
@@ -538,90 +543,32 @@ void Session::leave_server()
 {
 	ServerConn *server = std::exchange(server_, nullptr);
 	body_left_ = 0;
-	settling_ = holding_ = false;
-	awaited_ = 0;
+	holding_ = false;
 	pause_ = Pause::None;
-	if (unnamed_at_ == server->serial()) // it was prepared there, and will be again
-		forget_unnamed();
+	statements_.on_unused(server->statements());
 	server->abandon();
 }
 
-// The type of a message as Replies knows it.
-char Session::kind_of(const char *message, size_t have) const
+// False: a server must.
+bool Session::answer_statement(const char *message, size_t total, std::string &answers)
 {
-	const bool unnamed = have > proto::kHeaderSize && message[proto::kHeaderSize] == '\0';
-	if (*message == 'P' && unnamed)
-		return Replies::kUnnamedParse;
-	const bool describes = *message == 'D' && have > proto::kHeaderSize + 1 && message[proto::kHeaderSize] == 'S';
-	if (describes && message[proto::kHeaderSize + 1] == '\0' && !unnamed_text_.empty())
-		return Replies::kUnnamedTypes;
-	if (*message != 'E' || !unnamed)
-		return *message;
-	return !bound_deallocate_.empty() ? Replies::kDeallocateExecute : begin_bound_ ? Replies::kBegin : 'E';
-}
-
-// A message that goes as it is.
-void Session::account(const char *message, size_t have)
-{
-	const char kind = kind_of(message, have);
-	const bool noted = server_->replies().sent(kind) && kind == Replies::kDeallocateExecute;
-	if (*message == 'S' || *message == 'Q')
-		prepared_ = nullptr;
-	if (*message == 'Q' || *message == 'E' || *message == 'F')
-		queries_++;
-	if (*message == 'Q')
-		forget_unnamed(); // as the server does
-	if (!noted)
-		return;
-	StatementNotes &notes = server_->notes();
-	notes.note_batch(server_->replies().batch());
-	notes.add(StatementNotes::OnServer::Nothing, nullptr, bound_deallocate_, statements_.set(bound_deallocate_, {}));
-	bound_deallocate_.clear();
-}
-
-void Session::on_discarded()
-{
-	// The unnamed statement stays, and what was prepared behind the command.
-	for (ClientStatements::Item &item : statements_.take_all()) {
-		if (item.name.empty() || server_->notes().will_be(item.name, item.statement)) {
-			statements_.set(item.name, {item.statement, item.shape});
-		} else {
-			engine_.statements().release(item.statement);
-		}
-	}
-	server_->notes().forget_before();
-	raw_names_ = session_mode_;
-}
-
-void Session::forget_statements()
-{
-	for (ClientStatements::Item &item : statements_.take_all())
-		engine_.statements().release(item.statement);
-	unnamed_shared_ = false;
-	forget_unnamed();
+	auto has_prepared = [this](Statement *s, Shape &shape) { return group_->has_prepared(s, shape); };
+	return statements_.answer(group_->statements(), params_, {message, total, total}, answers, has_prepared);
 }
 
 // The batch that began with `bytes` is served again, as if it came now, when on_settled() says so.
 bool Session::start_over(std::string_view bytes)
 {
-	if (!proto::try_prepend(inbuf_, bytes))
+	if (mid_message() || leaving_ || !proto::try_prepend(inbuf_, bytes))
 		return false;
-	settling_ = true;
+	statements_.await_round();
 	return true;
-}
-
-// The backend is asked what a statement's result looks like now: what uses it waits, and all behind it.
-void Session::await_shape(std::string &out)
-{
-	proto::Writer(out).begin('H').end();
-	server_->replies().sent('H');
-	awaited_ = server_->replies().sent_so_far();
 }
 
 // After whatever the backend said.
 void Session::on_replies()
 {
-	if (awaited_ > 0 && server_->replies().done_up_to(awaited_))
+	if (statements_.has_what_it_awaits(server_->replies()))
 		on_settled();
 	if (server_ && !dead_)
 		work_off_backlog();
@@ -637,8 +584,7 @@ void Session::work_off_backlog()
 
 void Session::on_settled()
 {
-	settling_ = false;
-	awaited_ = 0;
+	statements_.settled();
 	resume();
 }
 

@@ -18,6 +18,7 @@
 #include "core/ports.hpp"
 #include "core/prepared.hpp"
 #include "core/replies.hpp"
+#include "core/rewriter.hpp"
 #include "proto/message.hpp"
 
 namespace pgpool::core
@@ -74,15 +75,10 @@ public:
 	void out_of_memory();                                                      // for what the client sent, or is to get
 	// ---- for the engine: the others had their turn
 	void on_turn();
-	void on_discarded();    // DISCARD ALL or DEALLOCATE ALL was executed
-	void on_unnamed_void(); // the unnamed statement was not prepared after all
-	void on_unnamed_types(std::string_view parameter_description);
 	[[nodiscard]] bool start_over(std::string_view bytes);
-	std::string name_of(std::string_view server_name);           // of a statement, "" = the unnamed one
-	bool settling() const { return settling_ && awaited_ == 0; } // up to a ReadyForQuery
 	void on_replies();
 	void on_settled(); // replies came that a name waited for
-	ClientStatements &statements() { return statements_; }
+	StatementRewriter &statements() { return statements_; }
 
 	// ---- for its subscription, in session_listening.cpp
 	void park(); // it only listens: it can do without its server
@@ -125,10 +121,8 @@ public:
 	int64_t served_until() const;
 	bool mid_message() const { return body_left_ > 0; }
 	// Why the server cannot be given to another client although the transaction is over.
-	bool pinned() const { return raw_names_ || unnamed_waits_; }
+	bool pinned() const { return statements_.pins(); }
 	std::string_view pinned_by() const; // the same in words, with what the server knows; "" = nothing
-	// It left statements on the server that are not ours.
-	bool raw_names() const { return raw_names_ || !cleanup_.empty(); }
 	std::string_view address() const { return stream_->address(); }
 	int64_t since() const { return since_; }
 	uint8_t minor = 0;
@@ -145,7 +139,7 @@ private:
 		Turn     // the other clients have theirs now
 	};
 
-	bool kept() const { return holding_ || settling_ || wait_hook.linked || pause_ != Pause::None; }
+	bool kept() const { return holding_ || statements_.waits() || wait_hook.linked || pause_ != Pause::None; }
 	void pause(Pause why);
 	void resume();
 	void read_on();
@@ -163,8 +157,6 @@ private:
 	bool check_header(char type, uint32_t length);
 	void forward(const char *p, const char *end);
 	void send(std::string &out, const char *run, const char *end);
-	char kind_of(const char *message, size_t have) const;
-	void account(const char *message, size_t have);
 	void acquire(const char *p, const char *end);
 	bool take_settings(std::string_view message);
 	void tell_promotion();
@@ -183,38 +175,6 @@ private:
 	void come_back();
 	void end_handover();
 
-	// ---- statements, in session_statements.cpp
-	enum class Rewrite { Verbatim, More, Settle, Done };
-	static size_t name_to_disguise(const char *message, size_t have, size_t total);
-	Rewrite rewrite(const char *message, size_t have, size_t total, std::string &out, size_t &used);
-	Rewrite rewrite_query(const char *message, size_t have, size_t total, std::string &out, size_t &used);
-	Rewrite rewrite_parse(const char *message, size_t have, size_t total, std::string &out, size_t &used);
-	Rewrite rewrite_unnamed_parse(std::string_view body, bool whole, std::string &out);
-	Rewrite prepare(std::string_view name, Statement *s, std::string &out);
-	Rewrite rewrite_bind(const char *message, size_t have, size_t total, std::string &out, size_t &used);
-	Rewrite rewrite_describe_or_close(const char *message, size_t have, size_t total, std::string &out, size_t &used);
-	Rewrite resolve(char type, std::string_view name, std::string &out, Statement *&s, std::string &server_name);
-	Rewrite use_statement(char type, std::string_view name, Statement *&s, std::string &out);
-	void send_parse(Statement *s, bool renew, For purpose, std::string &out);
-	void send_deallocate_target(std::string &out);
-	bool has_too_many(std::string_view another) const;
-	Rewrite refuse_another(std::string &out);
-	bool unsettled(std::string_view name);
-	Statement *intern_unnamed(std::string_view body);
-	Statement *use_unnamed(std::string &out);
-	void prepare_unnamed_raw(std::string_view body);
-	void share_unnamed();
-	void forget_statements();
-	void forget_unnamed();
-	void make_room(std::string &out);
-	const std::string &statement_meaning() const;
-	Statement *intern(std::string_view body);
-	void ask_shape(Statement *s, const std::string_view *name, std::string &out);
-	Shape shape_now(const Statement *s, bool is_there);
-	Statement *with_types_of(std::string_view name, Statement *s, const Shape &expected);
-	void refuse_columns(char type, Statement *s, std::string_view name, std::string &out);
-	void await_shape(std::string &out);
-	void after_sync(std::string &out);
 	bool answer_statement(const char *message, size_t total, std::string &answers);
 	void reply(std::string_view bytes);
 	std::string described() const;
@@ -229,15 +189,7 @@ private:
 	Params params_;
 	Params defaults_;   // what it started with
 	std::string inbuf_; // the start of a message, or all that waits for a server
-	ClientStatements statements_;
-	std::string cleanup_;          // a name that is to be closed on the server behind the next Sync
-	uint64_t unnamed_at_ = 0;      // assignment in which the unnamed statement was prepared
-	std::string unnamed_text_;     // body of its Parse behind the name, for a Bind that comes on another server
-	Statement *unnamed_ = nullptr; // the same, once it was needed or the client has been idle
-	std::string deallocating_;     // name that the unnamed statement takes away
-	std::string bound_deallocate_; // the same of the unnamed portal
-	uint64_t names_in_doubt_ = 0;  // place in Replies up to which all names may yet go
-	uint64_t unnamed_batch_ = 0;   // of the last Parse or Close of the unnamed statement
+	StatementRewriter statements_;
 	uint64_t id_;
 	int64_t connected_at_; // wall clock
 	int64_t since_;        // monotonic: of the present state
@@ -259,16 +211,9 @@ private:
 	bool ended_ = false;    // end of file came, but not all that came before it is served
 	bool leaving_ = false;  // Terminate or end of file came; replies are still to come
 	bool holding_ = false;  // the server does not have our settings yet
-	bool settling_ = false;
 	Pause pause_ = Pause::None;
-	const Statement *prepared_ = nullptr; // by this batch, the last one; may be gone
-	uint64_t awaited_ = 0;                // settling up to this place in the stream of messages, 0 = no
-	bool raw_names_ = false;              // statements go to the server under the client's own names
 	bool knows_hot_standby_ = false;
 	bool settings_doubtful_ = false; // one of them was refused by a server: each is applied by itself
-	bool begin_bound_ = false;       // to the unnamed portal
-	bool unnamed_shared_ = false;    // the unnamed statement is a shared one, in statements_
-	bool unnamed_waits_ = false;     // the unnamed statement was prepared, not yet used, and is too long to remember
 	bool dead_ = false;
 
 	friend class ServerConn;

@@ -123,7 +123,7 @@ int64_t Session::time_to_leave() const
 	// As a backend, which reads the end of file when its replies are written.
 	const bool delivers = server_ && stream_->unsent() > 0 && !stream_->broken();
 	// What waits for the rest of a message, or for replies to a batch whose Sync never comes, waits for ever.
-	const bool stuck = server_ && settling_ && awaited_ == 0;
+	const bool stuck = server_ && statements_.waits_for_round();
 	const bool will_end =
 	    body_left_ == 0 && ((has_more_to_serve() && !stuck) || (server_ && server_->replies().ends_by_itself()));
 	if (!delivers && (!finishes() || !will_end))
@@ -375,8 +375,8 @@ void Session::check_timeouts(int64_t now)
 	}
 	if (idles_too_long(now))
 		return;
-	if (!server_ && !unnamed_text_.empty() && idle_ms >= kIdleBeforeShared)
-		share_unnamed();
+	if (!server_ && idle_ms >= kIdleBeforeShared)
+		statements_.on_idle(params_);
 	if ((!server_ || keeps_server) && !wait_hook.linked) {
 		const int32_t limit = s.client_idle_timeout.load(std::memory_order_relaxed);
 		if (limit > 0 && idle_ms >= limit)
@@ -462,7 +462,8 @@ void Session::choose_key(int32_t pid)
 void Session::set_group(PoolGroup *group, bool session_mode)
 {
 	group_ = group;
-	raw_names_ = session_mode_ = session_mode;
+	session_mode_ = session_mode;
+	statements_.set_session_mode(session_mode);
 	group_->attach();
 }
 
@@ -531,7 +532,7 @@ void Session::close(bool flush)
 		server->client_gone();
 		server_ = nullptr;
 	}
-	forget_statements();
+	statements_.forget();
 	if (engine_.settings().log_disconnections && group_ && key_pid_ != 0)
 		engine_.outside().log("disconnection: session time " +
 		                      std::to_string((engine_.outside().wall_us() - connected_at_) / 1000) + " ms, role \"" +
@@ -599,9 +600,9 @@ std::string_view Session::pinned_by() const
 {
 	if (session_mode_)
 		return "session mode";
-	if (raw_names_)
+	if (statements_.uses_own_names())
 		return "long statement";
-	if (unnamed_waits_)
+	if (statements_.has_long_unnamed())
 		return "unnamed statement";
 	if (!server_)
 		return "";

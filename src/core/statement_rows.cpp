@@ -75,7 +75,10 @@ std::vector<control::PreparedRow> Engine::prepared_rows()
 		places.emplace(shown[i], Place{&rows[i], nullptr});
 	}
 	for (Session *s = sessions_.front(); s; s = List<Session, &Session::all_hook>::next(s)) {
-		s->statements().each([&](const Statement *statement) {
+		const ClientStatements *names = s->statements().names();
+		if (!names)
+			continue;
+		names->each([&](const Statement *statement) {
 			auto it = places.find(statement);
 			if (it == places.end() || it->second.counted == s)
 				return;
@@ -85,7 +88,7 @@ std::vector<control::PreparedRow> Engine::prepared_rows()
 	}
 	for (auto &entry : groups_) {
 		entry.second->each_server([&](ServerConn *server) {
-			server->statements().each([&](const Statement *statement) {
+			server->statements().table().each([&](const Statement *statement) {
 				auto it = places.find(statement);
 				if (it == places.end())
 					return;
