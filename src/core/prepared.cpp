@@ -179,11 +179,11 @@ size_t ClientStatements::place_of(std::string_view name) const
 	return i;
 }
 
-const ClientStatements::Item *ClientStatements::item(std::string_view name) const
+ClientStatements::Item *ClientStatements::item(std::string_view name)
 {
 	if (items_.empty())
 		return nullptr;
-	const Item &i = items_[place_of(known_part(name))];
+	Item &i = items_[place_of(known_part(name))];
 	return i.statement ? &i : nullptr;
 }
 
@@ -224,16 +224,15 @@ Shape ClientStatements::shape(std::string_view name) const
 	return i ? i->shape : Shape{};
 }
 
-void ClientStatements::set_shape(std::string_view name, const Statement *s, Shape shape)
+void ClientStatements::Item::learn(const Statement *s, Shape told)
 {
-	auto *i = const_cast<Item *>(item(name));
-	if (i && i->statement == s && !i->shape.known() && (i->shape.types == 0 || i->shape.types == shape.types))
-		i->shape = shape;
+	if (statement == s && !shape.known() && (shape.types == 0 || shape.types == told.types))
+		shape = told;
 }
 
 void ClientStatements::forget_columns(std::string_view name)
 {
-	if (auto *i = const_cast<Item *>(item(name)))
+	if (Item *i = item(name))
 		i->shape.columns = 0;
 }
 
@@ -298,19 +297,19 @@ std::vector<ClientStatements::Item> ClientStatements::take_all()
 
 // ---- what a backend has
 
-ServerStatements::Has ServerStatements::has(Statement *s, uint64_t batch)
+ServerStatements::There ServerStatements::look(Statement *s, uint64_t batch)
 {
 	auto it = items_.find(s);
 	if (it == items_.end())
-		return Has::No;
+		return {};
 	Item &item = it->second;
 	if (item.pending > 0 && item.batch != batch)
-		return Has::Unsettled;
+		return {Has::Unsettled, item.shape};
 	if (!item.will_be())
-		return Has::No;
+		return {Has::No, item.shape};
 	if (used_.begin() != item.used)
 		used_.splice(used_.begin(), used_, item.used);
-	return outdated(s, item) ? Has::Outdated : Has::Yes;
+	return {outdated(s, item) ? Has::Outdated : Has::Yes, item.shape};
 }
 
 bool ServerStatements::present(Statement *s) const

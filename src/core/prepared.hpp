@@ -131,14 +131,15 @@ public:
 		std::string name;
 		Statement *statement = nullptr;
 		Shape shape;
+		// If it means `s`. What it was told already stays.
+		void learn(const Statement *s, Shape told);
 	};
 	Statement *find(std::string_view name) const;
+	Item *item(std::string_view name);                      // until names change; nullptr: it means nothing
 	std::string_view name_of(std::string_view server_name); // one of them, "" = there is none
 	// Returns what the name meant before; the reference to it goes to the caller, that to the new one comes here.
 	Meaning set(std::string_view name, const Meaning &now);
 	Shape shape(std::string_view name) const; // of the statement when `name` was prepared
-	// If `name` means `s`. What it was told already stays.
-	void set_shape(std::string_view name, const Statement *s, Shape shape);
 	void forget_columns(std::string_view name);
 	std::vector<Item> take_all();
 	template <class F> void each(F f) const
@@ -154,7 +155,7 @@ public:
 private:
 	size_t home(std::string_view name) const;
 	size_t place_of(std::string_view name) const; // where it is, or would be
-	const Item *item(std::string_view name) const;
+	const Item *item(std::string_view name) const { return const_cast<ClientStatements *>(this)->item(name); }
 	void grow();
 	void erase(size_t place);
 	void forget_server_name(const Statement *s, std::string_view name);
@@ -177,7 +178,12 @@ public:
 	// Yes: a message that follows at once may use it. Outdated: so it may, but it is to be closed and parsed
 	// anew. Unsettled: only the replies to an earlier batch will tell, so the caller must wait for them.
 	// `batch` counts the Syncs that were sent.
-	Has has(Statement *s, uint64_t batch);
+	Has has(Statement *s, uint64_t batch) { return look(s, batch).has; }
+	struct There {
+		Has has = Has::No;
+		Shape shape; // of the last Parse
+	};
+	There look(Statement *s, uint64_t batch);
 	bool present(Statement *s) const; // up to date, and nothing on the way changes that
 	// Whatever was parsed before `clock` may not be what we think.
 	void distrust(uint64_t clock) { valid_since_ = clock; }

@@ -65,17 +65,26 @@ public:
 	Verdict describe_or_close();
 
 private:
+	// What a name stands for: looked up once, here and on the backend.
+	struct Use {
+		Statement *statement = nullptr; // which the backend has then; nullptr: it is to refuse `name`
+		ClientStatements::Item *item = nullptr;
+		std::string_view name; // on the backend
+		std::string disguised; // the same, where the client's own goes there
+		Has has = Has::No;
+		Shape now;
+	};
 	Verdict unnamed_parse(std::string_view body, bool whole);
 	void prepare_unnamed_raw(std::string_view body);
-	Statement *use_unnamed();
+	Statement *use_unnamed(const ClientStatements::Item *item);
 	Statement *intern_unnamed(std::string_view body);
 	Statement *intern(std::string_view body);
 	Verdict prepare(std::string_view name, Statement *s);
 	Verdict refuse_another();
-	Verdict resolve(std::string_view name, Statement *&s, std::string &server_name);
-	Verdict use_statement(std::string_view name, Statement *&s);
-	Statement *with_types_of(std::string_view name, Statement *s, const Shape &expected);
-	Shape shape_now(const Statement *s, bool is_there);
+	Verdict resolve(std::string_view name, Use &use);
+	void look(Use &use);
+	Verdict use_statement(std::string_view name, Use &use);
+	void keep_types(std::string_view name, Use &use, const Shape &expected);
 	void refuse_columns(Statement *s, std::string_view name);
 	void send_parse(Statement *s, bool renew, For purpose);
 	void send_deallocate_target();

@@ -11,13 +11,11 @@ namespace pgpool::core
 using region::bump;
 
 // What the unnamed statement is on this server: the one that it holds itself (nullptr), or a shared one.
-Statement *StatementRewriter::Rewriting::use_unnamed()
+Statement *StatementRewriter::Rewriting::use_unnamed(const ClientStatements::Item *item)
 {
 	own_.unnamed.waits = false;
-	if (own_.unnamed.in_names) {
-		if (Statement *s = own_.names.find(""))
-			return s;
-	}
+	if (own_.unnamed.in_names && item)
+		return item->statement;
 	if (own_.unnamed.at == backend_.assignment())
 		return nullptr;
 	if (!own_.unnamed.text.empty())
@@ -33,51 +31,61 @@ Statement *StatementRewriter::Rewriting::use_unnamed()
 	return nullptr;
 }
 
-// What Bind and Describe of `name` must say to the backend: `s` is the shared statement, which the backend then
-// has, or nullptr when it is to refuse `server_name`. Verbatim: the backend knows it under the client's own name.
-Verdict StatementRewriter::Rewriting::resolve(std::string_view name, Statement *&s, std::string &server_name)
+// What Bind and Describe of `name` must say to the backend. Verbatim: it knows that under the client's own name.
+Verdict StatementRewriter::Rewriting::resolve(std::string_view name, Use &use)
 {
 	// A Parse of an earlier batch may be skipped: then another client's statement may stand there.
 	if (name.empty() && replies_.unnamed_outstanding() && own_.unnamed.batch != replies_.batch())
 		return Verdict::Settle;
-	s = name.empty() ? use_unnamed() : own_.names.find(name);
-	if (!s && (name.empty() || rewriter_.uses_own_names()))
+	use.item = own_.names.item(name);
+	use.statement = name.empty() ? use_unnamed(use.item) : use.item ? use.item->statement : nullptr;
+	if (!use.statement && (name.empty() || rewriter_.uses_own_names()))
 		return Verdict::Verbatim;
 	if (!name.empty() && unsettled(name))
 		return Verdict::Settle;
-	const Verdict verdict = s ? use_statement(name, s) : Verdict::Done;
-	server_name = s ? s->name : sent_name(name);
+	const Verdict verdict = use.statement ? use_statement(name, use) : Verdict::Done;
+	if (!use.statement)
+		use.disguised = sent_name(name);
+	use.name = use.statement ? use.statement->name : use.disguised;
 	return verdict;
 }
 
-// `s` becomes the statement that has the types that `name` was told.
-Verdict StatementRewriter::Rewriting::use_statement(std::string_view name, Statement *&s)
+// What the statement is on this server, and what it looks like there or would if it were parsed there now.
+void StatementRewriter::Rewriting::look(Use &use)
+{
+	const ServerStatements::There there = table_.look(use.statement, replies_.batch());
+	use.has = there.has;
+	use.now = there.has == Has::Yes && there.shape.known() ? there.shape : pool_.shape_of(use.statement);
+}
+
+// The statement becomes the one that has the types that `name` was told.
+Verdict StatementRewriter::Rewriting::use_statement(std::string_view name, Use &use)
 {
 	if (replies_.skipping())
 		return Verdict::Done;
-	Has has = table_.has(s, replies_.batch());
+	look(use);
 	// In a failed transaction it is refused for another reason.
-	const Shape expected = replies_.status() == 'E' ? Shape{} : own_.names.shape(name);
-	Shape now = shape_now(s, has == Has::Yes);
-	if (has != Has::Unsettled && expected.types != 0 && now.known() && now.types != expected.types) {
-		s = with_types_of(name, s, expected);
-		has = table_.has(s, replies_.batch());
-		now = shape_now(s, has == Has::Yes);
+	const Shape expected = replies_.status() == 'E' || !use.item ? Shape{} : use.item->shape;
+	const bool others = expected.types != 0 && use.now.known() && use.now.types != expected.types;
+	if (use.has != Has::Unsettled && others) {
+		keep_types(name, use, expected);
+		look(use);
 	}
+	Statement *s = use.statement;
 	// What the server has may be from before a change of the catalog that undid the one since the client prepared it.
-	if (has == Has::Yes && expected.known() && !s->looks_up && now.known() && now.columns != expected.columns) {
+	if (use.has == Has::Yes && expected.known() && !s->looks_up && use.now.known() &&
+	    use.now.columns != expected.columns) {
 		pool_.renew_if_changed(s);
-		has = table_.has(s, replies_.batch());
-		now = shape_now(s, has == Has::Yes);
+		look(use);
 	}
-	if (has == Has::Unsettled)
+	if (use.has == Has::Unsettled)
 		return Verdict::Settle;
-	const bool ask = expected.types != 0 && !s->looks_up && !now.known();
-	if (has == Has::Yes && !ask) {
+	const bool ask = expected.types != 0 && !s->looks_up && !use.now.known();
+	if (use.has == Has::Yes && !ask) {
 		bump(pool_.counters().statement_hits);
 		s->hits++;
 	} else {
-		send_parse(s, has != Has::No, For::Statement);
+		send_parse(s, use.has != Has::No, For::Statement);
 		notes_.add(OnServer::Parse, s);
 		ask_shape(s, expected.known() ? nullptr : &name);
 	}
@@ -85,35 +93,29 @@ Verdict StatementRewriter::Rewriting::use_statement(std::string_view name, State
 		await_shape();
 		return Verdict::Settle;
 	}
-	const bool forgotten = now.known() && now.types != expected.types; // the types, after many others
-	if (expected.known() && ((!s->looks_up && now.columns != expected.columns) || forgotten)) {
+	const bool forgotten = use.now.known() && use.now.types != expected.types; // the types, after many others
+	if (expected.known() && ((!s->looks_up && use.now.columns != expected.columns) || forgotten)) {
 		refuse_columns(s, name);
 		return Verdict::Done;
 	}
-	if (has == Has::Yes) {
-		if (!expected.known())
-			own_.names.set_shape(name, s, now);
+	if (use.has == Has::Yes) {
+		if (!expected.known() && use.item)
+			use.item->learn(s, use.now);
 		if (replies_.fresh())
 			backend_.replay().begin(s, name, own_.prepared == s);
 	}
 	return Verdict::Done;
 }
 
-// What `s` looks like on this server, or would if it were parsed there now; not known: it must be asked.
-Shape StatementRewriter::Rewriting::shape_now(const Statement *s, bool is_there)
+// The text has parameters of other types now than `name` was told, which keeps its own.
+void StatementRewriter::Rewriting::keep_types(std::string_view name, Use &use, const Shape &expected)
 {
-	const Shape told = is_there ? table_.shape(s) : Shape{};
-	return told.known() ? told : pool_.shape_of(s);
-}
-
-// The text of `s` has parameters of other types now than `name` was told, which keeps its own.
-Statement *StatementRewriter::Rewriting::with_types_of(std::string_view name, Statement *s, const Shape &expected)
-{
-	Statement *typed = store_.with_types(s, expected.types);
+	Statement *typed = store_.with_types(use.statement, expected.types);
 	if (!typed)
-		return s;
+		return;
 	store_.release(own_.names.set(name, {typed, expected}).statement);
-	return typed;
+	use.statement = typed;
+	use.item = own_.names.item(name);
 }
 
 // The client goes by columns that are no more, and the backend, which has the statement from a later time, would not
@@ -150,30 +152,31 @@ Verdict StatementRewriter::Rewriting::bind()
 		taken_.needed = static_cast<uint32_t>(enough);
 		return message_.have < enough ? Verdict::More : Verdict::Verbatim;
 	}
-	Statement *s;
-	std::string server_name;
-	const Verdict verdict = resolve(name, s, server_name);
+	Use use;
+	const Verdict verdict = resolve(name, use);
 	if (verdict == Verdict::Verbatim)
 		own_.unnamed_portal.begins = false;
-	if (portal.empty())
-		own_.unnamed_portal.deallocates =
-		    verdict == Verdict::Verbatim && name.empty() ? own_.unnamed.deallocates : std::string();
+	if (portal.empty()) {
+		own_.unnamed_portal.deallocates.clear();
+		if (verdict == Verdict::Verbatim && name.empty())
+			own_.unnamed_portal.deallocates = own_.unnamed.deallocates;
+	}
 	if (verdict != Verdict::Done)
 		return verdict;
 	if (portal.empty())
-		own_.unnamed_portal.begins = s && s->begins;
-	if (s) {
+		own_.unnamed_portal.begins = use.statement && use.statement->begins;
+	if (use.statement) {
 		bump(pool_.counters().statement_uses);
-		s->uses++;
+		use.statement->uses++;
 	}
 	const size_t names = whole - body.size();
 	taken_.used = proto::kHeaderSize + names;
 	out_ += 'B';
 	char length[4];
-	proto::store32(length, static_cast<uint32_t>(message_.total - 1 - name.size() + server_name.size()));
+	proto::store32(length, static_cast<uint32_t>(message_.total - 1 - name.size() + use.name.size()));
 	out_.append(length, 4);
 	out_.append(portal).push_back('\0');
-	out_.append(server_name).push_back('\0');
+	out_.append(use.name).push_back('\0');
 	replies_.sent('B');
 	return Verdict::Done;
 }
@@ -190,14 +193,14 @@ Verdict StatementRewriter::Rewriting::describe_or_close()
 		return Verdict::Verbatim;
 	taken_.used = message_.total;
 	if (message_.type() == 'D') {
-		Statement *s;
-		std::string server_name;
+		Use use;
 		const bool waits = own_.unnamed.waits;
-		const Verdict verdict = resolve(name, s, server_name);
+		const Verdict verdict = resolve(name, use);
 		own_.unnamed.waits = waits; // to describe it is not to use it
 		if (verdict == Verdict::Done) {
-			proto::Writer(out_).begin('D').u8('S').string(server_name).end();
-			const bool none = s && s->looks_up && own_.names.shape(name).columns == kNoColumns;
+			proto::Writer(out_).begin('D').u8('S').string(use.name).end();
+			const Statement *s = use.statement;
+			const bool none = s && s->looks_up && use.item && use.item->shape.columns == kNoColumns;
 			replies_.sent(none ? Replies::kNoResult : 'D');
 		}
 		return verdict;
@@ -210,7 +213,7 @@ Verdict StatementRewriter::Rewriting::describe_or_close()
 		return Verdict::Settle;
 	if (!replies_.skipping()) {
 		const Meaning before = own_.names.set(name, {});
-		// What is at work may turn out to be a copy, which any message_.at but its data ends: the backend must get one.
+		// What is at work may turn out to be a copy, which any message but its data ends: the backend must get one.
 		if (replies_.executing())
 			put_close(out_, kNowhere);
 		replies_.sent(replies_.executing() ? Replies::kNotedClose : Replies::kFakeClose);

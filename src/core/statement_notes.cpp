@@ -120,8 +120,9 @@ void StatementNotes::confirm(ClientStatements *client, Shape shape)
 	else
 		shape = server_.shape(n.statement); // a Parse that was answered here
 	const bool names = n.names || (n.renames && n.what == OnServer::Nothing && n.statement);
-	if (names && client)
-		client->set_shape(n.name, n.statement, shape);
+	ClientStatements::Item *item = names && client ? client->item(n.name) : nullptr;
+	if (item)
+		item->learn(n.statement, shape);
 	store_.release(n.statement);
 	store_.release(n.before.statement);
 	pop(1);

@@ -243,7 +243,7 @@ TEST_F(Notes, ANameThatIsTakenBackKeepsWhatItsClientWasTold)
 {
 	const Shape told{7, 11};
 	set("s", intern("SELECT 0"));
-	client.set_shape("s", client.find("s"), told);
+	client.item("s")->learn(client.find("s"), told);
 	parse("s", "SELECT 1", 1);
 	EXPECT_FALSE(client.shape("s").known()) << "nothing of the new one";
 	notes.make_void(1, &client);
