@@ -87,7 +87,7 @@ private:
 			if (!piece(prefix == 'e', read))
 				return true;
 		} while (continues());
-		return has_word(read.plain) || has_word(read.escaped);
+		return has_word(read.plain) || (read.escaped != read.plain && has_word(read.escaped));
 	}
 
 	// Without E it depends on standard_conforming_strings which one holds; with E it is the second.
