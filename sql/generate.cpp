@@ -17,11 +17,14 @@
 #include <string>
 #include <vector>
 
-#include "region/layout.hpp"
+#include "region/rows.hpp"
+#include "region/settings.hpp"
+#include "region/views.hpp"
 
 namespace
 {
 
+namespace region = pgpool::region;
 using pgpool::region::Kind;
 using pgpool::region::Limit;
 using pgpool::region::Range;
@@ -43,6 +46,16 @@ string replaced(string text, const string &what, const string &by)
 		text.replace(at, what.size(), by);
 	return text;
 }
+
+// Whether each default is a value that may be set.
+template <class Setting, int N> constexpr bool sound(const Setting (&rows)[N])
+{
+	for (const Setting &s : rows)
+		if (s.range.preset < s.range.least || s.range.preset > s.range.most)
+			return false;
+	return true;
+}
+static_assert(sound(pgpool::region::kSettings) && sound(pgpool::region::kLimits));
 
 // ---- how a row looks in SQL ---------------------------------------------------------------------------
 
@@ -119,14 +132,34 @@ Row limit_row(const Limit &l)
 	};
 }
 
+#define PGPOOL_FIELD(kind, name, label, text) {{"name", #label}, {"type", region::column::kind::sql}, {"text", text}},
+#define PGPOOL_MADE(type, name, text) {{"name", #name}, {"type", #type}, {"text", text}},
+
+// Columns of the functions behind the views.
+const std::map<string, Rows> &functions()
+{
+	static const std::map<string, Rows> all = {
+	    {"stat_workers", {PGPOOL_WORKER_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
+	    {"stat_tenants", {PGPOOL_TENANT_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
+	    {"stat_pools", {PGPOOL_POOL_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
+	    {"stat_clients", {PGPOOL_CLIENT_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
+	    {"stat_servers", {PGPOOL_SERVER_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
+	    {"stat_prepared", {PGPOOL_PREPARED_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
+	};
+	return all;
+}
+
 std::map<string, Rows> lists()
 {
-	std::map<string, Rows> all;
+	std::map<string, Rows> all = functions();
+
+	all["later"] = {};
 
 	for (const Limit &l : pgpool::region::kLimits) {
 		Row row = limit_row(l);
 		Kind kind = l.range.kind;
 		all["limit"].push_back(row);
+		all[&l - pgpool::region::kLimits < pgpool::region::kFirstLimits ? "early" : "later"].push_back(row);
 		if (kind != Kind::Flag)
 			all["checked"].push_back(row);
 		if (*l.column)
@@ -295,10 +328,25 @@ string limits_table()
 	return table;
 }
 
+string view_table(const Rows &columns)
+{
+	string table = "| column | type | |\n|---|---|---|\n";
+
+	for (const Row &c : columns)
+		table += line({"`" + c.at("name") + "`", c.at("type"), c.at("text")});
+	return table;
+}
+
 string docs(string text)
 {
 	const string begin = "<!-- table ", close = " -->\n", end = "<!-- end -->";
 	std::map<string, string> tables = {{"settings", settings_table()}, {"limits", limits_table()}};
+	for (const auto &[function, columns] : functions()) {
+		Rows all = columns;
+		if (function == "stat_pools")
+			all.insert(all.end(), {PGPOOL_POOL_VIEW_COLUMNS(PGPOOL_MADE)});
+		tables["pg_" + function] = view_table(all);
+	}
 
 	for (size_t at = 0; (at = text.find(begin, at)) != string::npos;) {
 		size_t name = at + begin.size(), stop = text.find(close, at), until = text.find(end, at);

@@ -19,12 +19,10 @@
 #include <type_traits>
 
 #include "region/layout.hpp"
+#include "region/rows.hpp"
 
 namespace pgpool::control
 {
-
-using region::kNameLen;
-using region::kTextLen;
 
 constexpr uint32_t kMagic = 0x70677063; // "pgpc"
 constexpr uint32_t kMaxPacket = 65536;
@@ -154,59 +152,7 @@ struct AuthAnswer {
 
 // ---- lists for the views --------------------------------------------------------------------------
 
-enum class ClientState : uint32_t { Login = 0, Idle, Waiting, Active, IdleInTransaction, Closing, Listening };
-enum class ServerState : uint32_t { Connecting = 0, Login, Idle, Active, Cleaning, Closing, Listener };
-
-struct ClientRow {
-	uint64_t id;        // worker number * 2^48 + serial number
-	int32_t server_pid; // backend that serves it, 0 = none
-	ClientState state;
-	uint32_t pool_slot;      // UINT32_MAX before login
-	uint32_t address_length; // 0 = Unix socket
-	uint8_t address[28];     // sockaddr_in or sockaddr_in6
-	uint8_t tls;
-	uint8_t session_mode;
-	uint8_t protocol_minor;
-	uint8_t spare;
-	int32_t key_pid;                   // the pid that the client was told
-	int64_t connected_at, state_since; // microseconds since 1970
-	uint64_t transactions, queries;
-	uint64_t commit_lsn; // end of its last commit that wrote WAL, 0 = none or not known
-	char tls_version[16], tls_cipher[48];
-	char tenant[kNameLen], database[kNameLen], role[kNameLen];
-	char application_name[kNameLen];
-	char pinned[2 * kNameLen]; // reasons, "" = none
-};
-
-struct ServerRow {
-	int32_t pid;
-	ServerState state;
-	uint32_t pool_slot;
-	uint8_t by_tcp;
-	uint8_t agent; // the agent is in the backend
-	uint8_t spare[2];
-	uint64_t client_id; // whom it serves, 0 = nobody
-	int64_t connected_at, state_since;
-	uint64_t transactions, queries;
-	char tenant[kNameLen], database[kNameLen], role[kNameLen];
-	char application_name[kNameLen];
-};
-
-constexpr uint32_t kTextShown = 1024; // bytes
-constexpr uint32_t kTypesShown = 64;
-constexpr uint32_t kTenantsShown = 16;
-
-// Arrays of bytes and of names are filled up with NUL, and have none if they are full.
-struct PreparedRow {
-	char name[kNameLen];
-	uint32_t clients, servers; // that have it now
-	uint64_t uses, hits, parses, evictions;
-	uint64_t bytes; // of the text and the parameter types, also where they are cut here
-	uint32_t type_count, tenant_count;
-	uint32_t types[kTypesShown];
-	char tenants[kTenantsShown][kNameLen];
-	char text[kTextShown]; // in the client's encoding
-};
+// Rows of clients, servers and shared statements: rows.hpp.
 
 struct Rows { // followed by `count` ClientRow, ServerRow or PreparedRow
 	Head head;

@@ -23,15 +23,26 @@
 #include "region/atomic.hpp"
 #include "region/counters.hpp"
 #include "region/limits.hpp"
+#include "region/rows.hpp"
 #include "region/settings.hpp"
 
 namespace pgpool::region
 {
 
 constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
-constexpr uint32_t kVersion = 8;
-constexpr int kNameLen = 64;
-constexpr int kTextLen = 256;
+
+// Of what processes of one cluster share and send each other: a library or process of another version is refused. A row
+// of a list counts by itself, the number is raised when any other member changes.
+#define PGPOOL_TOLD(kind, name, ...) #kind #name
+#define PGPOOL_NAMED(name, ...) #name
+constexpr uint32_t kVersion = fingerprint(
+    9, PGPOOL_SETTINGS(PGPOOL_NAMED) PGPOOL_LIMITS(PGPOOL_TOLD) PGPOOL_POOL_COUNTERS(PGPOOL_TOLD)
+           PGPOOL_WORKER_COUNTERS(PGPOOL_TOLD) PGPOOL_TENANT_COUNTERS(PGPOOL_TOLD)
+               PGPOOL_CLIENT_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE) PGPOOL_SERVER_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE)
+                   PGPOOL_PREPARED_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE));
+#undef PGPOOL_TOLD
+#undef PGPOOL_NAMED
+
 constexpr uint32_t kCatalogCounters = 256;
 
 enum class WorkerState : uint32_t { Down = 0, Running, Draining };

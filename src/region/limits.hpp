@@ -31,7 +31,7 @@ inline constexpr Choice kOnDisconnect[] = {named("finish", OnDisconnect::Finish)
 constexpr int32_t kMostServers = 262143; // MAX_BACKENDS of PostgreSQL
 
 // LIMIT(type of what workers see, name of column and argument, values, setting of the server or "", what the setting
-// is, more of that, comment on the column). Arguments of the SQL functions stand in this order.
+// is, more of that, comment on the column). Arguments of the SQL functions stand in this order: a new one comes last.
 #define PGPOOL_LIMITS(LIMIT)                                                                                           \
 	LIMIT(PoolMode, pool_mode, choice(kPoolModes, PoolMode::Transaction), "default_pool_mode",                         \
 	      "Mode of a pool whose tenant and role name none.",                                                           \
@@ -83,6 +83,8 @@ struct Limit {
 #define PGPOOL_LIMIT_ROW(type, name, range, setting, text, more, column) {#name, range, setting, text, more, column},
 inline constexpr Limit kLimits[] = {PGPOOL_LIMITS(PGPOOL_LIMIT_ROW)};
 #undef PGPOOL_LIMIT_ROW
+
+constexpr int kFirstLimits = 13; // of 0.1.0; the arguments of later ones stand behind all others
 
 constexpr const Limit &limit_named(std::string_view name)
 {

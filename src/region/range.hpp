@@ -76,6 +76,16 @@ template <int N, class Value> const char *name_of(const Choice (&choices)[N], Va
 	return "unknown";
 }
 
+// FNV-1a of what lists say, beginning with a number.
+constexpr uint32_t fingerprint(uint32_t number, std::string_view text)
+{
+	uint32_t hash = 2166136261u + number;
+
+	for (char c : text)
+		hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
+	return hash;
+}
+
 // The row of a list for a name that the list itself has given.
 template <class Row, int N> constexpr const Row &row_named(const Row (&rows)[N], std::string_view name)
 {

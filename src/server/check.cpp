@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "region/files.hpp"
+#include "server/rows.hpp"
 #include "server/settings.hpp"
 #include "server/shared.hpp"
 
@@ -18,7 +19,6 @@ extern "C" {
 #include "commands/extension.h"
 #include "commands/dbcommands.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(pgpool_check);
 PG_FUNCTION_INFO_V1(pgpool_preloaded);
@@ -35,25 +35,26 @@ constexpr int kAnswerMs = 3000;
 
 enum class Level { Ok, Warning, Error };
 
-void report(ReturnSetInfo *to, const char *item, Level level, const char *remedy, const char *format, ...)
+void report(RowBuilder &to, const char *item, Level level, const char *remedy, const char *format, ...)
     __attribute__((format(__printf__, 5, 6)));
 
-void report(ReturnSetInfo *to, const char *item, Level level, const char *remedy, const char *format, ...)
+void report(RowBuilder &to, const char *item, Level level, const char *remedy, const char *format, ...)
 {
 	static const char *const names[] = {"ok", "warning", "error"};
 	char text[1024];
 	va_list args;
-	Datum values[4];
-	bool nulls[4] = {false, false, false, remedy == nullptr};
 
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	values[0] = CStringGetTextDatum(item);
-	values[1] = CStringGetTextDatum(names[static_cast<int>(level)]);
-	values[2] = CStringGetTextDatum(text);
-	values[3] = remedy ? CStringGetTextDatum(remedy) : (Datum)0;
-	tuplestore_putvalues(to->setResult, to->setDesc, values, nulls);
+	to.text(item);
+	to.text(names[static_cast<int>(level)]);
+	to.text(text);
+	if (remedy)
+		to.text(remedy);
+	else
+		to.null();
+	to.end();
 }
 
 // Asks the manager how a login of the present user to the present database would end.
@@ -98,7 +99,7 @@ const char *method_name(control::AuthMethod m)
 	return i < lengthof(names) ? names[i] : "unknown";
 }
 
-void check_login(ReturnSetInfo *to, bool by_tcp)
+void check_login(RowBuilder &to, bool by_tcp)
 {
 	control::AuthAnswer a;
 	const char *item = by_tcp ? "login by TCP" : "login by Unix socket";
@@ -132,7 +133,7 @@ void check_login(ReturnSetInfo *to, bool by_tcp)
 		       method_name(a.method));
 }
 
-void check_worker(ReturnSetInfo *to, uint32 i)
+void check_worker(RowBuilder &to, uint32 i)
 {
 	const region::WorkerSlot &w = region_view.worker(i);
 	int32 wanted = gucs.listen_addresses[0] ? region::kListenTcp : 0;
@@ -153,7 +154,7 @@ void check_worker(ReturnSetInfo *to, uint32 i)
 		report(to, item, Level::Ok, nullptr, "worker %u runs and listens, process %d", i, w.pid.load());
 }
 
-void check_files(ReturnSetInfo *to)
+void check_files(RowBuilder &to)
 {
 	int64 places = 0;
 
@@ -178,7 +179,7 @@ void check_files(ReturnSetInfo *to)
 		       needed);
 }
 
-void check_manager(ReturnSetInfo *to)
+void check_manager(RowBuilder &to)
 {
 	char problem[region::kTextLen];
 	int fd = channel_connect(control::kManagerSocket);
@@ -196,7 +197,7 @@ void check_manager(ReturnSetInfo *to)
 		       region_view.header()->manager_pid.load());
 }
 
-void check_limits(ReturnSetInfo *to)
+void check_limits(RowBuilder &to)
 {
 	int servers = resolved_max_server_connections();
 	int room = server_setting_int("max_connections", 100) - server_setting_int("superuser_reserved_connections", 3) -
@@ -216,7 +217,7 @@ void check_limits(ReturnSetInfo *to)
 		report(to, "max_connections", Level::Ok, nullptr, "pgpool may open %d of %d server connections", servers, room);
 }
 
-void check_rest(ReturnSetInfo *to)
+void check_rest(RowBuilder &to)
 {
 	bool tls = strcmp(server_setting("ssl"), "on") == 0;
 
@@ -247,7 +248,7 @@ using namespace pgpool::server;
 
 Datum pgpool_check(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *to = pgpool_begin_rows(fcinfo);
+	RowBuilder to(fcinfo);
 
 	if (!have_region()) {
 		report(to, "preload", Level::Error, "Add pgpool to shared_preload_libraries and restart.",

@@ -8,6 +8,7 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
+#include "server/rows.hpp"
 #include "server/shared.hpp"
 
 extern "C" {
@@ -16,9 +17,7 @@ extern "C" {
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/inet.h"
-#include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(pgpool_stat_clients);
 PG_FUNCTION_INFO_V1(pgpool_stat_servers);
@@ -38,42 +37,14 @@ using control::PreparedRow;
 using control::ServerRow;
 
 constexpr int kAnswerMs = 2000;
-constexpr int64 kEpochShift = (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-constexpr int kMaxColumns = 24;
 
-struct Values {
-	Datum values[kMaxColumns];
-	bool nulls[kMaxColumns];
-	int count;
-
-	void put(Datum d, bool null = false)
-	{
-		nulls[count] = null;
-		values[count++] = d;
-	}
-	// "" is NULL; the sender's arrays are not trusted to have their NUL
-	template <size_t N> void text(const char (&s)[N])
-	{
-		char copy[N];
-
-		strlcpy(copy, s, Min(N, strnlen(s, N) + 1));
-		put(copy[0] ? CStringGetTextDatum(copy) : (Datum)0, copy[0] == '\0');
-	}
-	void name(const char *s) { put(CStringGetTextDatum(s)); }
-	void number(uint64 n) { put(Int64GetDatum(static_cast<int64>(n))); }
-	void time(int64 us) { put(TimestampTzGetDatum(us - kEpochShift), us == 0); }
-};
-
-const char *const kClientStates[] = {"login",   "idle",     "waiting", "active", "idle in transaction",
-                                     "closing", "listening"};
-const char *const kServerStates[] = {"connecting", "login", "idle", "active", "cleaning", "closing", "listener"};
-
-template <size_t N> const char *name_of(const char *const (&names)[N], uint32 value)
+// Columns that are not a member of the row as it is; of two columns that come of one member the first makes both.
+template <class Row> void made_worker(RowBuilder &to, const Row &, int worker)
 {
-	return value < N ? names[value] : "unknown";
+	to.put(region::column::Integer{}, worker);
 }
 
-void put_address(Values &v, const ClientRow &r)
+void made_client_addr(RowBuilder &to, const ClientRow &r, int)
 {
 	char text[INET6_ADDRSTRLEN] = "";
 	uint16_t port = 0;
@@ -92,56 +63,16 @@ void put_address(Values &v, const ClientRow &r)
 		}
 	}
 	if (text[0])
-		v.put(DirectFunctionCall1(inet_in, CStringGetDatum(text)));
+		to.put(DirectFunctionCall1(inet_in, CStringGetDatum(text)));
 	else
-		v.put((Datum)0, true);
-	v.put(Int32GetDatum(port), text[0] == '\0');
+		to.null();
+	to.put(Int32GetDatum(port), text[0] == '\0');
 }
 
-void row_values(Values &v, const ClientRow &r, int worker)
-{
-	v.put(Int64GetDatum(static_cast<int64>(r.id)));
-	v.put(Int32GetDatum(worker));
-	v.text(r.tenant);
-	v.text(r.database);
-	v.text(r.role);
-	v.text(r.application_name);
-	put_address(v, r);
-	v.name(name_of(kClientStates, static_cast<uint32>(r.state)));
-	v.put(Int32GetDatum(r.server_pid), r.server_pid == 0);
-	v.put(Int32GetDatum(r.key_pid), r.key_pid == 0);
-	v.name(r.session_mode ? "session" : "transaction");
-	v.text(r.pinned);
-	v.put(BoolGetDatum(r.tls != 0));
-	v.text(r.tls_version);
-	v.text(r.tls_cipher);
-	v.time(r.connected_at);
-	v.time(r.state_since);
-	v.put(Int64GetDatum(r.transactions));
-	v.put(Int64GetDatum(r.queries));
-	v.put(LSNGetDatum(r.commit_lsn), r.commit_lsn == 0);
-}
-
-void row_values(Values &v, const ServerRow &r, int worker)
-{
-	v.put(Int32GetDatum(r.pid), r.pid == 0);
-	v.put(Int32GetDatum(worker));
-	v.text(r.tenant);
-	v.text(r.database);
-	v.text(r.role);
-	v.text(r.application_name);
-	v.name(name_of(kServerStates, static_cast<uint32>(r.state)));
-	v.put(Int64GetDatum(static_cast<int64>(r.client_id)), r.client_id == 0);
-	v.name(r.by_tcp ? "tcp" : "unix");
-	v.put(BoolGetDatum(r.agent != 0));
-	v.time(r.connected_at);
-	v.time(r.state_since);
-	v.put(Int64GetDatum(r.transactions));
-	v.put(Int64GetDatum(r.queries));
-}
+void made_client_port(RowBuilder &, const ClientRow &, int) {}
 
 // A text may be in another encoding than this database's: what is no character here shows as ?.
-void put_statement_text(Values &v, const PreparedRow &r)
+void put_statement_text(RowBuilder &to, const PreparedRow &r)
 {
 	char text[sizeof r.text + 1];
 	int n = static_cast<int>(strnlen(r.text, sizeof r.text));
@@ -156,44 +87,60 @@ void put_statement_text(Values &v, const PreparedRow &r)
 			*p = '?';
 		p += Max(length, 1);
 	}
-	v.name(text);
+	to.text(text);
 }
 
-void put_arrays(Values &v, const PreparedRow &r)
+void made_text(RowBuilder &to, const PreparedRow &r, int)
 {
-	Datum items[Max(control::kTypesShown, control::kTenantsShown)];
-	int types = static_cast<int>(Min(r.type_count, control::kTypesShown));
-	int tenants = static_cast<int>(Min(r.tenant_count, control::kTenantsShown));
-
-	for (int i = 0; i < types; i++)
-		items[i] = ObjectIdGetDatum(r.types[i]);
-	v.put(PointerGetDatum(construct_array(items, types, OIDOID, sizeof(Oid), true, TYPALIGN_INT)));
-	for (int i = 0; i < tenants; i++)
-		items[i] = PointerGetDatum(
-		    cstring_to_text_with_len(r.tenants[i], static_cast<int>(strnlen(r.tenants[i], sizeof r.tenants[i]))));
-	v.put(PointerGetDatum(construct_array(items, tenants, TEXTOID, -1, false, TYPALIGN_INT)));
-}
-
-void row_values(Values &v, const PreparedRow &r, int worker)
-{
-	v.put(Int32GetDatum(worker));
-	v.text(r.name);
 	// it may hold secrets of a tenant, so it is shown to whom pg_stat_activity shows queries
 	if (has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS))
-		put_statement_text(v, r);
+		put_statement_text(to, r);
 	else
-		v.put((Datum)0, true);
-	put_arrays(v, r);
-	v.number(r.clients);
-	v.number(r.servers);
-	v.number(r.uses);
-	v.number(r.hits);
-	v.number(r.parses);
-	v.number(r.evictions);
-	v.number(r.bytes);
+		to.null();
 }
 
-template <class T> void store_rows(const char *packet, int size, int worker, ReturnSetInfo *to)
+void made_parameter_types(RowBuilder &to, const PreparedRow &r, int)
+{
+	Datum items[control::kTypesShown];
+	int n = static_cast<int>(Min(r.type_count, control::kTypesShown));
+
+	for (int i = 0; i < n; i++)
+		items[i] = ObjectIdGetDatum(r.types[i]);
+	to.put(PointerGetDatum(construct_array(items, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT)));
+}
+
+void made_tenants(RowBuilder &to, const PreparedRow &r, int)
+{
+	Datum items[control::kTenantsShown];
+	int n = static_cast<int>(Min(r.tenant_count, control::kTenantsShown));
+
+	for (int i = 0; i < n; i++)
+		items[i] = PointerGetDatum(
+		    cstring_to_text_with_len(r.tenants[i], static_cast<int>(strnlen(r.tenants[i], sizeof r.tenants[i]))));
+	to.put(PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT)));
+}
+
+#define PGPOOL_MAKE(type, name, ...) made_##name(to, row, worker);
+
+void show(RowBuilder &to, const ClientRow &row, int worker)
+{
+	PGPOOL_CLIENT_COLUMNS(PGPOOL_PUT, PGPOOL_MAKE)
+	to.end();
+}
+
+void show(RowBuilder &to, const ServerRow &row, int worker)
+{
+	PGPOOL_SERVER_COLUMNS(PGPOOL_PUT, PGPOOL_MAKE)
+	to.end();
+}
+
+void show(RowBuilder &to, const PreparedRow &row, int worker)
+{
+	PGPOOL_PREPARED_COLUMNS(PGPOOL_PUT, PGPOOL_MAKE)
+	to.end();
+}
+
+template <class T> void store_rows(const char *packet, int size, int worker, RowBuilder &to)
 {
 	control::Rows rows;
 
@@ -201,19 +148,15 @@ template <class T> void store_rows(const char *packet, int size, int worker, Ret
 	uint32 fit = (size - sizeof rows) / sizeof(T);
 	for (uint32 i = 0; i < Min(rows.count, fit); i++) {
 		T row;
-		Values v{};
 
 		memcpy(&row, packet + sizeof rows + i * sizeof(T), sizeof row);
-		row_values(v, row, worker);
-		if (v.count != to->setDesc->natts)
-			elog(ERROR, "function returns %d columns, but its declaration has %d", v.count, to->setDesc->natts);
-		tuplestore_putvalues(to->setResult, to->setDesc, v.values, v.nulls);
+		show(to, row, worker);
 	}
 }
 
 // False: the worker did not answer to the end.
 template <class T>
-bool read_list(int fd, control::Type expected, char *packet, int worker, TimestampTz deadline, ReturnSetInfo *to)
+bool read_list(int fd, control::Type expected, char *packet, int worker, TimestampTz deadline, RowBuilder &to)
 {
 	for (;;) {
 		int n = channel_receive(fd, packet, control::kMaxPacket, deadline);
@@ -233,7 +176,7 @@ bool read_list(int fd, control::Type expected, char *packet, int worker, Timesta
 template <class T> void list_all(FunctionCallInfo fcinfo, control::Type question, control::Type answer)
 {
 	require_region();
-	ReturnSetInfo *to = pgpool_begin_rows(fcinfo);
+	RowBuilder to(fcinfo);
 	char *packet = static_cast<char *>(palloc(control::kMaxPacket));
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), kAnswerMs);
 

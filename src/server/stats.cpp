@@ -5,12 +5,12 @@
 #include <cstring>
 #include <ctime>
 
-#include "server/settings.hpp"
+#include "region/views.hpp"
+#include "server/rows.hpp"
 #include "server/shared.hpp"
 
 extern "C" {
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(pgpool_stat_workers);
 PG_FUNCTION_INFO_V1(pgpool_stat_tenants);
@@ -25,48 +25,11 @@ namespace
 {
 
 using region::PoolCounters;
+using region::PoolRow;
 using region::PoolTotals;
 using region::SlotState;
-
-// Values of one row, put one after the other; too few or too many are a bug that the row's end shows.
-struct Row {
-	ReturnSetInfo *to;
-	int count;
-	Datum values[40];
-	bool nulls[40];
-
-	void put(Datum value, bool null = false)
-	{
-		nulls[count] = null;
-		values[count++] = value;
-	}
-	void text(const char *s) { put(CStringGetTextDatum(s)); }
-	void number(int64 n) { put(Int64GetDatum(n)); }
-	void integer(int32 n) { put(Int32GetDatum(n)); }
-	void milliseconds(uint64 us) { put(Float8GetDatum(static_cast<double>(us) / 1000.0)); }
-	void flag(bool b) { put(BoolGetDatum(b)); }
-	void end()
-	{
-		if (count != to->setDesc->natts)
-			elog(ERROR, "function returns %d columns, but its declaration has %d", count, to->setDesc->natts);
-		tuplestore_putvalues(to->setResult, to->setDesc, values, nulls);
-		count = 0;
-	}
-};
-
-constexpr int64 kEpochShift = (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-
-const char *state_name(region::WorkerState s)
-{
-	switch (s) {
-	case region::WorkerState::Running:
-		return "running";
-	case region::WorkerState::Draining:
-		return "draining";
-	default:
-		return "down";
-	}
-}
+using region::TenantRow;
+using region::WorkerRow;
 
 int64 monotonic_us()
 {
@@ -103,55 +66,37 @@ PoolTotals pool_sums(uint32 pool, PoolGauges *g)
 	return t;
 }
 
-void statement_columns(Row &r, const PoolTotals &t, const PoolTotals &b)
-{
-	uint64 hits = t.statement_hits - b.statement_hits, parses = t.statement_parses - b.statement_parses;
-	double all = static_cast<double>(hits + parses);
+// What was counted since reset_stats().
+#define PGPOOL_SINCE(kind, name, ...) row.name = total.name - baseline.name;
 
-	r.number(t.statement_uses - b.statement_uses);
-	r.number(hits);
-	r.number(parses);
-	r.number(t.statement_evictions - b.statement_evictions);
-	r.put(Float8GetDatum(all > 0 ? static_cast<double>(hits) / all : 0), all == 0);
-}
-
-void pool_row(Row &r, uint32 i)
+PoolRow pool_row(uint32 i)
 {
 	const region::PoolSlot &p = region_view.pool(i);
 	region::PoolNames n;
 	(void)region::read_names(p, n);
 	PoolGauges g;
-	PoolTotals t = pool_sums(i, &g), b = p.baseline;
+	const PoolTotals total = pool_sums(i, &g), baseline = p.baseline;
+	PoolRow row{};
 
-	r.text(n.tenant);
-	r.text(n.database);
-	r.text(n.role);
-	r.text(p.state.load() == SlotState::Dead ? "dead" : "used");
-	r.text(name_of(region::kPoolModes, p.settings.pool_mode.load()));
-	r.text(name_of(region::kCacheUnnamed, p.settings.cache_unnamed.load()));
-	r.integer(p.settings.pool_size);
-	r.integer(p.settings.max_pinned);
-	r.number(g.clients);
-	r.number(g.waiting);
-	r.milliseconds(g.oldest_us > 0 ? Max(monotonic_us() - g.oldest_us, 0) : 0);
-	r.number(g.open);
-	r.number(g.active);
-	r.number(g.idle);
-	r.number(g.pinned);
-	r.number(t.transactions - b.transactions);
-	r.number(t.queries - b.queries);
-	r.number(t.bytes_received - b.bytes_received);
-	r.number(t.bytes_sent - b.bytes_sent);
-	r.number(t.waits - b.waits);
-	r.milliseconds(t.wait_us - b.wait_us);
-	r.milliseconds(t.query_us - b.query_us);
-	r.milliseconds(t.transaction_us - b.transaction_us);
-	r.number(t.errors - b.errors);
-	r.number(t.wait_timeouts - b.wait_timeouts);
-	r.number(t.server_logins - b.server_logins);
-	r.number(t.server_login_failures - b.server_login_failures);
-	statement_columns(r, t, b);
-	r.end();
+	strlcpy(row.tenant, n.tenant, sizeof row.tenant);
+	strlcpy(row.database, n.database, sizeof row.database);
+	strlcpy(row.role, n.role, sizeof row.role);
+	row.state = p.state;
+	row.pool_mode = p.settings.pool_mode;
+	row.cache_unnamed = p.settings.cache_unnamed;
+	row.pool_size = p.settings.pool_size;
+	row.max_pinned = p.settings.max_pinned;
+	row.clients = g.clients;
+	row.waiting = g.waiting;
+	row.longest_wait_us = g.oldest_us > 0 ? Max(monotonic_us() - g.oldest_us, 0) : 0;
+	row.open = g.open;
+	row.active = g.active;
+	row.idle = g.idle;
+	row.pinned = g.pinned;
+	PGPOOL_POOL_COUNTERS(PGPOOL_SINCE)
+	double all = static_cast<double>(row.statement_hits + row.statement_parses);
+	row.statement_hit_rate = all > 0 ? static_cast<double>(row.statement_hits) / all : -1;
+	return row;
 }
 
 region::TenantTotals tenant_sums(uint32 tenant, int64 *clients)
@@ -167,30 +112,38 @@ region::TenantTotals tenant_sums(uint32 tenant, int64 *clients)
 	return t;
 }
 
-void pools_of_tenant(Row &r, uint32 tenant)
+void add_pools(TenantRow &row, uint32 tenant)
 {
-	int64 pools = 0;
-	PoolGauges all{}, g;
-	PoolTotals sum{};
-
 	for (uint32 i = 0; i < region_view.header()->max_pools; i++) {
 		const region::PoolSlot &p = region_view.pool(i);
 		if (p.state.load() == SlotState::Free || p.tenant_slot != tenant)
 			continue;
+		PoolGauges g;
 		PoolTotals t = pool_sums(i, &g);
-		pools++;
-		all.open += g.open;
-		all.waiting += g.waiting;
-		sum.transactions += t.transactions - p.baseline.transactions;
-		sum.queries += t.queries - p.baseline.queries;
-		sum.errors += t.errors - p.baseline.errors;
+		row.pools++;
+		row.clients_waiting += g.waiting;
+		row.servers += g.open;
+		row.transactions += t.transactions - p.baseline.transactions;
+		row.queries += t.queries - p.baseline.queries;
+		row.errors += t.errors - p.baseline.errors;
 	}
-	r.number(pools);
-	r.number(all.waiting);
-	r.number(all.open);
-	r.number(sum.transactions);
-	r.number(sum.queries);
-	r.number(sum.errors);
+}
+
+TenantRow tenant_row(uint32 i)
+{
+	const region::TenantSlot &slot = region_view.tenant(i);
+	int64 clients;
+	const region::TenantTotals total = tenant_sums(i, &clients), baseline = slot.baseline;
+	TenantRow row{};
+
+	strlcpy(row.tenant, slot.name, sizeof row.tenant);
+	row.state = slot.state;
+	row.banned = slot.banned != 0;
+	row.clients = clients;
+	row.max_clients = slot.max_clients;
+	add_pools(row, i);
+	PGPOOL_TENANT_COUNTERS(PGPOOL_SINCE)
+	return row;
 }
 
 region::WorkerTotals worker_totals(const region::WorkerSlot &w)
@@ -199,6 +152,47 @@ region::WorkerTotals worker_totals(const region::WorkerSlot &w)
 
 	add(t, w);
 	return t;
+}
+
+WorkerRow worker_row(uint32 i)
+{
+	const region::WorkerSlot &w = region_view.worker(i);
+	const region::WorkerTotals total = worker_totals(w), baseline = w.baseline;
+	int32 listening = w.listening;
+	WorkerRow row{};
+
+	row.worker = static_cast<int32>(i);
+	row.pid = w.pid;
+	row.state = w.state;
+	row.started_at = w.started_at;
+	row.starts = w.starts;
+	row.clients = w.clients;
+	row.servers = w.servers;
+	row.listens_tcp = (listening & region::kListenTcp) != 0;
+	row.listens_session = (listening & region::kListenSession) != 0;
+	row.listens_unix = (listening & region::kListenUnix) != 0;
+	row.file_limit = w.file_limit;
+	PGPOOL_WORKER_COUNTERS(PGPOOL_SINCE)
+	strlcpy(row.problem, w.problem, sizeof row.problem);
+	return row;
+}
+
+void show(RowBuilder &to, const WorkerRow &row)
+{
+	PGPOOL_WORKER_COLUMNS(PGPOOL_PUT, )
+	to.end();
+}
+
+void show(RowBuilder &to, const TenantRow &row)
+{
+	PGPOOL_TENANT_COLUMNS(PGPOOL_PUT, )
+	to.end();
+}
+
+void show(RowBuilder &to, const PoolRow &row)
+{
+	PGPOOL_POOL_COLUMNS(PGPOOL_PUT, )
+	to.end();
 }
 
 } // namespace
@@ -211,75 +205,32 @@ using namespace pgpool::server;
 Datum pgpool_stat_workers(PG_FUNCTION_ARGS)
 {
 	require_region();
-	Row r{pgpool_begin_rows(fcinfo), 0, {}, {}};
+	RowBuilder to(fcinfo);
 
-	for (uint32 i = 0; i < region_view.header()->workers; i++) {
-		const region::WorkerSlot &w = region_view.worker(i);
-		region::WorkerTotals t = worker_totals(w), b = w.baseline;
-		int32 bits = w.listening;
-		int64 started = w.started_at;
-		char problem[region::kTextLen];
-
-		strlcpy(problem, w.problem, sizeof problem);
-		r.integer(i);
-		r.put(Int32GetDatum(w.pid), w.pid == 0);
-		r.text(state_name(w.state));
-		r.put(TimestampTzGetDatum(started - kEpochShift), started == 0);
-		r.number(w.starts);
-		r.integer(w.clients);
-		r.integer(w.servers);
-		r.flag(bits & region::kListenTcp);
-		r.flag(bits & region::kListenSession);
-		r.flag(bits & region::kListenUnix);
-		r.integer(w.file_limit);
-		r.number(t.accepted - b.accepted);
-		r.number(t.logins - b.logins);
-		r.number(t.login_failures - b.login_failures);
-		r.number(t.refused - b.refused);
-		r.number(t.cancels - b.cancels);
-		r.number(t.cancels_delivered - b.cancels_delivered);
-		r.put(CStringGetTextDatum(problem), problem[0] == '\0');
-		r.end();
-	}
+	for (uint32 i = 0; i < region_view.header()->workers; i++)
+		show(to, worker_row(i));
 	return (Datum)0;
 }
 
 Datum pgpool_stat_tenants(PG_FUNCTION_ARGS)
 {
 	require_region();
-	Row r{pgpool_begin_rows(fcinfo), 0, {}, {}};
+	RowBuilder to(fcinfo);
 
-	for (uint32 i = 0; i < region_view.header()->max_tenants; i++) {
-		const region::TenantSlot &slot = region_view.tenant(i);
-		int64 clients;
-
-		if (slot.state.load() == SlotState::Free)
-			continue;
-		region::TenantTotals t = tenant_sums(i, &clients), b = slot.baseline;
-		char name[region::kNameLen];
-		strlcpy(name, slot.name, sizeof name);
-		r.text(name);
-		r.text(slot.state.load() == SlotState::Dead ? "dead" : "used");
-		r.flag(slot.banned);
-		r.number(clients);
-		r.put(Int32GetDatum(slot.max_clients), slot.max_clients == 0);
-		pools_of_tenant(r, i);
-		r.number(t.logins - b.logins);
-		r.number(t.login_failures - b.login_failures);
-		r.number(t.refused - b.refused);
-		r.end();
-	}
+	for (uint32 i = 0; i < region_view.header()->max_tenants; i++)
+		if (region_view.tenant(i).state.load() != SlotState::Free)
+			show(to, tenant_row(i));
 	return (Datum)0;
 }
 
 Datum pgpool_stat_pools(PG_FUNCTION_ARGS)
 {
 	require_region();
-	Row r{pgpool_begin_rows(fcinfo), 0, {}, {}};
+	RowBuilder to(fcinfo);
 
 	for (uint32 i = 0; i < region_view.header()->max_pools; i++)
 		if (region_view.pool(i).state.load() != SlotState::Free)
-			pool_row(r, i);
+			show(to, pool_row(i));
 	return (Datum)0;
 }
 
@@ -298,6 +249,6 @@ Datum pgpool_reset_stats(FunctionCallInfo)
 	for (uint32 i = 0; i < h.max_pools; i++)
 		if (region_view.pool(i).state.load() != SlotState::Free)
 			region_view.pool(i).baseline = pool_sums(i, &g);
-	h.stats_reset_at.store(GetCurrentTimestamp() + kEpochShift);
+	h.stats_reset_at.store(GetCurrentTimestamp() + RowBuilder::kEpochShift);
 	PG_RETURN_VOID();
 }
