@@ -136,9 +136,9 @@ Row limit_row(const Limit &l)
 #define PGPOOL_MADE(type, name, text) {{"name", #name}, {"type", #type}, {"text", text}},
 
 // Columns of the functions behind the views.
-const std::map<string, Rows> &functions()
+std::map<string, Rows> functions()
 {
-	static const std::map<string, Rows> all = {
+	return {
 	    {"stat_workers", {PGPOOL_WORKER_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
 	    {"stat_tenants", {PGPOOL_TENANT_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
 	    {"stat_pools", {PGPOOL_POOL_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
@@ -146,7 +146,6 @@ const std::map<string, Rows> &functions()
 	    {"stat_servers", {PGPOOL_SERVER_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
 	    {"stat_prepared", {PGPOOL_PREPARED_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
 	};
-	return all;
 }
 
 std::map<string, Rows> lists()
