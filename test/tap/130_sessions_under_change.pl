@@ -17,7 +17,7 @@ my $programs = $ENV{PGPOOL_PROGRAMS} // 20;
 my $seed = $ENV{PGPOOL_SEED} // ($ENV{PGPOOL_PROGRAMS} ? int(time) % 1_000_000 * 1000 : 1);
 
 # ---- what may differ: name => [ why, sub (twins, step, answer directly, answer here) ]. With `ends` the clients are not the
-# same afterwards, and the program ends there. `settings of a fresh login` is in PgPoolTwins, as it is no matter of one answer.
+# same afterwards, and the program ends there. `settings of a fresh login` and `no lock by Parse` are in PgPoolTwins, as they are no matter of one answer.
 my %excuses = (
 	'new columns' => {
 		why => 'README, What a session keeps: outside a transaction block, a client that asks for the columns gets the new ones, where PostgreSQL says 0A000',

@@ -160,6 +160,9 @@ sub fresh
 	return $took ? undef : $differs;
 }
 
+# A client has a statement that was prepared within the block it is in: see README, Limits, on the locks of Parse.
+sub parsed_in_block { my ($self) = @_; return grep { $_ } @{ $self->{parsed} } }
+
 # ---- the administrator
 sub change
 {
@@ -172,6 +175,11 @@ sub change
 	}
 	$self->{count}{ $results{d} eq 'done' ? 'changes' : 'refused changes' }++;
 	my ($odd) = grep { $results{$_} ne $results{d} } qw(s p);
+	if ($odd && $odd eq 'p' && $results{p} eq 'done' && $results{d} eq '55P03' && $self->parsed_in_block)
+	{
+		$self->{excused}{'no lock by Parse'}++;
+		return 'end';
+	}
 	return "administrator, $name_of{$odd}: $results{$odd}, not $results{d}" if $odd;
 	if ($sql =~ /^ALTER (?:ROLE app|DATABASE)\S* .*?(?:SET|RESET) (\S+)/)
 	{
@@ -261,6 +269,8 @@ sub step
 	my %r = map { $_ => $self->say_to($twins->{$_}, $kind, @rest) } @TWINS;
 	$self->{count}{answers}++;
 	$self->{texts}[$who]{ $rest[0] } = $rest[1] if $kind eq 'prepare' && !$r{d}{error};
+	$self->{parsed}[$who] = $kind eq 'prepare' || $self->{parsed}[$who] if $twins->{d}{status} eq 'T';
+	$self->{parsed}[$who] = 0 if $twins->{d}{status} ne 'T';
 	for my $t (qw(s p))
 	{
 		my ($a, $b) = map { join "\n", @{ $r{$_}{lines} } } 'd', $t;
@@ -282,6 +292,7 @@ sub play
 	$self->reset;
 	$self->{clients} = [];
 	$self->{texts} = [];
+	$self->{parsed} = [];
 	my ($at, $problem) = (0);
 	eval {
 		for my $step (@$steps)
