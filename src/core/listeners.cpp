@@ -26,15 +26,6 @@ constexpr size_t kMostUnread = 8 << 20;  // notifications for a client that read
 
 } // namespace
 
-Notification::Notification(std::string_view body)
-    : bytes(body.data() - proto::kHeaderSize, body.size() + proto::kHeaderSize)
-{
-	proto::Reader r(body);
-	pid = static_cast<int32_t>(r.u32());
-	channel = r.string();
-	payload = r.string();
-}
-
 void append_command(std::string &sql, const char *command, std::string_view channel)
 {
 	if (!sql.empty())
@@ -69,7 +60,7 @@ void Listener::subscribe(Subscription *s)
 		s->on_listener_lost({});
 		return;
 	}
-	if (ready_) // else on_ready() asks for all
+	if (ready_) // else on_logged_in() asks for all
 		ask(*s);
 	if (s->missing == 0)
 		s->on_subscribed();
@@ -125,7 +116,7 @@ uint64_t Listener::run(Round::Kind kind, std::vector<std::string> channels)
 	return last_round_;
 }
 
-void Listener::on_ready()
+void Listener::on_logged_in()
 {
 	ready_ = true;
 	run(Round::Kind::Marker, {engine_.listeners().marker_channel()});
@@ -156,7 +147,7 @@ bool Listener::in_force(const Round &round, const std::string &channel) const
 	return it != channels_.end() && it->second.round == round.number;
 }
 
-void Listener::on_round(const proto::Error &error)
+void Listener::on_round(For /*purpose*/, const proto::Error &error)
 {
 	const Round round = std::move(rounds_.front());
 	rounds_.pop_front();
@@ -219,24 +210,26 @@ void Listener::failed(const Round &round)
 	}
 }
 
-void Listener::on_notification(const Notification &n)
+bool Listener::on_notification(const Notification &n)
 {
 	if (n.channel == engine_.listeners().marker_channel()) {
 		const auto it = expected_.find(std::string(n.payload));
 		if (it != expected_.end())
 			it->second->on_marker(n);
-		return;
+		return false;
 	}
 	const auto it = channels_.find(std::string(n.channel));
 	if (it == channels_.end())
-		return;
+		return false;
 	for (const auto &s : it->second.subscribers) {
-		if (s.second->on_notification(n))
+		if (s.second->on_listener_notification(n))
 			touched_.push_back(s.first);
 	}
+	return false;
 }
 
-void Listener::flush()
+// What the clients were given goes out.
+void Listener::on_replies(uint64_t /*forwarded*/)
 {
 	for (const uint64_t id : std::exchange(touched_, {})) {
 		const auto it = subscriptions_.find(id);
@@ -251,18 +244,18 @@ void Listener::flush()
 	}
 }
 
-void Listener::on_lost(const proto::Error &why)
+void Listener::on_lost(Loss /*loss*/, const proto::Error *why)
 {
 	if (!ready_)
 		retry_at_ = engine_.now() + kRetryAfter;
-	flush();
+	on_replies(0);
 	server_ = nullptr;
 	ready_ = false;
 	rounds_.clear();
 	channels_.clear();
 	expected_.clear();
 	for (const auto &s : std::exchange(subscriptions_, {}))
-		s.second->on_listener_lost(why);
+		s.second->on_listener_lost(why ? *why : proto::Error());
 }
 
 void Listener::tick(int64_t now)

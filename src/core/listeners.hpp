@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/server_user.hpp"
 #include "proto/message.hpp"
 
 namespace pgpool::core
@@ -31,18 +32,10 @@ class ServerConn;
 class Session;
 class Subscription;
 
-// What a NotificationResponse says.
-struct Notification {
-	int32_t pid = 0;
-	std::string_view channel, payload;
-	std::string_view bytes; // the whole message
-	explicit Notification(std::string_view body);
-};
-
 // One more LISTEN or UNLISTEN (with a blank behind it) to be run with those that `sql` has.
 void append_command(std::string &sql, const char *command, std::string_view channel);
 
-class Listener
+class Listener final : public ServerUser
 {
 public:
 	Listener(Engine &engine, std::string encoding) : engine_(engine), encoding_(std::move(encoding)) {}
@@ -63,11 +56,11 @@ public:
 
 	// ---- for its server
 	const std::string &encoding() const { return encoding_; }
-	void on_ready(); // logged in
-	void on_notification(const Notification &n);
-	void on_round(const proto::Error &error); // a query of ours is done; no SQLSTATE: without an error
-	void flush();                             // what the clients were given
-	void on_lost(const proto::Error &why);
+	void on_logged_in() override;
+	bool on_notification(const Notification &n) override;
+	void on_replies(uint64_t forwarded) override;
+	void on_round(For purpose, const proto::Error &error) override;
+	void on_lost(Loss loss, const proto::Error *why) override;
 
 	// ---- for the engine
 	void tick(int64_t now);

@@ -521,6 +521,58 @@ void Login::prepare()
 		session_.on_assigned(server);
 }
 
+void Login::on_assigned()
+{
+	ServerConn *server = session_.server();
+	if (!server->apply(wanted(), true, ground())) {
+		server->flush();
+		return;
+	}
+	Session &session = session_; // this object may end here
+	on_prepared();
+	if (session.server())
+		session.server()->try_release();
+}
+
+void Login::on_settings(bool /*all*/)
+{
+	on_prepared();
+}
+
+void Login::on_lost(Loss loss, const proto::Error *why)
+{
+	session_.leave_lost_server(false);
+	if (session_.dead())
+		return;
+	if (loss != Loss::Unused)
+		on_failed(
+		    why ? *why
+		        : proto::Error{sqlstate::kConnectionFailure, "the server closed the connection unexpectedly", "", ""});
+	else if (ServerConn *server = session_.pool().acquire(&session_))
+		session_.on_assigned(server);
+}
+
+bool Login::on_out_of_memory()
+{
+	return session_.on_out_of_memory();
+}
+
+StatementRewriter *Login::statements()
+{
+	return session_.statements();
+}
+
+void Login::on_hot_standby(bool on)
+{
+	session_.on_hot_standby(on);
+}
+
+void Login::on_tcp_settings(const Params &now)
+{
+	session_.on_tcp_settings(now);
+}
+
+// The settings that the client asked for, raw.
 const Params &Login::wanted()
 {
 	if (!wanted_) {
@@ -533,6 +585,7 @@ const Params &Login::wanted()
 	return wanted_;
 }
 
+// SQL for settings whose value changes a part of the present one.
 std::string Login::ground() const
 {
 	const Params &base = session_.group()->greeting().base();
@@ -562,6 +615,7 @@ std::string Login::ground() const
 	return sql;
 }
 
+// The server's settings are now the client's.
 void Login::on_prepared()
 {
 	PoolGroup *group = session_.group();
@@ -606,10 +660,10 @@ void Login::greet()
 	std::string out = group->greeting().notices();
 	const auto &items = session_.params()->items;
 	if (std::any_of(items.begin(), items.end(), [](const auto &p) { return is_tcp_setting(p->name); }))
-		session_.follow_tcp_settings(session_.params());
+		session_.on_tcp_settings(session_.params());
 	if (!answer_->in_hot_standby)
 		group->greeting().leave_hot_standby();
-	session_.note_hot_standby(group->greeting().in_hot_standby());
+	session_.on_hot_standby(group->greeting().in_hot_standby());
 	for (const auto &f : group->greeting().fixed())
 		proto::append_parameter(out, f.first, f.second);
 	for (const auto &p : session_.params()->items) {

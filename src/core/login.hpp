@@ -13,6 +13,7 @@
 
 #include "core/params.hpp"
 #include "core/ports.hpp"
+#include "core/server_user.hpp"
 #include "proto/message.hpp"
 #include "proto/scram.hpp"
 #include "proto/secret.hpp"
@@ -24,11 +25,11 @@ namespace pgpool::core
 class Session;
 struct Credential;
 
-class Login
+class Login final : public ServerUser
 {
 public:
 	explicit Login(Session &session);
-	~Login();
+	~Login() override;
 
 	void on_data(const char *data, size_t size);
 	void on_answer(const control::AuthAnswer &answer);
@@ -36,16 +37,18 @@ public:
 	void on_derived(bool right, const proto::ScramKey &key);
 	void on_handshake_failed(const char *why); // of TLS
 	void on_timeout();
-	// A server was found whose settings are now the client's.
-	void on_prepared();
+	// ---- for the server that says what the settings become
+	void on_assigned();
+	void on_settings(bool all) override;
+	bool on_out_of_memory() override;
+	void on_lost(Loss loss, const proto::Error *why) override;
+	void on_hot_standby(bool on) override;
+	StatementRewriter *statements() override;
+	void on_tcp_settings(const Params &now) override;
 	// The pool has no server and will not have one.
 	void on_failed(const proto::Error &why);
 	// It waits for the manager, a server or a thread, not for the client.
 	bool busy() const { return stage_ == Stage::Asking || stage_ == Stage::Deriving || stage_ == Stage::Preparing; }
-	// The settings that the client asked for, raw.
-	const Params &wanted();
-	std::string ground() const; // SQL for settings whose value changes a part of the present one
-	void remember_defaults();
 	int64_t began() const { return began_; }
 
 private:
@@ -74,6 +77,10 @@ private:
 	bool within_limits();
 	void learn_credential();
 	void prepare();
+	const Params &wanted();
+	std::string ground() const;
+	void remember_defaults();
+	void on_prepared();
 	void remember_startup();
 	std::string startup_key() const;
 	void greet();

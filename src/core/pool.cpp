@@ -141,7 +141,6 @@ ServerConn *Pool::acquire(Session *session)
 			server->close();
 			continue;
 		}
-		server->assign(session);
 		return server;
 	}
 	bump(mine_.waits);
@@ -187,7 +186,6 @@ void Pool::serve()
 		}
 		waiters_.remove(session);
 		bump(mine_.wait_us, static_cast<uint64_t>(std::max<int64_t>(0, engine_.now() - session->since())));
-		server->assign(session);
 		session->on_assigned(server);
 	}
 	serving_ = false;
@@ -205,8 +203,8 @@ void Pool::on_server_ready(ServerConn *server)
 			refused_by_ = control::ServerLimit::None;
 		if (server->is_listener()) {
 			server->set_state(ServerState::Listener);
-			if (server->listener())
-				server->listener()->on_ready();
+			if (server->user())
+				server->user()->on_logged_in();
 			return;
 		}
 		Greeting &greeting = group_.greeting();
@@ -295,7 +293,7 @@ ServerConn *Pool::open_listener(Listener *listener)
 	if (!group_.can_log_in() || group_.dead() || group_.draining() || engine_.draining() || !engine_.reserve_server())
 		return nullptr;
 	mine_.listeners.store(mine_.listeners.load() + 1);
-	auto *server = new ServerConn(*this, listener);
+	auto *server = new ServerConn(*this, listener, listener->encoding());
 	return dial(server) ? server : nullptr;
 }
 
@@ -549,10 +547,10 @@ void Pool::tick(int64_t now)
 {
 	fail_late_waiters(now);
 	each_server([now](ServerConn *s) {
-		Session *session = s->session();
+		ServerUser *user = s->user();
 		s->tick(now);
-		if (session && s->session() == session)
-			session->check_timeouts(now);
+		if (user && s->user() == user)
+			user->check_timeouts(now);
 	});
 	end_surplus_pin(now);
 	if (engine_.draining())

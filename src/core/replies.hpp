@@ -131,6 +131,7 @@ public:
 	// All up to the next ReadyForQuery, which is ours. A Parse of ours in the client's batch is not: it
 	// is answered together with the client's messages behind it.
 	bool round_is_ours() const;
+	bool front_is(For purpose) const { return !empty() && entries_[head_].purpose == purpose; }
 	// The front entry is ours: the server works for us.
 	bool front_is_ours() const { return !empty() && is_ours(entries_[head_]); }
 

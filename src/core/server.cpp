@@ -7,10 +7,7 @@
 #include <utility>
 
 #include "core/engine.hpp"
-#include "core/listeners.hpp"
 #include "core/pool_group.hpp"
-#include "core/session.hpp"
-#include "core/subscription.hpp"
 #include "proto/bytes.hpp"
 #include "proto/wire.hpp"
 
@@ -38,9 +35,9 @@ bool is_needed_whole(char type)
 
 } // namespace
 
-ServerConn::ServerConn(Pool &pool, Listener *listener)
-    : pool_(pool), group_(pool.group()), listener_(listener), params_(group_.engine().params().empty()),
-      statements_(group_.statements(), replies_, params_, substitute_),
+ServerConn::ServerConn(Pool &pool, ServerUser *listener, std::string encoding)
+    : pool_(pool), group_(pool.group()), user_(listener), encoding_(std::move(encoding)),
+      params_(group_.engine().params().empty()), statements_(group_.statements(), replies_, params_, substitute_),
       connected_at_(group_.engine().outside().wall_us()), opened_(group_.engine().now()), since_(opened_),
       deadline_(opened_ + kConnectTime), epoch_(group_.epoch()), is_listener_(listener != nullptr)
 {
@@ -61,7 +58,7 @@ void ServerConn::on_connected()
 	set_state(ServerState::Login);
 	take_agent_slot();
 	login_ = std::make_unique<ServerLogin>(*this, group_);
-	login_->start(listener_ ? &listener_->encoding() : nullptr, agent_name());
+	login_->start(is_listener_ ? &encoding_ : nullptr, agent_name());
 }
 
 void ServerConn::login_data(const char *data, size_t size)
@@ -111,14 +108,14 @@ bool ServerConn::expired(int64_t now) const
 
 // ---- serving a client
 
-void ServerConn::assign(Session *session)
+void ServerConn::assign(ServerUser &user, const Client &client, const Params &defaults)
 {
-	session_ = session;
-	identify(session);
+	hand_to(user, client);
+	identify(client);
 	announce_client();
-	set_defaults(session->defaults());
+	set_defaults(defaults);
 	commit_known_ = commit_lsn();
-	statements_.assigned(group_.engine().next_assignment(), session->statements());
+	statements_.assigned(group_.engine().next_assignment(), *user.statements());
 	substitute_.reset();
 	sent_at_assign_ = stream_->sent();
 	said_fatal_ = shown_idle_ = false;
@@ -128,7 +125,7 @@ void ServerConn::assign(Session *session)
 	cannot_park_ = false;
 	transaction_began_ = query_began_ = 0;
 	set_state(ServerState::Active);
-	if (session->session_mode())
+	if (client_.session_mode)
 		close_shared_statements();
 }
 
@@ -140,6 +137,19 @@ void ServerConn::close_shared_statements()
 		return;
 	stream_->queue(out.data(), out.size());
 	send_silent_sync();
+}
+
+void ServerConn::hand_to(ServerUser &user, const Client &client)
+{
+	user_ = &user;
+	client_ = client;
+}
+
+// Nobody uses it from here on.
+ServerUser *ServerConn::leave_user()
+{
+	client_ = {};
+	return std::exchange(user_, nullptr);
 }
 
 void ServerConn::run(const std::string &sql, For purpose)
@@ -168,8 +178,8 @@ bool ServerConn::emit_fakes()
 	while (const char type = replies_.take_fake()) {
 		statements_.on_fake(client_statements());
 		any = true;
-		if (session_)
-			session_->stream()->queue(type == '1' ? kParseComplete : kCloseComplete, sizeof(kParseComplete));
+		if (client_.stream)
+			client_.stream->queue(type == '1' ? kParseComplete : kCloseComplete, sizeof(kParseComplete));
 	}
 	return any;
 }
@@ -183,8 +193,8 @@ void ServerConn::flush()
 	}
 	client_was_heard_ = true;
 	stream_->flush();
-	if (stream_->unsent() > 0 && session_)
-		session_->stream()->read(false);
+	if (stream_->unsent() > 0 && client_.stream)
+		client_.stream->read(false);
 }
 
 bool ServerConn::has_enough() const
@@ -199,8 +209,8 @@ bool ServerConn::is_behind() const
 
 void ServerConn::on_writable()
 {
-	if (session_)
-		session_->on_server_writable();
+	if (user_)
+		user_->on_server_writable();
 	else if (state_ == ServerState::Closing)
 		stream_->shutdown_write();
 }
@@ -235,13 +245,13 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 	if (length < 4 || length > proto::kMaxMessage + 1)
 		return Header::Broken;
 	total = size_t{length} + 1;
-	const bool short_one = total <= kChunk && session_ && replies_.front_names_statement();
-	const bool asking = *p == 'D' && session_ && session_->handover() && session_->subscription()->asking();
-	const bool whole = is_needed_whole(*p) || asking ||
-	                   (*p == 'E' && (!session_ || replies_.front_is_ours() || short_one)) ||
+	const bool short_one = total <= kChunk && client_.stream && replies_.front_names_statement();
+	const bool row_of_ours = *p == 'D' && replies_.front_is(For::Handover);
+	const bool whole = is_needed_whole(*p) || row_of_ours ||
+	                   (*p == 'E' && (!client_.stream || replies_.front_is_ours() || short_one)) ||
 	                   (*p == 't' && short_one && statements_.replay().on()) ||
 	                   ((*p == 't' || *p == 'T') && total <= kChunk && replies_.wants_shape()) ||
-	                   (*p == 't' && total <= kChunk && session_ && replies_.tells_unnamed_types());
+	                   (*p == 't' && total <= kChunk && client_.stream && replies_.tells_unnamed_types());
 	if (!whole || have >= total)
 		return Header::Whole;
 	if (*p == 'S' && total > most_setting()) // its name will do
@@ -281,8 +291,8 @@ void ServerConn::service_data(const char *data, size_t size)
 	const char *end = data + size;
 	uint64_t forwarded = 0;
 	auto put_run = [&](const char *upto) {
-		if (session_ && upto > run) {
-			session_->stream()->queue(run, static_cast<size_t>(upto - run));
+		if (client_.stream && upto > run) {
+			client_.stream->queue(run, static_cast<size_t>(upto - run));
 			forwarded += static_cast<uint64_t>(upto - run);
 		}
 		run = upto;
@@ -308,13 +318,13 @@ void ServerConn::service_data(const char *data, size_t size)
 			break;
 		}
 		const char type = *p;
-		if (session_ && (header == Header::Broken ||
-		                 (type == 'Z' && (replies_.front_is_ours() || session_->statements().waits_for_round())))) {
+		if (client_.stream && (header == Header::Broken ||
+		                       (type == 'Z' && (replies_.front_is_ours() || client_statements()->waits_for_round())))) {
 			// What follows from it may answer or end the session: its replies go out first, this one with them.
 			put_run(header == Header::Broken || replies_.front_is_ours() ? p : p + total);
-			session_->stream()->flush();
+			client_.stream->flush();
 		}
-		if (type == 'A' && session_ && session_->handover())
+		if (type == 'A')
 			put_run(p); // it may be the one from which on another server's notifications count
 		if (header == Header::Broken) {
 			out_of_step("a message of impossible length");
@@ -336,42 +346,36 @@ void ServerConn::service_data(const char *data, size_t size)
 	}
 	put_run(p);
 	unread_ = 0;
-	if (listener_)
-		listener_->flush();
 	if (p < end && !proto::try_append(stash_, {p, static_cast<size_t>(end - p)})) {
 		out_of_memory();
 		return;
 	}
 	bump(group_.counters().bytes_sent, forwarded);
-	if (session_ && session_->unheard())
-		session_->on_unheard(forwarded);
-	after_service();
+	after_service(forwarded);
 }
 
 void ServerConn::out_of_memory()
 {
-	if (session_)
-		session_->out_of_memory();
-	else
+	if (!user_ || !user_->on_out_of_memory())
 		close();
 }
 
 // All that came has been taken.
-void ServerConn::after_service()
+void ServerConn::after_service(uint64_t forwarded)
 {
 	emit_fakes();
-	if (session_ && replies_.at_rest())
+	if (user_ && replies_.at_rest())
 		count_kept(); // before the client is told that it is done
-	if (session_) {
-		session_->stream()->flush();
-		if (session_->stream()->unsent() > 0)
+	if (client_.stream) {
+		client_.stream->flush();
+		if (client_.stream->unsent() > 0)
 			stream_->read(false);
 	}
-	if (session_)
-		session_->on_replies();
+	if (user_)
+		user_->on_replies(forwarded);
 	if (state_ == ServerState::Cleaning)
 		clean();
-	else if (session_)
+	else if (user_)
 		try_release();
 }
 
@@ -380,7 +384,7 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 {
 	const bool idle_before = replies_.at_rest();
 	const Replies::Verdict v = replies_.received(type, type == 'Z' && !body.empty() ? body[0] : '\0');
-	forward = v.forward && session_ != nullptr;
+	forward = v.forward && client_.stream;
 	if (v.violation || type == 'K' || type == 'R') {
 		out_of_step("a message that answers nothing");
 		return false;
@@ -410,14 +414,14 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		}
 		break;
 	case 'D':
-		if (!v.forward && session_ && session_->handover() && session_->subscription()->asking())
-			session_->subscription()->own_row(body);
+		if (user_ && replies_.front_is(For::Handover))
+			user_->on_row(body);
 		break;
 	case 'A':
 		forward = notification(body);
 		break;
 	case 'N':
-		forward = session_ != nullptr && v.forward;
+		forward = client_.stream && v.forward;
 		break;
 	case 'Z':
 		finished(v.purpose, replies_.status());
@@ -430,20 +434,18 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 
 StatementRewriter *ServerConn::client_statements()
 {
-	return session_ ? &session_->statements() : nullptr;
+	return user_ ? user_->statements() : nullptr;
 }
 
 // Whatever the server is at: it is the client's, or that of all clients that listen here. True: it goes on as it is.
 bool ServerConn::notification(std::string_view body)
 {
-	if (listener_)
-		listener_->on_notification(Notification(body));
-	if (session_ && session_->handover())
-		return session_->subscription()->own_notification(Notification(body));
-	if (!session_ || body.size() < 4 || static_cast<int32_t>(proto::load32(body.data())) != pid_)
-		return session_ != nullptr;
+	const Notification n(body);
+	const bool for_client = user_ && user_->on_notification(n) && client_.stream;
+	if (!for_client || body.size() < 4 || n.pid != pid_)
+		return for_client;
 	// Its own: programs know that by the process that they were told when they logged in.
-	const auto pid = static_cast<uint32_t>(session_->key_pid());
+	const auto pid = static_cast<uint32_t>(client_.key_pid);
 	proto::Writer(substitute_.write()).begin('A').u32(pid).bytes(body.substr(4)).end();
 	return false;
 }
@@ -490,8 +492,8 @@ void ServerConn::finished(For purpose, char status)
 		learn_defaults();
 	if (purpose == For::Client)
 		client_finished(status);
-	else if (purpose == For::Replay && session_)
-		session_->on_settled();
+	else if (purpose == For::Replay && user_)
+		user_->on_round(purpose, {});
 	else if (purpose != For::Silence) // behind that, whatever was sent is still to come
 		ours_finished(purpose);
 	if (purpose != For::Client)
@@ -519,17 +521,13 @@ void ServerConn::client_finished(char status)
 	query_began_ = replies_.empty() ? 0 : now;
 	since_ = now;
 	if (status == 'I') {
-		if (session_)
-			note_commit();
 		bump(c.transactions);
 		bump(c.transaction_us, static_cast<uint64_t>(std::max<int64_t>(0, now - transaction_began_)));
 		transactions_++;
-		if (session_)
-			session_->transactions_++;
 		transaction_began_ = query_began_;
 	}
-	if (session_ && session_->statements().waits_for_round())
-		session_->on_settled();
+	if (user_)
+		user_->on_ready(status, status == 'I' ? new_commit() : 0);
 }
 
 void ServerConn::ours_finished(For purpose)
@@ -546,20 +544,14 @@ void ServerConn::ours_finished(For purpose)
 	case For::Setting:
 		applied_one(why);
 		break;
-	case For::Probe:
-		if (session_ && session_->held() && !holding_)
-			session_->on_applied();
-		break;
 	case For::Discard:
 		discarded(why);
 		break;
+	case For::Probe:
 	case For::Handover:
-		if (session_ && session_->handover())
-			session_->subscription()->own_ready(why);
-		break;
 	case For::Round:
-		if (listener_)
-			listener_->on_round(why);
+		if (user_)
+			user_->on_round(purpose, why);
 		break;
 	default:
 		break;
@@ -616,7 +608,7 @@ void ServerConn::tick(int64_t now)
 void ServerConn::tick_active(int64_t now)
 {
 	const region::PoolSettings &s = group_.settings();
-	if (session_->cut_off(now))
+	if (user_->cut_off(now))
 		return;
 	if (cannot_park_ && now >= park_again_at_) {
 		cannot_park_ = false;
@@ -624,22 +616,22 @@ void ServerConn::tick_active(int64_t now)
 	}
 	if (may_park() && (now - since_ >= kParkAfter || pool_.wanted()))
 		park();
-	if (!session_)
+	const Standing client = standing();
+	if (!client.served)
 		return;
 	if (client_was_heard_) {
 		client_was_heard_ = false;
 		heard_at_ = now;
 	}
 	const int32_t limit = s.idle_in_transaction_timeout.load(std::memory_order_relaxed);
-	const bool client_is_due = session_->mid_message() || (replies_.empty() && !replies_.at_rest());
+	const bool client_is_due = client.mid_message || (replies_.empty() && !replies_.at_rest());
 	const int64_t idle = (now - std::max(since_, heard_at_)) / 1000;
 	if (limit > 0 && client_is_due && idle >= limit)
-		session_->fatal({proto::sqlstate::kIdleInTransaction,
-		                 "terminating connection due to idle-in-transaction timeout",
-		                 "The transaction was idle for " + std::to_string(idle) + " ms.",
-		                 "The limit is pgpool.idle_in_transaction_timeout or idle_in_transaction_timeout of the "
-		                 "tenant, now " +
-		                     std::to_string(limit) + " ms."});
+		user_->end({proto::sqlstate::kIdleInTransaction, "terminating connection due to idle-in-transaction timeout",
+		            "The transaction was idle for " + std::to_string(idle) + " ms.",
+		            "The limit is pgpool.idle_in_transaction_timeout or idle_in_transaction_timeout of the "
+		            "tenant, now " +
+		                std::to_string(limit) + " ms."});
 	else if (!client_is_due && replies_.at_rest() && !counted_parkable_)
 		end_idle_pin(idle);
 }
@@ -651,7 +643,7 @@ void ServerConn::fill(control::ServerRow &row) const
 	row.pool_slot = group_.slot();
 	row.by_tcp = by_tcp_;
 	row.agent = agent_;
-	row.client_id = session_ ? session_->id() : 0;
+	row.client_id = client_.id;
 	row.connected_at = connected_at_;
 	row.state_since = group_.engine().outside().wall_us() - (group_.engine().now() - since_);
 	row.transactions = transactions_;

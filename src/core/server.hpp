@@ -24,15 +24,14 @@
 #include "core/replies.hpp"
 #include "core/server_login.hpp"
 #include "core/substitute.hpp"
+#include "core/server_user.hpp"
 #include "proto/message.hpp"
 
 namespace pgpool::core
 {
 
-class Listener;
 class Pool;
 class PoolGroup;
-class Session;
 
 // Who gets the place of a server that is closed for him.
 struct Claim {
@@ -42,7 +41,8 @@ struct Claim {
 class ServerConn final : public StreamOwner
 {
 public:
-	explicit ServerConn(Pool &pool, Listener *listener = nullptr);
+	// With a listener it is a Listener for good, with this client_encoding.
+	explicit ServerConn(Pool &pool, ServerUser *listener = nullptr, std::string encoding = {});
 	~ServerConn() override;
 
 	[[nodiscard]] bool dial(); // false: no socket to be had
@@ -53,8 +53,9 @@ public:
 	void on_writable() override;
 	void on_closed(const char *why) override;
 
-	// ---- for the pool and the session
-	void assign(Session *session);
+	// ---- for the pool and the user
+	void assign(ServerUser &user, const Client &client, const Params &defaults);
+	void hand_to(ServerUser &user, const Client &client); // of the same client
 	// Queues what makes the settings the client's. False: the client's bytes must wait for on_applied().
 	// `ground` is SQL to run before.
 	[[nodiscard]] bool apply(const Params &want, bool must_wait, std::string_view ground = {});
@@ -81,7 +82,13 @@ public:
 	bool is_behind() const; // still, after it had enough
 	void abandon();         // after refused_all(): the client goes elsewhere
 	void client_writable();
-	void client_gone();
+	// What a client leaves behind that goes.
+	struct Left {
+		bool mid_message;
+		bool own_names;       // statements under names that are not ours
+		int64_t served_until; // what runs may run so long; 0 = it did not leave, it is sent away
+	};
+	void client_gone(const Left &left);
 	void forsake();                                          // its client ends in the middle of something
 	bool between_replies() const { return body_left_ == 0; } // as the client has them
 	void interrupt();
@@ -94,7 +101,6 @@ public:
 	void run(const std::string &sql, For purpose); // a query of ours
 	void own_commit_seen() { commit_known_ = commit_lsn(); }
 	bool is_listener() const { return is_listener_; }
-	Listener *listener() const { return listener_; }
 	void tick(int64_t now);
 	void fill(control::ServerRow &row) const;
 
@@ -107,7 +113,7 @@ public:
 	BackendStatements &statements() { return statements_; }
 	bool emit_fakes(); // queues replies of ours that are due; true: there were some
 	control::ServerState state() const { return state_; }
-	Session *session() const { return session_; }
+	ServerUser *user() const { return user_; }
 	Stream *stream() { return stream_; }
 	int32_t pid() const { return pid_; }
 	int64_t since() const { return since_; }
@@ -142,7 +148,7 @@ private:
 	Header read_header(const char *p, size_t have, size_t &total) const;
 	void service_data(const char *data, size_t size);
 	void out_of_memory();
-	void after_service();
+	void after_service(uint64_t forwarded);
 	bool message(char type, std::string_view body, bool &forward);
 	void error(const Replies::Verdict &v, std::string_view body, bool &forward);
 	bool start_over(const Replies::Verdict &v, std::string_view error);
@@ -165,7 +171,7 @@ private:
 	void update_pins();
 	bool is_refused(std::string_view name) const;
 	void applied_one(const proto::Error &error);
-	void identify(const Session *session);
+	void identify(const Client &client);
 	void announce_own();
 	void hush(bool on);
 	void show_idle();
@@ -173,10 +179,11 @@ private:
 	void send_silent_sync();
 	void put_query(const std::string &sql);
 	uint64_t commit_lsn();
-	void note_commit();
+	uint64_t new_commit();
 	void set_pins(std::string_view pins);
-	bool kept() const;
-	bool only_listens() const;
+	Standing standing() const { return user_ ? user_->standing() : Standing(); }
+	bool kept(const Standing &client) const;
+	bool only_listens(const Standing &client) const;
 	void count_kept();
 	void recount_kept(bool kept);
 	void tick_active(int64_t now);
@@ -188,8 +195,8 @@ private:
 	void ours_finished(For purpose);
 	void interrupt_later();
 	void discarded(const proto::Error &why);
-	bool client_at_rest() const;
-	bool may_release() const;
+	bool client_at_rest(const Standing &client) const;
+	bool may_release(const Standing &client) const;
 	void release();
 	void probe();
 	void clean();
@@ -197,6 +204,8 @@ private:
 	void applied(const proto::Error &why); // sqlstate is empty: they are in force
 	void out_of_step(const char *what);
 	void lost(const proto::Error *why);
+	ServerUser *leave_user();
+	Loss loss_now() const;
 	void set_state(control::ServerState to);
 	void end_closing(int64_t now);
 	void end_what_runs(int64_t until);
@@ -205,8 +214,9 @@ private:
 	Pool &pool_;
 	PoolGroup &group_;
 	Stream *stream_ = nullptr;
-	Session *session_ = nullptr;
-	Listener *listener_ = nullptr;
+	ServerUser *user_ = nullptr;
+	Client client_;        // of the user
+	std::string encoding_; // of a listener
 	std::unique_ptr<ServerLogin> login_;
 	Replies replies_;
 	Params params_;

@@ -11,9 +11,7 @@
 #include <utility>
 
 #include "core/engine.hpp"
-#include "core/listeners.hpp"
 #include "core/pool_group.hpp"
-#include "core/session.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -37,7 +35,7 @@ void ServerConn::take_agent_slot()
 	agent_slot().defaults_length = 0;
 	agent_slot().client.store(0);
 	identified_ = UINT64_MAX;
-	identify(nullptr);
+	identify({});
 }
 
 void ServerConn::free_agent_slot()
@@ -91,8 +89,8 @@ bool ServerConn::on_parameter(std::string_view name, std::string_view value, boo
 		// a server that was opened before the role was changed does not know it as it is now
 		if (!of_the_role || (state_ == control::ServerState::Login && !stale()))
 			group_.greeting().set_fixed(name, value);
-		if (name == kInHotStandby && session_)
-			session_->note_hot_standby(value == "on");
+		if (name == kInHotStandby && user_)
+			user_->on_hot_standby(value == "on");
 		return !for_us;
 	} else if (name.substr(0, 1) == "!") { // back to what it is reset to
 		name.remove_prefix(1);
@@ -104,8 +102,8 @@ bool ServerConn::on_parameter(std::string_view name, std::string_view value, boo
 	} else {
 		forward = keep(name, value, whole, !(agent_ && native_ && !native_->find(name))) && !for_us;
 	}
-	if (session_ && is_tcp_setting(name))
-		session_->follow_tcp_settings(params_);
+	if (user_ && is_tcp_setting(name))
+		user_->on_tcp_settings(params_);
 	return forward;
 }
 
@@ -167,21 +165,21 @@ void ServerConn::update_pins()
 		pins_.append(pins_.empty() ? "" : ", ").append(kSettings);
 }
 
-// Why the client must go on here although its transaction is over, whoever says so; Session::pinned_by() names it.
-bool ServerConn::kept() const
+// Why the client must go on here although its transaction is over, whoever says so; ServerUser::pinned_by() names it.
+bool ServerConn::kept(const Standing &client) const
 {
-	return !pins_.empty() || foreign_identity_ || session_->pinned();
+	return !pins_.empty() || foreign_identity_ || client.pinned;
 }
 
-bool ServerConn::only_listens() const
+bool ServerConn::only_listens(const Standing &client) const
 {
-	return pins_ == "LISTEN" && !foreign_identity_ && !session_->pinned();
+	return pins_ == "LISTEN" && !foreign_identity_ && !client.pinned;
 }
 
 // Between two transactions, and when the client has left: within one there is nothing to be counted yet.
 void ServerConn::count_kept()
 {
-	const bool keeps = session_ && !session_->session_mode() && kept();
+	const bool keeps = user_ && !is_listener_ && !client_.session_mode && kept(standing());
 	if (keeps || counted_pinned_)
 		recount_kept(keeps);
 }
@@ -189,7 +187,7 @@ void ServerConn::count_kept()
 // A client that only listens can be parked, and so takes no server from the others for long.
 void ServerConn::recount_kept(bool kept)
 {
-	const bool parkable = kept && agent_ && !cannot_park_ && only_listens();
+	const bool parkable = kept && agent_ && !cannot_park_ && only_listens(standing());
 	region::PoolCounters &c = group_.counters();
 	c.pinned.store(c.pinned.load() + kept - std::exchange(counted_pinned_, kept));
 	c.parkable.store(c.parkable.load() + parkable - std::exchange(counted_parkable_, parkable));
@@ -197,21 +195,22 @@ void ServerConn::recount_kept(bool kept)
 
 int64_t ServerConn::kept_since() const
 {
-	const bool idle = counted_pinned_ && !counted_parkable_ && replies_.at_rest() && !session_->mid_message();
+	const bool idle = counted_pinned_ && !counted_parkable_ && replies_.at_rest() && !standing().mid_message;
 	return idle ? since_ : 0; // its last answer
 }
 
 bool ServerConn::may_park() const
 {
-	return counted_parkable_ && session_ && !holding_ && client_at_rest() && only_listens() && session_->may_park();
+	if (!counted_parkable_ || !user_ || holding_ || !user_->may_park())
+		return false;
+	const Standing client = standing();
+	return client_at_rest(client) && only_listens(client);
 }
 
 void ServerConn::park()
 {
-	if (group_.engine().listeners().find(*session_).unavailable())
+	if (!user_->park())
 		cannot_park();
-	else
-		session_->park();
 }
 
 void ServerConn::cannot_park()
@@ -224,9 +223,9 @@ void ServerConn::cannot_park()
 // The pool chose its client, for others wait.
 void ServerConn::end_surplus_pin(int64_t now, int32_t most)
 {
-	session_->fatal(
+	user_->end(
 	    {"53400", "too many clients of this pool keep their server",
-	     "This one keeps it because of: " + std::string(session_->pinned_by()) + ", and was idle for " +
+	     "This one keeps it because of: " + std::string(user_->pinned_by()) + ", and was idle for " +
 	         std::to_string((now - kept_since()) / 1000) + " ms while others waited. A pool of " +
 	         std::to_string(group_.settings().pool_size.load(std::memory_order_relaxed)) + " has at most " +
 	         std::to_string(most) + " for such clients.",
@@ -238,14 +237,14 @@ void ServerConn::end_surplus_pin(int64_t now, int32_t most)
 void ServerConn::end_idle_pin(int64_t idle_ms)
 {
 	const int32_t limit = group_.settings().pin_idle_timeout.load(std::memory_order_relaxed);
-	const std::string_view reasons = session_->pinned_by();
-	if (limit <= 0 || idle_ms < limit || reasons.empty() || session_->session_mode())
+	const std::string_view reasons = user_->pinned_by();
+	if (limit <= 0 || idle_ms < limit || reasons.empty() || client_.session_mode)
 		return;
-	session_->fatal({proto::sqlstate::kIdleSession, "terminating connection due to pgpool.pin_idle_timeout",
-	                 "The client was idle for " + std::to_string(idle_ms) +
-	                     " ms and kept its server because of: " + std::string(reasons) + ".",
-	                 "The limit is pgpool.pin_idle_timeout or pin_idle_timeout of the tenant or user, now " +
-	                     std::to_string(limit) + " ms."});
+	user_->end({proto::sqlstate::kIdleSession, "terminating connection due to pgpool.pin_idle_timeout",
+	            "The client was idle for " + std::to_string(idle_ms) +
+	                " ms and kept its server because of: " + std::string(reasons) + ".",
+	            "The limit is pgpool.pin_idle_timeout or pin_idle_timeout of the tenant or user, now " +
+	                std::to_string(limit) + " ms."});
 }
 
 // Before the first message of the client that it is assigned to.
@@ -253,35 +252,33 @@ void ServerConn::announce_client()
 {
 	if (agent_slot_ == kNoSlot)
 		return;
-	agent_slot().client.store(session_->id(), std::memory_order_relaxed);
+	agent_slot().client.store(client_.id, std::memory_order_relaxed);
 	agent_slot().pin_sequences.store(group_.settings().pin_sequences.load(std::memory_order_relaxed),
 	                                 std::memory_order_release);
 }
 
 // Whom the backend serves, for pg_stat_activity and the log. Not at each release: the next client comes at once, and is
 // often the same.
-void ServerConn::identify(const Session *session)
+void ServerConn::identify(const Client &client)
 {
-	const uint64_t id = session ? session->id() : 0;
-	if (agent_slot_ == kNoSlot || id == identified_)
+	if (agent_slot_ == kNoSlot || client.id == identified_)
 		return;
-	identified_ = id;
+	identified_ = client.id;
 	region::AgentSlot &a = agent_slot();
 	const uint32_t sequence = a.identity_sequence.load(std::memory_order_relaxed) | 1;
 	a.identity_sequence.store(sequence, std::memory_order_relaxed);
 	std::atomic_thread_fence(std::memory_order_release);
-	const std::string_view address = session ? session->address() : std::string_view();
-	a.address_length = static_cast<uint32_t>(std::min(address.size(), sizeof(a.address)));
-	if (!address.empty())
-		memcpy(a.address, address.data(), a.address_length);
-	a.pooled = !session;
+	a.address_length = static_cast<uint32_t>(std::min(client.address.size(), sizeof(a.address)));
+	if (!client.address.empty())
+		memcpy(a.address, client.address.data(), a.address_length);
+	a.pooled = client.id == 0;
 	a.identity_sequence.store(sequence + 1, std::memory_order_release);
 }
 
 // pg_stat_activity says of a backend that nobody uses for a while that it is so; the agent looks when it answers.
 void ServerConn::show_idle()
 {
-	identify(nullptr);
+	identify({});
 	shown_idle_ = true;
 	send_silent_sync();
 }
@@ -332,11 +329,10 @@ uint64_t ServerConn::commit_lsn()
 }
 
 // The position of a client that only reads is not that of who wrote here before.
-void ServerConn::note_commit()
+uint64_t ServerConn::new_commit()
 {
 	const uint64_t lsn = commit_lsn();
-	if (lsn != commit_known_)
-		session_->commit_lsn_ = commit_known_ = lsn;
+	return lsn == std::exchange(commit_known_, lsn) ? 0 : lsn;
 }
 
 } // namespace pgpool::core

@@ -4,7 +4,7 @@
 #include "core/server.hpp"
 
 #include "core/pool_group.hpp"
-#include "core/session.hpp"
+#include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
 
@@ -37,13 +37,13 @@ bool is_query_of_ours(For purpose)
 void ServerConn::put_ours(char type, bool forward)
 {
 	const Substitute::Due due = substitute_.take(type, forward);
-	if (!session_ || (!due.before && !due.instead))
+	if (!client_.stream || (!due.before && !due.instead))
 		return;
 	for (const std::string *message : {due.before, due.instead}) {
 		if (message)
-			session_->stream()->queue(message->data(), message->size());
+			client_.stream->queue(message->data(), message->size());
 	}
-	session_->stream()->flush(); // the next of them may come at once, into the same memory
+	client_.stream->flush(); // the next of them may come at once, into the same memory
 }
 
 // An error of something that was sent.
@@ -52,13 +52,13 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 	statements_.make_void(v, client_statements());
 	if (is_query_of_ours(v.purpose))
 		our_error_ = proto::read_error(body);
-	if (!session_ || !v.forward)
+	if (!user_ || !v.forward)
 		return;
 	if (start_over(v, body)) {
 		forward = false;
 		return;
 	}
-	if (statements_.replace_error(v, body, session_->statements()))
+	if (statements_.replace_error(v, body, *client_statements()))
 		forward = false;
 	bump(group_.counters().errors);
 }
@@ -66,9 +66,9 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 // True: the batch will be served again, and the client hears nothing of it.
 bool ServerConn::start_over(const Replies::Verdict &v, std::string_view error)
 {
-	if (!statements_.may_start_over(v, error) || !session_->start_over(statements_.replay().bytes()))
+	if (!statements_.may_start_over(v, error) || !user_->start_over(statements_.replay().bytes()))
 		return false;
-	statements_.start_over(v, error, session_->statements());
+	statements_.start_over(v, error, *client_statements());
 	if (replies_.empty())
 		send_sync(For::Replay);
 	else

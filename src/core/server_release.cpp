@@ -5,10 +5,7 @@
 #include <utility>
 
 #include "core/engine.hpp"
-#include "core/listeners.hpp"
 #include "core/pool_group.hpp"
-#include "core/session.hpp"
-#include "core/subscription.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -29,36 +26,37 @@ constexpr int64_t kClosingTime = 1000000;  // until the backend is terminated, a
 // ---- release
 
 // The heart: see the design, "when a server may be released". Nothing here is ever weakened.
-bool ServerConn::may_release() const
+bool ServerConn::may_release(const Standing &client) const
 {
-	return client_at_rest() && !kept(); // (f)
+	return client_at_rest(client) && !kept(client); // (f)
 }
 
 // All of the rule but what the client keeps.
-bool ServerConn::client_at_rest() const
+bool ServerConn::client_at_rest(const Standing &client) const
 {
 	return replies_.at_rest()                                   // (a), (b)
 	       && stash_.empty() && body_left_ == 0 && unread_ == 0 // (c) unread from the server
 	       && stream_->unsent() == 0                            // (c) unsent to the server
-	       && session_->stream()->unsent() == 0                 // (c) unsent to the client
-	       && !session_->mid_message();                         // (d); (e): kill() is synchronous
+	       && client_.stream->unsent() == 0                     // (c) unsent to the client
+	       && !client.mid_message;                              // (d); (e): kill() is synchronous
 }
 
 bool ServerConn::try_release()
 {
-	if (!session_ || holding_ || session_->login() || session_->handover())
+	const Standing client = standing();
+	if (!client.served || holding_)
 		return false;
-	if (session_->leaving_ && replies_.empty() && session_->stream()->unsent() == 0) {
-		session_->close(true);
+	if (client.leaving && replies_.empty() && client_.stream->unsent() == 0) {
+		user_->on_left();
 		return true;
 	}
-	if (session_->session_mode())
+	if (client_.session_mode)
 		return false;
-	if (replies_.wants_probe() && session_->stream()->unsent() == 0 && !session_->mid_message()) {
+	if (replies_.wants_probe() && client_.stream->unsent() == 0 && !client.mid_message) {
 		probe();
 		return false;
 	}
-	if (!may_release()) {
+	if (!may_release(client)) {
 		if (may_park() && pool_.wanted())
 			park();
 		return false;
@@ -71,16 +69,13 @@ bool ServerConn::try_release()
 void ServerConn::probe()
 {
 	replies_.probe();
-	session_->hold();
+	user_->hold();
 	put_query("");
 }
 
 void ServerConn::release()
 {
-	Session *session = session_;
-	session_ = nullptr;
-	session->adopt(*this);
-	session->on_released();
+	leave_user()->on_released();
 	if (!statements_.has_too_many()) {
 		cleaned();
 		return;
@@ -94,27 +89,24 @@ void ServerConn::release()
 // In the middle of what the backend sent: after_service() goes on from here.
 void ServerConn::give_back()
 {
-	session_ = nullptr;
+	leave_user();
 	discard_ = false;
 	deadline_ = group_.engine().now() + kCleaningTime;
 	set_state(ServerState::Cleaning);
 }
 
-// The session is gone, whatever was going on.
-void ServerConn::client_gone()
+// Its client is gone, whatever was going on.
+void ServerConn::client_gone(const Left &left)
 {
-	Session *session = session_;
-	if (!session)
+	if (!user_)
 		return;
 	statements_.replay().stop();
-	discard_ =
-	    session->session_mode() || session->statements().leaves_own_names() || foreign_identity_ || !pins_.empty();
+	discard_ = client_.session_mode || left.own_names || foreign_identity_ || !pins_.empty();
 	// Without its Sync a pipeline is not committed, and a Sync of ours would do just that.
-	const bool hopeless = session->mid_message() || (replies_.unsynced() && !replies_.skipping()) ||
-	                      stream_->unsent() > 0 || replies_.copy_in() || replies_.doubtful() || stream_->broken() ||
-	                      holding_;
-	const int64_t until = replies_.ends_by_itself() ? session->served_until() : 0;
-	session_ = nullptr;
+	const bool hopeless = left.mid_message || (replies_.unsynced() && !replies_.skipping()) || stream_->unsent() > 0 ||
+	                      replies_.copy_in() || replies_.doubtful() || stream_->broken() || holding_;
+	const int64_t until = replies_.ends_by_itself() ? left.served_until : 0;
+	leave_user();
 	holding_ = false;
 	if (state_ != ServerState::Active)
 		return;
@@ -150,7 +142,7 @@ void ServerConn::forsake()
 {
 	statements_.replay().stop();
 	holding_ = false;
-	session_ = nullptr;
+	leave_user();
 	close();
 	end_what_runs(0);
 }
@@ -204,7 +196,7 @@ void ServerConn::interrupt()
 {
 	// While the server is this client's, so that no other client's query can be hit: kill() is
 	// synchronous, and the next client's bytes are written after it.
-	if (session_ && !session_->login() && replies_.round_is_ours()) {
+	if (user_ && replies_.round_is_ours()) {
 		interrupt_later_ = true; // it works for us now: the client's query comes behind
 		return;
 	}
@@ -217,7 +209,7 @@ void ServerConn::interrupt()
 void ServerConn::abandon()
 {
 	statements_.make_all_void(client_statements());
-	session_ = nullptr;
+	leave_user();
 	replies_ = Replies();
 	close();
 }
@@ -230,8 +222,8 @@ void ServerConn::close()
 	const bool can_say_goodbye =
 	    state_ == ServerState::Idle || state_ == ServerState::Cleaning || state_ == ServerState::Listener;
 	set_state(ServerState::Closing);
-	if (Listener *listener = std::exchange(listener_, nullptr))
-		listener->on_lost(our_error_);
+	if (is_listener_ && user_)
+		leave_user()->on_lost(Loss::Gone, &our_error_);
 	stash_.clear();
 	if (can_say_goodbye && replies_.empty() && stream_->unsent() == 0) {
 		std::string out;
@@ -256,11 +248,14 @@ void ServerConn::out_of_step(const char *what)
 // The connection is of no use any more, nor is its client's transaction.
 void ServerConn::lost(const proto::Error *why)
 {
-	Session *session = session_;
-	session_ = nullptr;
+	if (is_listener_) {
+		close();
+		return;
+	}
+	ServerUser *user = leave_user();
 	close();
-	if (session)
-		session->on_server_lost(why);
+	if (user)
+		user->on_lost(Loss::Broken, why);
 }
 
 void ServerConn::on_closed(const char *why)
@@ -271,33 +266,24 @@ void ServerConn::on_closed(const char *why)
 		give_up_login(std::string("could not connect to the server: ") + why);
 		return;
 	}
-	if (why == kNoMemory && session_) {
-		session_->out_of_memory();
+	if (why == kNoMemory && user_ && user_->on_out_of_memory())
 		return;
-	}
-	const bool was_kept = session_ && kept(); // what the client had there is lost
-	Session *session = std::exchange(session_, nullptr);
-	const bool in_transaction = !replies_.at_rest();
-	const bool unused = holding_ && applying_;
+	const Loss loss = loss_now();
+	ServerUser *user = is_listener_ ? nullptr : leave_user();
 	end();
-	if (!session)
-		return;
-	if (session->subscription() && session->subscription()->taken_over()) {
-		session->on_own_server_gone(params_);
-		return;
-	}
-	if (unused && !session->session_mode()) {
-		session->on_server_died_unused();
-		return;
-	}
-	if (!in_transaction && !session->session_mode() && !was_kept) {
-		// It died between two transactions: the client keeps its connection.
-		session->adopt(*this);
-		session->on_server_died_at_rest();
-		return;
-	}
 	// Last words that came while it worked for us were not forwarded.
-	session->on_server_lost(our_error_.sqlstate.empty() ? nullptr : &our_error_);
+	if (user)
+		user->on_lost(loss, our_error_.sqlstate.empty() ? nullptr : &our_error_);
+}
+
+// What it means for its client that the backend is gone now.
+Loss ServerConn::loss_now() const
+{
+	if (client_.session_mode)
+		return Loss::Gone;
+	if (holding_ && applying_)
+		return Loss::Unused;
+	return replies_.at_rest() && user_ && !kept(standing()) ? Loss::AtRest : Loss::Gone;
 }
 
 // A query may catch its cancellation and go on for ever; were its place given to another one, a role could have any
@@ -317,9 +303,8 @@ void ServerConn::end()
 	if (gone_)
 		return;
 	gone_ = true;
-	if (Listener *listener = std::exchange(listener_, nullptr))
-		listener->on_lost(our_error_);
-	session_ = nullptr;
+	if (ServerUser *user = leave_user(); user && is_listener_)
+		user->on_lost(Loss::Gone, &our_error_);
 	agent_pins_.clear();
 	pins_.clear();
 	count_kept();

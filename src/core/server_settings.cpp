@@ -12,7 +12,6 @@
 
 #include "core/engine.hpp"
 #include "core/pool.hpp"
-#include "core/session.hpp"
 #include "proto/message.hpp"
 #include "proto/startup.hpp"
 
@@ -77,7 +76,7 @@ bool ServerConn::apply(const Params &want, bool must_wait, std::string_view grou
 // What the client has not set is what a fresh login would have now; it hears so where it was told something else.
 void ServerConn::tell_preset()
 {
-	if (!session_ || session_->login())
+	if (!client_.stream) // not while it logs in: the greeting has them all
 		return;
 	std::string out;
 	for (const auto &p : params_->items) {
@@ -87,8 +86,8 @@ void ServerConn::tell_preset()
 	}
 	if (out.empty())
 		return;
-	session_->stream()->queue(out.data(), out.size());
-	session_->stream()->flush();
+	client_.stream->queue(out.data(), out.size());
+	client_.stream->flush();
 }
 
 void ServerConn::applied(const proto::Error &why)
@@ -96,18 +95,15 @@ void ServerConn::applied(const proto::Error &why)
 	applying_ = false;
 	std::string().swap(stash_out_);
 	if (!why.sqlstate.empty()) {
-		Session *session = session_;
 		// Without the agent the backend has run what came behind.
 		const bool unserved = holding_ || agent_;
-		if (session && unserved && !session->login() && !session->subscription() &&
-		    why.sqlstate != proto::sqlstate::kQueryCanceled) {
-			session->on_settings_refused();
+		const bool canceled = why.sqlstate == proto::sqlstate::kQueryCanceled;
+		if (user_ && unserved && !canceled && user_->on_settings_refused())
 			return;
-		}
-		if (holding_ && session && !session->session_mode() && why.sqlstate == proto::sqlstate::kQueryCanceled) {
-			session_ = nullptr;
+		if (holding_ && user_ && !client_.session_mode && canceled) {
+			ServerUser *user = leave_user();
 			close();
-			session->on_server_died_unused();
+			user->on_lost(Loss::Unused, nullptr);
 			return;
 		}
 		lost(&why);
@@ -130,10 +126,8 @@ void ServerConn::applied(const proto::Error &why)
 	unproved_.clear();
 	if (holding_) {
 		holding_ = false;
-		if (session_ && !refused_.empty())
-			session_->on_applied_in_part();
-		else if (session_)
-			session_->on_applied();
+		if (user_)
+			user_->on_settings(refused_.empty());
 	}
 }
 

@@ -305,7 +305,7 @@ void Session::acquire(const char *p, const char *end)
 			since_ = engine_.now();
 		return;
 	}
-	server_ = server;
+	take(server);
 	if (!take_settings({p, static_cast<size_t>(end - p)})) {
 		holding_ = true;
 		if (stash(p, end))
@@ -321,18 +321,27 @@ void Session::acquire(const char *p, const char *end)
 	forward(p, end);
 }
 
-void Session::on_assigned(ServerConn *server)
+// As a client that logs in or is served, the subscription comes later.
+void Session::take(ServerConn *server)
 {
 	server_ = server;
+	if (login_)
+		server->assign(*login_, {nullptr, stream_->address(), id_, 0, session_mode_}, defaults_);
+	else
+		server->assign(*this, client(), defaults_);
+}
+
+Client Session::client() const
+{
+	return {stream_, stream_->address(), id_, key_pid_, session_mode_};
+}
+
+void Session::on_assigned(ServerConn *server)
+{
+	take(server);
 	since_ = engine_.now();
 	if (login_) {
-		if (!server_->apply(login_->wanted(), true, login_->ground())) {
-			server_->flush();
-			return;
-		}
-		login_->on_prepared();
-		if (server_)
-			server_->try_release();
+		login_->on_assigned();
 		return;
 	}
 	if (!take_settings(inbuf_)) {
@@ -356,21 +365,12 @@ bool Session::take_settings(std::string_view message)
 void Session::on_applied()
 {
 	settings_doubtful_ = false;
-	if (login_) {
-		login_->on_prepared();
-		return;
-	}
 	if (subscription_) {
 		come_back();
 		return;
 	}
 	holding_ = false;
 	resume();
-}
-
-void Session::hold()
-{
-	holding_ = true;
 }
 
 // Splits [p, end) into messages, writes each into the account of replies and sends all as one run; as
@@ -566,8 +566,12 @@ bool Session::start_over(std::string_view bytes)
 }
 
 // After whatever the backend said.
-void Session::on_replies()
+void Session::on_replies(uint64_t forwarded)
 {
+	if ((leaving_ || ended_) && stream_->broken())
+		on_unheard(forwarded);
+	if (dead_ || !server_)
+		return;
 	if (statements_.has_what_it_awaits(server_->replies()))
 		on_settled();
 	if (server_ && !dead_)
@@ -580,6 +584,33 @@ void Session::work_off_backlog()
 		return;
 	pause_ = Pause::None;
 	resume();
+}
+
+void Session::on_ready(char status, uint64_t commit_lsn)
+{
+	if (commit_lsn > 0)
+		commit_lsn_ = commit_lsn;
+	transactions_ += status == 'I';
+	if (statements_.waits_for_round())
+		on_settled();
+}
+
+void Session::on_round(For purpose, const proto::Error & /*why*/)
+{
+	if (purpose == For::Replay)
+		on_settled();
+	else if (holding_) // the probe's
+		on_applied();
+}
+
+Standing Session::standing() const
+{
+	Standing s;
+	s.served = !login_;
+	s.mid_message = mid_message();
+	s.leaving = leaving_;
+	s.pinned = statements_.pins();
+	return s;
 }
 
 void Session::on_settled()

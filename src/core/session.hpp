@@ -19,6 +19,7 @@
 #include "core/prepared.hpp"
 #include "core/replies.hpp"
 #include "core/rewriter.hpp"
+#include "core/server_user.hpp"
 #include "proto/message.hpp"
 
 namespace pgpool::core
@@ -31,7 +32,7 @@ class PoolGroup;
 class ServerConn;
 class Subscription;
 
-class Session final : public StreamOwner
+class Session final : public StreamOwner, public ServerUser
 {
 public:
 	Session(Engine &engine, Stream *stream, uint64_t serial, bool session_port);
@@ -52,52 +53,49 @@ public:
 	void start_login();
 	void choose_key(int32_t pid); // 0: a random one
 	std::string_view key() const { return {key_, key_length_}; }
-	void follow_tcp_settings(const Params &params);
-	void note_hot_standby(bool on) { knows_hot_standby_ = on; } // it is told
 
 	// ---- for the pool
-	void on_queued(); // no server is there yet
-	void on_assigned(ServerConn *server);
+	void on_assigned(ServerConn *server); // after it had to wait
+	void on_queued();
 	void on_wait_failed(const proto::Error &why, bool fatal);
-	// ---- for the server
-	void on_applied();          // its settings are ours now: go on
-	void on_settings_refused(); // some of them
-	void on_applied_in_part();  // all but those that were refused
-	void hold();                // what the client sends is kept until on_applied()
-	bool held() const { return holding_; }
-	void on_released();                           // the server is gone back to its pool
-	void on_server_died_unused();                 // before a byte of the client's was written to it
-	void on_server_died_at_rest();                // between two transactions: another one will serve
-	void on_server_lost(const proto::Error *why); // nullptr: its own last words were forwarded
-	void on_server_writable();
-	bool unheard() const { return (leaving_ || ended_) && stream_->broken(); } // its client is gone
-	void on_unheard(uint64_t size);                                            // so much was sent to it in vain
-	void out_of_memory();                                                      // for what the client sent, or is to get
+	// ---- for the server: see ServerUser
+	Standing standing() const override;
+	std::string_view pinned_by() const override;
+	void on_replies(uint64_t forwarded) override;
+	void on_ready(char status, uint64_t commit_lsn) override;
+	void on_round(For purpose, const proto::Error &why) override;
+	void on_hot_standby(bool on) override { knows_hot_standby_ = on; }
+	void on_tcp_settings(const Params &now) override;
+	void on_server_writable() override;
+	void on_settings(bool all) override;
+	bool on_settings_refused() override;
+	void hold() override { holding_ = true; }
+	void on_left() override { close(true); }
+	void end(const proto::Error &why) override { fatal(why); }
+	bool on_out_of_memory() override;
+	bool cut_off(int64_t now) override;
+	void check_timeouts(int64_t now) override;
+	bool may_park() const override;
+	bool park() override;
+	void on_released() override;
+	void on_lost(Loss loss, const proto::Error *why) override;
+	StatementRewriter *statements() override { return &statements_; }
+	bool start_over(std::string_view bytes) override;
 	// ---- for the engine: the others had their turn
 	void on_turn();
-	[[nodiscard]] bool start_over(std::string_view bytes);
-	void on_replies();
-	void on_settled(); // replies came that a name waited for
-	StatementRewriter &statements() { return statements_; }
 
 	// ---- for its subscription, in session_listening.cpp
-	void park(); // it only listens: it can do without its server
 	void on_park_failed();
 	void on_parked(bool release);
 	void on_came_back(std::string notifications);
 	void on_return_failed();
-	void on_own_server_gone(const Params &params); // its last settings; the listener has taken over
+	void leave_lost_server(bool adopts); // its last settings count
 	void drop_server();
-	Subscription *subscription() const { return subscription_.get(); }
-	bool may_park() const;
-	bool handover() const; // its server works for the subscription
 
 	// ---- for the engine
 	void fatal(const proto::Error &error);
 	void cancel(); // a cancel request with the right key came
-	void check_timeouts(int64_t now);
 	bool idles_too_long(int64_t now);
-	bool cut_off(int64_t now); // true: it takes no data for longer than pgpool.write_timeout, and is gone
 	void fill(control::ClientRow &row) const;
 	void close(bool flush); // ends the session; a server is cleaned up
 
@@ -117,13 +115,7 @@ public:
 	bool session_mode() const { return session_mode_; }
 	bool session_port() const { return session_port_; }
 	bool dead() const { return dead_; }
-	// What its client left behind may run until then; 0 = the client did not leave, it is sent away.
-	int64_t served_until() const;
-	bool mid_message() const { return body_left_ > 0; }
-	// Why the server cannot be given to another client although the transaction is over.
-	bool pinned() const { return statements_.pins(); }
-	std::string_view pinned_by() const; // the same in words, with what the server knows; "" = nothing
-	std::string_view address() const { return stream_->address(); }
+	Client client() const;
 	int64_t since() const { return since_; }
 	uint8_t minor = 0;
 
@@ -141,6 +133,14 @@ private:
 
 	bool kept() const { return holding_ || statements_.waits() || wait_hook.linked || pause_ != Pause::None; }
 	void pause(Pause why);
+	void on_applied();
+	void on_applied_in_part();
+	void on_settled();
+	void on_serverless();
+	void on_unheard(uint64_t size);
+	void out_of_memory();
+	int64_t served_until() const;
+	bool mid_message() const { return body_left_ > 0; }
 	void resume();
 	void read_on();
 	void send_answers(std::string &answers);
@@ -158,6 +158,7 @@ private:
 	void forward(const char *p, const char *end);
 	void send(std::string &out, const char *run, const char *end);
 	void acquire(const char *p, const char *end);
+	void take(ServerConn *server);
 	bool take_settings(std::string_view message);
 	void tell_promotion();
 	void leave_server();
@@ -215,8 +216,6 @@ private:
 	bool knows_hot_standby_ = false;
 	bool settings_doubtful_ = false; // one of them was refused by a server: each is applied by itself
 	bool dead_ = false;
-
-	friend class ServerConn;
 };
 
 } // namespace pgpool::core

@@ -137,11 +137,12 @@ int64_t Session::patience() const
 	return limit > 0 ? int64_t{limit} * 1000 : INT64_MAX;
 }
 
+// What its client left behind may run until then; 0 = the client did not leave, it is sent away.
 int64_t Session::served_until() const
 {
-	const int64_t time = finishes() ? patience() : kHalfCloseGrace;
 	if (left_at_ == 0)
 		return 0;
+	const int64_t time = finishes() ? patience() : kHalfCloseGrace;
 	return time == INT64_MAX ? time : left_at_ + time;
 }
 
@@ -164,7 +165,13 @@ void Session::on_unheard(uint64_t size)
 
 void Session::on_released()
 {
+	adopt(*server_);
 	server_ = nullptr;
+	on_serverless();
+}
+
+void Session::on_serverless()
+{
 	since_ = engine_.now();
 	if (pause_ == Pause::Backlog)
 		pause(Pause::Turn);
@@ -175,16 +182,27 @@ void Session::on_released()
 }
 
 // What came meanwhile went to the backend, which executed nothing of it.
-void Session::on_settings_refused()
+bool Session::on_settings_refused()
 {
+	if (subscription_) // what it listens to must not be lost on the way
+		return false;
 	if (!proto::try_prepend(inbuf_, server_->take_unproved())) {
 		out_of_memory();
-		return;
+		return true;
 	}
 	leave_server();
 	settings_doubtful_ = true;
 	leaving_ = false;
 	resume();
+	return true;
+}
+
+void Session::on_settings(bool all)
+{
+	if (all)
+		on_applied();
+	else
+		on_applied_in_part();
 }
 
 // A setting that cannot be made again, because what it names is gone or it is not allowed any more, is at its default
@@ -237,7 +255,7 @@ void Session::tell_promotion()
 }
 
 // The client's, on the client's connection.
-void Session::follow_tcp_settings(const Params &params)
+void Session::on_tcp_settings(const Params &params)
 {
 	auto value = [&params](std::string_view name) {
 		const Param *p = params->find(name);
@@ -247,51 +265,42 @@ void Session::follow_tcp_settings(const Params &params)
 	                value("tcp_user_timeout")});
 }
 
-void Session::on_server_died_unused()
+void Session::on_lost(Loss loss, const proto::Error *why)
 {
-	server_ = nullptr;
-	holding_ = false;
-	if (login_) {
-		if (ServerConn *server = pool().acquire(this))
-			on_assigned(server);
+	if (loss == Loss::AtRest) {
+		// The rest of a message that the dead one would have discarded.
+		discard_left_ += body_left_;
+		body_left_ = 0;
+		read_on();
+		on_released();
 		return;
 	}
-	resume();
-}
-
-void Session::on_server_died_at_rest()
-{
-	// The rest of a message that the dead one would have discarded.
-	discard_left_ += body_left_;
-	body_left_ = 0;
-	read_on();
-	on_released();
+	server_ = nullptr;
+	if (dead_)
+		return;
+	if (loss == Loss::Unused) {
+		holding_ = false;
+		resume();
+	} else if (why) {
+		fatal(*why);
+	} else {
+		close(true);
+	}
 }
 
 void Session::on_server_writable()
 {
-	if (dead_ || login_)
+	if (dead_)
 		return;
 	work_off_backlog();
 	if (!dead_ && !kept())
 		read_on();
 }
 
-void Session::on_server_lost(const proto::Error *why)
+bool Session::on_out_of_memory()
 {
-	server_ = nullptr;
-	if (dead_)
-		return;
-	if (login_) {
-		login_->on_failed(why ? *why
-		                      : proto::Error{proto::sqlstate::kConnectionFailure,
-		                                     "the server closed the connection unexpectedly", "", ""});
-		return;
-	}
-	if (why)
-		fatal(*why);
-	else
-		close(true);
+	out_of_memory();
+	return true;
 }
 
 // What it sent cannot be kept, so the place in the stream of its messages is lost, and what the server was sent may be
@@ -365,7 +374,8 @@ void Session::check_timeouts(int64_t now)
 	const int64_t idle_ms = (now - (keeps_server ? std::max(since_, server_->since()) : since_)) / 1000;
 	if (!server_ && cut_off(now)) // blocked by notifications
 		return;
-	if (server_ && unheard()) // what it did not take is dropped by now, which no event tells
+	if (server_ && (leaving_ || ended_) &&
+	    stream_->broken()) // what it did not take is dropped by now, which no event tells
 		server_->client_writable();
 	if (dead_)
 		return;
@@ -495,6 +505,8 @@ void Session::login_done()
 	engine_.logins().remove(this);
 	engine_.retire(std::move(login_)); // it is still at work below us
 	since_ = engine_.now();
+	if (server_)
+		server_->hand_to(*this, client());
 	stream_->wipe_input(false);
 	stream_->read(!ended_);
 }
@@ -528,10 +540,8 @@ void Session::close(bool flush)
 	if (wait_hook.linked)
 		pool().stop_waiting(this);
 	subscription_.reset();
-	if (ServerConn *server = server_) {
-		server->client_gone();
-		server_ = nullptr;
-	}
+	if (ServerConn *server = std::exchange(server_, nullptr))
+		server->client_gone({mid_message(), statements_.leaves_own_names(), served_until()});
 	statements_.forget();
 	if (engine_.settings().log_disconnections && group_ && key_pid_ != 0)
 		engine_.outside().log("disconnection: session time " +

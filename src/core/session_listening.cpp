@@ -16,11 +16,6 @@
 namespace pgpool::core
 {
 
-bool Session::handover() const
-{
-	return subscription_ && subscription_->busy();
-}
-
 bool Session::may_park() const
 {
 	return !subscription_ && !login_ && !leaving_ && !kept() && inbuf_.empty();
@@ -32,15 +27,22 @@ void Session::end_handover()
 	resume();
 }
 
-void Session::park()
+// It only listens: it can do without its server.
+bool Session::park()
 {
-	subscription_ = std::make_unique<Subscription>(*this, engine_.listeners().find(*this));
+	Listener &listener = engine_.listeners().find(*this);
+	if (listener.unavailable())
+		return false;
+	subscription_ = std::make_unique<Subscription>(*this, listener);
 	holding_ = true;
-	subscription_->park();
+	server_->hand_to(*subscription_, client());
+	subscription_->begin();
+	return true;
 }
 
 void Session::on_park_failed()
 {
+	server_->hand_to(*this, client());
 	subscription_.reset();
 	server_->cannot_park();
 	end_handover();
@@ -50,11 +52,13 @@ void Session::on_park_failed()
 void Session::on_parked(bool release)
 {
 	if (!server_)
-		on_released();
+		on_serverless();
 	if (dead_)
 		return;
+	if (server_)
+		server_->hand_to(*this, client());
 	end_handover();
-	if (release && !dead_ && server_ && !handover())
+	if (release && !dead_ && server_)
 		server_->try_release();
 }
 
@@ -62,12 +66,14 @@ void Session::on_parked(bool release)
 void Session::come_back()
 {
 	holding_ = true;
+	server_->hand_to(*subscription_, client());
 	subscription_->come_back();
 }
 
 // By value: who has them ends here.
 void Session::on_came_back(std::string notifications) // NOLINT(performance-unnecessary-value-param)
 {
+	server_->hand_to(*this, client());
 	subscription_.reset();
 	server_->own_commit_seen();
 	reply(notifications);
@@ -89,12 +95,11 @@ void Session::drop_server()
 	server->abandon();
 }
 
-void Session::on_own_server_gone(const Params &params)
+void Session::leave_lost_server(bool adopts)
 {
-	server_ = nullptr;
-	if (!subscription_->returning())
-		params_ = params;
-	subscription_->on_own_server_gone();
+	const ServerConn *server = std::exchange(server_, nullptr);
+	if (adopts)
+		params_ = server->params();
 }
 
 } // namespace pgpool::core

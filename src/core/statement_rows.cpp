@@ -75,7 +75,7 @@ std::vector<control::PreparedRow> Engine::prepared_rows()
 		places.emplace(shown[i], Place{&rows[i], nullptr});
 	}
 	for (Session *s = sessions_.front(); s; s = List<Session, &Session::all_hook>::next(s)) {
-		const ClientStatements *names = s->statements().names();
+		const ClientStatements *names = s->statements()->names();
 		if (!names)
 			continue;
 		names->each([&](const Statement *statement) {

@@ -60,12 +60,12 @@ void Subscription::deliver(std::string &kept)
 
 // ---- parking
 
-void Subscription::park()
+void Subscription::begin()
 {
 	run("SELECT pg_catalog.pg_listening_channels()");
 }
 
-void Subscription::own_row(std::string_view body)
+void Subscription::on_row(std::string_view body)
 {
 	proto::Reader r(body);
 	if (r.u16() == 1)
@@ -99,7 +99,7 @@ void Subscription::mark()
 		run("UNLISTEN " + channel);
 }
 
-bool Subscription::own_notification(const Notification &n)
+bool Subscription::on_notification(const Notification &n)
 {
 	if (n.channel == session_.engine().listeners().marker_channel()) {
 		if (n.payload == marker_ && n.pid == own_pid_)
@@ -129,7 +129,7 @@ void Subscription::own_marker()
 	run("UNLISTEN *");
 }
 
-void Subscription::own_ready(const proto::Error &error)
+void Subscription::on_round(For /*purpose*/, const proto::Error &error)
 {
 	due_--;
 	if (!error.sqlstate.empty())
@@ -172,6 +172,17 @@ void Subscription::own_ready(const proto::Error &error)
 	}
 }
 
+// What the listener has taken over needs the server no more; before that the client has lost what it had there.
+void Subscription::on_lost(Loss loss, const proto::Error *why)
+{
+	if (loss == Loss::Broken || !taken_over()) {
+		session_.on_lost(loss, why);
+		return;
+	}
+	session_.leave_lost_server(step_ != Step::Returning);
+	on_own_server_gone();
+}
+
 void Subscription::on_own_server_gone()
 {
 	due_ = 0;
@@ -185,9 +196,51 @@ void Subscription::on_own_server_gone()
 	session_.on_parked(false);
 }
 
+// ---- what is the client's, whoever uses its server
+
+void Subscription::on_replies(uint64_t forwarded)
+{
+	session_.on_replies(forwarded);
+}
+
+void Subscription::on_hot_standby(bool on)
+{
+	session_.on_hot_standby(on);
+}
+
+void Subscription::on_tcp_settings(const Params &now)
+{
+	session_.on_tcp_settings(now);
+}
+
+void Subscription::end(const proto::Error &why)
+{
+	session_.end(why);
+}
+
+bool Subscription::on_out_of_memory()
+{
+	return session_.on_out_of_memory();
+}
+
+bool Subscription::cut_off(int64_t now)
+{
+	return session_.cut_off(now);
+}
+
+void Subscription::check_timeouts(int64_t now)
+{
+	session_.check_timeouts(now);
+}
+
+StatementRewriter *Subscription::statements()
+{
+	return session_.statements();
+}
+
 // ---- the listener's stream
 
-bool Subscription::on_notification(const Notification &n)
+bool Subscription::on_listener_notification(const Notification &n)
 {
 	switch (step_) {
 	case Step::Marking:

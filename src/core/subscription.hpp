@@ -20,38 +20,45 @@
 #include <string_view>
 #include <vector>
 
+#include "core/server_user.hpp"
 #include "proto/message.hpp"
 
 namespace pgpool::core
 {
 
 class Listener;
-struct Notification;
 class Session;
 
-class Subscription
+class Subscription final : public ServerUser
 {
 public:
 	Subscription(Session &session, Listener &listener);
-	~Subscription();
+	~Subscription() override;
 	Subscription(const Subscription &) = delete;
 	Subscription &operator=(const Subscription &) = delete;
 
 	// ---- for the session. Each of these may end in a call to it that destroys this object.
-	void park();
+	void begin();
 	void come_back(); // the session has a server
 	// Its server works for this, and not for the client.
 	bool busy() const { return step_ != Step::Away; }
-	bool asking() const { return step_ == Step::Asking; }
 	// The listener has taken over: the client can do without its own server.
 	bool taken_over() const { return step_ >= Step::Leaving; }
 	bool returning() const { return step_ == Step::Returning; }
-	void on_own_server_gone(); // taken_over()
 
 	// ---- for its own server, while busy()
-	void own_row(std::string_view body);
-	bool own_notification(const Notification &n); // true: it is for the client
-	void own_ready(const proto::Error &error);    // a query of ours is done
+	void on_row(std::string_view body) override;
+	bool on_notification(const Notification &n) override;
+	void on_round(For purpose, const proto::Error &error) override;
+	void on_replies(uint64_t forwarded) override;
+	void on_lost(Loss loss, const proto::Error *why) override;
+	void on_hot_standby(bool on) override;
+	void on_tcp_settings(const Params &now) override;
+	void end(const proto::Error &why) override;
+	bool on_out_of_memory() override;
+	bool cut_off(int64_t now) override;
+	void check_timeouts(int64_t now) override;
+	StatementRewriter *statements() override;
 
 	// ---- for the listener
 	uint64_t id() const;
@@ -60,7 +67,7 @@ public:
 	const std::string &marker() const { return marker_; }
 	size_t missing = 0; // channels that the listener does not have yet
 	void on_subscribed();
-	bool on_notification(const Notification &n); // true: the client was given something
+	bool on_listener_notification(const Notification &n); // true: the client was given something
 	void on_marker(const Notification &n);
 	void on_listener_lost(const proto::Error &why);
 
@@ -69,6 +76,7 @@ private:
 
 	void mark();
 	void own_marker();
+	void on_own_server_gone();
 	void returned();
 	void return_failed(const proto::Error &why);
 	void run(const std::string &sql);

@@ -520,7 +520,7 @@ private:
 			auto &sessions = n->engine->sessions();
 			for (core::Session *s = sessions.front(); s && limit_ > 0; s = sessions.next(s)) {
 				// one more: the unnamed one, or one whose Close was taken for granted and failed
-				const core::ClientStatements *names = s->statements().names();
+				const core::ClientStatements *names = s->statements()->names();
 				if (names && names->size() > static_cast<size_t>(limit_) + 1)
 					fail("a client has more statements than it may");
 			}
