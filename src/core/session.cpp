@@ -85,26 +85,25 @@ void Session::on_data(const char *data, size_t size)
 	if (kept()) {
 		// Reading stays on, as long as there is room: to turn it off and on again for each wait would cost
 		// two system calls.
-		if (!proto::try_append(inbuf_, {data, size}))
+		if (!input_.add({data, size}))
 			out_of_memory();
-		else if (inbuf_.size() >= kChunk)
+		else if (input_.size() >= kChunk)
 			stream_->read(false);
 		return;
 	}
-	if (inbuf_.empty()) {
+	if (input_.empty()) {
 		process(data, size);
 		return;
 	}
-	if (!proto::try_append(inbuf_, {data, size}))
+	if (!input_.add({data, size}))
 		out_of_memory();
-	else if (inbuf_.size() >= wanted_)
+	else if (input_.has_enough())
 		resume();
 }
 
 bool Session::stash(const char *p, const char *end)
 {
-	inbuf_.clear();
-	if (proto::try_append(inbuf_, {p, static_cast<size_t>(end - p)}))
+	if (input_.replace({p, static_cast<size_t>(end - p)}))
 		return true;
 	out_of_memory();
 	return false;
@@ -114,17 +113,15 @@ void Session::on_writable()
 {
 	if (server_)
 		server_->client_writable();
-	if (pause_ == Pause::Reader && !dead_) {
-		pause_ = Pause::None;
+	if (!dead_ && input_.end_pause(Pause::Reader))
 		resume();
-	}
 }
 
 // ---- what is kept
 
 void Session::pause(Pause why)
 {
-	pause_ = why;
+	input_.set_pause(why);
 	if (why == Pause::Turn)
 		engine_.later(this);
 	else
@@ -136,8 +133,7 @@ void Session::resume()
 {
 	if (dead_ || kept())
 		return;
-	std::string all = std::exchange(inbuf_, {});
-	wanted_ = 0;
+	std::string all = input_.take();
 	const bool much = all.size() >= kChunk;
 	if (!much)
 		read_on();
@@ -147,9 +143,9 @@ void Session::resume()
 		return;
 	// Not before there is room, for one turn may take less than the next reads bring; but what is left of a message
 	// that is needed whole waits for nothing else.
-	const bool backed_up =
-	    pause_ == Pause::Reader || pause_ == Pause::Backlog || (server_ && server_->stream()->unsent() > 0);
-	if (much && !backed_up && (!kept() || inbuf_.size() < kChunk))
+	const bool backed_up = input_.pause() == Pause::Reader || input_.pause() == Pause::Backlog ||
+	                       (server_ && server_->stream()->unsent() > 0);
+	if (much && !backed_up && (!kept() || input_.size() < kChunk))
 		read_on();
 	if (!kept())
 		end_if_ended();
@@ -163,8 +159,7 @@ void Session::read_on()
 
 void Session::on_turn()
 {
-	if (pause_ == Pause::Turn)
-		pause_ = Pause::None;
+	input_.end_pause(Pause::Turn);
 	resume();
 }
 
@@ -237,17 +232,15 @@ Session::Next Session::before_server(const char *&p, const char *end)
 	if (next == Next::Ended)
 		return next;
 	send_answers(answers);
-	return pause_ == Pause::None ? next : Next::More; // who does not read gets no server
+	return input_.pause() == Pause::None ? next : Next::More; // who does not read gets no server
 }
 
 Session::Next Session::answer_here(const char *&p, const char *end, std::string &answers)
 {
 	uint32_t messages = 0;
 	while (p < end) {
-		if (discard_left_ > 0) {
-			const auto n = static_cast<uint32_t>(std::min<size_t>(discard_left_, static_cast<size_t>(end - p)));
-			p += n;
-			discard_left_ -= n;
+		if (input_.dropping()) {
+			p += input_.drop_some(static_cast<size_t>(end - p));
 			continue;
 		}
 		if (end - p < static_cast<ptrdiff_t>(proto::kHeaderSize))
@@ -262,18 +255,18 @@ Session::Next Session::answer_here(const char *&p, const char *end, std::string 
 			close(true);
 			return Next::Ended;
 		}
-		if (pause_ != Pause::None || !has_turn(messages))
+		if (input_.pause() != Pause::None || !has_turn(messages))
 			return Next::More;
 		if (type == 'S') {
-			skipping_ = false;
+			input_.skip_to_sync(false);
 			statements_.batch_ended();
 			if (length != 4)
 				proto::append_error(answers, proto::Severity::Error,
 				                    {proto::sqlstate::kProtocolViolation, "invalid message format", "", ""});
 			proto::append_ready(answers, 'I');
-			discard_left_ = length + 1;
-		} else if (skipping_ || type == 'H' || type == 'd' || type == 'c' || type == 'f') {
-			discard_left_ = length + 1;
+			input_.drop(length + 1);
+		} else if (input_.skipping() || type == 'H' || type == 'd' || type == 'c' || type == 'f') {
+			input_.drop(length + 1);
 		} else {
 			const auto have = static_cast<size_t>(end - p);
 			if (have <= length)
@@ -307,7 +300,7 @@ void Session::acquire(const char *p, const char *end)
 	}
 	take(server);
 	if (!take_settings({p, static_cast<size_t>(end - p)})) {
-		holding_ = true;
+		input_.miss(Missing::Settings);
 		if (stash(p, end))
 			server_->flush();
 		return;
@@ -344,8 +337,8 @@ void Session::on_assigned(ServerConn *server)
 		login_->on_assigned();
 		return;
 	}
-	if (!take_settings(inbuf_)) {
-		holding_ = true;
+	if (!take_settings(input_.bytes())) {
+		input_.miss(Missing::Settings);
 		server_->flush();
 		return;
 	}
@@ -369,7 +362,7 @@ void Session::on_applied()
 		come_back();
 		return;
 	}
-	holding_ = false;
+	input_.miss(Missing::Nothing);
 	resume();
 }
 
@@ -388,10 +381,8 @@ void Session::forward(const char *p, const char *end)
 	uint32_t messages = 0;
 	while (p < end && !waits_for_proof()) {
 		const auto have = static_cast<size_t>(end - p);
-		if (body_left_ > 0) {
-			const auto n = static_cast<uint32_t>(std::min<size_t>(body_left_, have));
-			p += n;
-			body_left_ -= n;
+		if (input_.mid_message()) {
+			p += input_.go_on(have);
 			continue;
 		}
 		if (have < proto::kHeaderSize)
@@ -426,7 +417,7 @@ void Session::forward(const char *p, const char *end)
 			if (verdict == Verdict::Done) {
 				queries_ += type == 'Q';
 				p += taken.used;
-				body_left_ = static_cast<uint32_t>(total - taken.used);
+				input_.begin(total, taken.used);
 				run = p;
 				continue;
 			}
@@ -435,7 +426,7 @@ void Session::forward(const char *p, const char *end)
 			else
 				run = p; // something went before it
 			if (verdict == Verdict::More)
-				wanted_ = taken.needed;
+				input_.need(taken.needed);
 			if (verdict != Verdict::Verbatim)
 				break;
 			if (const size_t at = StatementRewriter::name_to_disguise(message)) {
@@ -449,7 +440,7 @@ void Session::forward(const char *p, const char *end)
 		queries_ += type == 'Q' || type == 'E' || type == 'F';
 		const size_t n = std::min(total, have);
 		p += n;
-		body_left_ = static_cast<uint32_t>(total - n);
+		input_.begin(total, n);
 		if (type == 'S' && statements_.has_cleanup()) {
 			out.append(run, static_cast<size_t>(p - run));
 			run = p;
@@ -488,7 +479,7 @@ bool Session::waits_for_proof()
 // The backend keeps replies to itself until there are many, or it is asked for them.
 void Session::ask_for_replies(std::string &out, const char *&run, const char *end)
 {
-	if (pause_ != Pause::Backlog || body_left_ > 0 || !server_->replies().unsynced())
+	if (input_.pause() != Pause::Backlog || input_.mid_message() || !server_->replies().unsynced())
 		return;
 	out.append(run, static_cast<size_t>(end - run));
 	run = end;
@@ -511,7 +502,7 @@ void Session::pause_behind()
 {
 	if (stream_->unsent() > kChunk)
 		pause(Pause::Reader);
-	else if (pause_ == Pause::Backlog && server_ && !server_->is_behind())
+	else if (input_.pause() == Pause::Backlog && server_ && !server_->is_behind())
 		pause(Pause::Turn);
 }
 
@@ -542,9 +533,7 @@ void Session::retry(const char *p, const char *end)
 void Session::leave_server()
 {
 	ServerConn *server = std::exchange(server_, nullptr);
-	body_left_ = 0;
-	holding_ = false;
-	pause_ = Pause::None;
+	input_.start_over();
 	statements_.on_unused(server->statements());
 	server->abandon();
 }
@@ -559,7 +548,7 @@ bool Session::answer_statement(const char *message, size_t total, std::string &a
 // The batch that began with `bytes` is served again, as if it came now, when on_settled() says so.
 bool Session::start_over(std::string_view bytes)
 {
-	if (mid_message() || leaving_ || !proto::try_prepend(inbuf_, bytes))
+	if (input_.mid_message() || leaving_ || !input_.put_back(bytes))
 		return false;
 	statements_.await_round();
 	return true;
@@ -580,9 +569,9 @@ void Session::on_replies(uint64_t forwarded)
 
 void Session::work_off_backlog()
 {
-	if (pause_ != Pause::Backlog || server_->is_behind())
+	if (input_.pause() != Pause::Backlog || server_->is_behind())
 		return;
-	pause_ = Pause::None;
+	input_.set_pause(Pause::None);
 	resume();
 }
 
@@ -599,7 +588,7 @@ void Session::on_round(For purpose, const proto::Error & /*why*/)
 {
 	if (purpose == For::Replay)
 		on_settled();
-	else if (holding_) // the probe's
+	else if (input_.missing() == Missing::Probe)
 		on_applied();
 }
 
@@ -607,7 +596,7 @@ Standing Session::standing() const
 {
 	Standing s;
 	s.served = !login_;
-	s.mid_message = mid_message();
+	s.mid_message = input_.mid_message();
 	s.leaving = leaving_;
 	s.pinned = statements_.pins();
 	return s;

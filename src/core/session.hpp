@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/client_input.hpp"
 #include "core/list.hpp"
 #include "core/params.hpp"
 #include "core/ports.hpp"
@@ -69,7 +70,7 @@ public:
 	void on_server_writable() override;
 	void on_settings(bool all) override;
 	bool on_settings_refused() override;
-	void hold() override { holding_ = true; }
+	void hold() override { input_.miss(Missing::Probe); }
 	void on_left() override { close(true); }
 	void end(const proto::Error &why) override { fatal(why); }
 	bool on_out_of_memory() override;
@@ -123,15 +124,11 @@ public:
 
 private:
 	enum class Next { More, Server, Ended };
-	// Why what the client sends is kept although nothing is missing to serve it.
-	enum class Pause : uint8_t {
-		None,
-		Reader,  // it does not read what it was answered
-		Backlog, // the backend has much of it to answer, or does not take more
-		Turn     // the other clients have theirs now
-	};
+	using Missing = ClientInput::Missing;
+	using Pause = ClientInput::Pause;
 
-	bool kept() const { return holding_ || statements_.waits() || wait_hook.linked || pause_ != Pause::None; }
+	// What the client sends waits.
+	bool kept() const { return input_.held() || statements_.waits() || wait_hook.linked; }
 	void pause(Pause why);
 	void on_applied();
 	void on_applied_in_part();
@@ -140,7 +137,6 @@ private:
 	void on_unheard(uint64_t size);
 	void out_of_memory();
 	int64_t served_until() const;
-	bool mid_message() const { return body_left_ > 0; }
 	void resume();
 	void read_on();
 	void send_answers(std::string &answers);
@@ -188,8 +184,8 @@ private:
 	PoolGroup *group_ = nullptr;
 	ServerConn *server_ = nullptr;
 	Params params_;
-	Params defaults_;   // what it started with
-	std::string inbuf_; // the start of a message, or all that waits for a server
+	Params defaults_; // what it started with
+	ClientInput input_;
 	StatementRewriter statements_;
 	uint64_t id_;
 	int64_t connected_at_; // wall clock
@@ -200,19 +196,13 @@ private:
 	int32_t idle_session_timeout_ = 0; // ms, while it has no server; a setting
 	uint64_t commit_lsn_ = 0;          // end of the last commit that wrote
 	uint32_t tenant_slot_ = UINT32_MAX;
-	uint32_t body_left_ = 0;    // of the message that goes through now
-	uint32_t discard_left_ = 0; // of a message that is dropped
-	uint32_t wanted_ = 0;       // so much of inbuf_ is needed before it is looked at again
 	int32_t key_pid_ = 0;
 	uint8_t key_length_ = 0;
 	char key_[32];
 	bool session_port_;
 	bool session_mode_ = false;
-	bool skipping_ = false; // after an error of ours: everything up to Sync
-	bool ended_ = false;    // end of file came, but not all that came before it is served
-	bool leaving_ = false;  // Terminate or end of file came; replies are still to come
-	bool holding_ = false;  // the server does not have our settings yet
-	Pause pause_ = Pause::None;
+	bool ended_ = false;   // end of file came, but not all that came before it is served
+	bool leaving_ = false; // Terminate or end of file came; replies are still to come
 	bool knows_hot_standby_ = false;
 	bool settings_doubtful_ = false; // one of them was refused by a server: each is applied by itself
 	bool dead_ = false;

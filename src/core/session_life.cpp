@@ -70,8 +70,8 @@ void Session::on_closed(const char *why)
 // Seen while reading is off. Where that goes on by itself, the end is seen again, behind what is still to be read.
 void Session::on_half_closed()
 {
-	const bool read_again =
-	    !login_ && !leaving_ && (pause_ != Pause::None || wait_hook.linked || body_left_ > 0 || finishes());
+	const bool read_again = !login_ && !leaving_ &&
+	                        (input_.pause() != Pause::None || wait_hook.linked || input_.mid_message() || finishes());
 	if (ended_ || !read_again)
 		on_closed("the client closed the connection");
 }
@@ -102,12 +102,12 @@ void Session::note_leaving()
 
 bool Session::has_more_to_serve() const
 {
-	return kept() && pause_ != Pause::Reader && !inbuf_.empty();
+	return kept() && input_.pause() != Pause::Reader && !input_.empty();
 }
 
 bool Session::may_leave_later() const
 {
-	return (!server_->replies().empty() || stream_->unsent() > 0) && body_left_ == 0 && !leaving_ &&
+	return (!server_->replies().empty() || stream_->unsent() > 0) && !input_.mid_message() && !leaving_ &&
 	       (!stream_->broken() || finishes());
 }
 
@@ -125,7 +125,7 @@ int64_t Session::time_to_leave() const
 	// What waits for the rest of a message, or for replies to a batch whose Sync never comes, waits for ever.
 	const bool stuck = server_ && statements_.waits_for_round();
 	const bool will_end =
-	    body_left_ == 0 && ((has_more_to_serve() && !stuck) || (server_ && server_->replies().ends_by_itself()));
+	    !input_.mid_message() && ((has_more_to_serve() && !stuck) || (server_ && server_->replies().ends_by_itself()));
 	if (!delivers && (!finishes() || !will_end))
 		return kHalfCloseGrace;
 	return patience();
@@ -173,7 +173,7 @@ void Session::on_released()
 void Session::on_serverless()
 {
 	since_ = engine_.now();
-	if (pause_ == Pause::Backlog)
+	if (input_.pause() == Pause::Backlog)
 		pause(Pause::Turn);
 	if (leaving_)
 		close(true);
@@ -186,7 +186,7 @@ bool Session::on_settings_refused()
 {
 	if (subscription_) // what it listens to must not be lost on the way
 		return false;
-	if (!proto::try_prepend(inbuf_, server_->take_unproved())) {
+	if (!input_.put_back(server_->take_unproved())) {
 		out_of_memory();
 		return true;
 	}
@@ -217,7 +217,7 @@ void Session::on_applied_in_part()
 			                       "Say RESET ROLE, and then SET ROLE if another one will do."};
 			server_->give_back();
 			server_ = nullptr;
-			holding_ = false;
+			input_.miss(Missing::Nothing);
 			on_wait_failed(why, false);
 			return;
 		}
@@ -269,8 +269,7 @@ void Session::on_lost(Loss loss, const proto::Error *why)
 {
 	if (loss == Loss::AtRest) {
 		// The rest of a message that the dead one would have discarded.
-		discard_left_ += body_left_;
-		body_left_ = 0;
+		input_.drop_rest();
 		read_on();
 		on_released();
 		return;
@@ -279,7 +278,7 @@ void Session::on_lost(Loss loss, const proto::Error *why)
 	if (dead_)
 		return;
 	if (loss == Loss::Unused) {
-		holding_ = false;
+		input_.miss(Missing::Nothing);
 		resume();
 	} else if (why) {
 		fatal(*why);
@@ -330,13 +329,13 @@ void Session::on_wait_failed(const proto::Error &why, bool is_fatal)
 		fatal(why);
 		return;
 	}
-	const char first = inbuf_.empty() ? 'Q' : inbuf_[0];
+	const char first = input_.empty() ? 'Q' : input_.bytes()[0];
 	std::string out;
 	proto::append_error(out, proto::Severity::Error, why);
 	if (first == 'Q' || first == 'F')
 		proto::append_ready(out, 'I');
 	else
-		skipping_ = true; // of a pipeline, everything up to Sync
+		input_.skip_to_sync(true); // of a pipeline, everything up to Sync
 	reply(out);
 	since_ = engine_.now();
 	if (ended_) {
@@ -344,8 +343,8 @@ void Session::on_wait_failed(const proto::Error &why, bool is_fatal)
 		return;
 	}
 	// The message that waited is dropped, what came behind it is served.
-	if (inbuf_.size() >= proto::kHeaderSize)
-		discard_left_ = proto::load32(inbuf_.data() + 1) + 1;
+	if (input_.size() >= proto::kHeaderSize)
+		input_.drop(proto::load32(input_.bytes().data() + 1) + 1);
 	resume();
 	if (leaving_ && !server_ && !dead_ && !kept())
 		close(true);
@@ -401,7 +400,7 @@ void Session::check_timeouts(int64_t now)
 bool Session::idles_too_long(int64_t now)
 {
 	const int32_t limit = server_ ? server_->idle_session_timeout() : idle_session_timeout_;
-	const bool idle = !wait_hook.linked && !mid_message() && (!server_ || server_->replies().at_rest());
+	const bool idle = !wait_hook.linked && !input_.mid_message() && (!server_ || server_->replies().at_rest());
 	const int64_t since = server_ ? std::max(since_, server_->since()) : since_;
 	if (limit <= 0 || !idle || (now - since) / 1000 < limit)
 		return false;
@@ -541,7 +540,7 @@ void Session::close(bool flush)
 		pool().stop_waiting(this);
 	subscription_.reset();
 	if (ServerConn *server = std::exchange(server_, nullptr))
-		server->client_gone({mid_message(), statements_.leaves_own_names(), served_until()});
+		server->client_gone({input_.mid_message(), statements_.leaves_own_names(), served_until()});
 	statements_.forget();
 	if (engine_.settings().log_disconnections && group_ && key_pid_ != 0)
 		engine_.outside().log("disconnection: session time " +

@@ -1,7 +1,7 @@
 // A client that listens without a server of its own: see session.hpp and subscription.hpp.
 //
 // Owns what becomes of the client and of its server at each end of a handover; the steps between are the
-// subscription's. What the client sends meanwhile is in inbuf_.
+// subscription's. What the client sends meanwhile is in its input.
 #include <utility>
 
 #include "core/engine.hpp"
@@ -18,12 +18,12 @@ namespace pgpool::core
 
 bool Session::may_park() const
 {
-	return !subscription_ && !login_ && !leaving_ && !kept() && inbuf_.empty();
+	return !subscription_ && !login_ && !leaving_ && !kept() && input_.empty();
 }
 
 void Session::end_handover()
 {
-	holding_ = false;
+	input_.miss(Missing::Nothing);
 	resume();
 }
 
@@ -34,7 +34,7 @@ bool Session::park()
 	if (listener.unavailable())
 		return false;
 	subscription_ = std::make_unique<Subscription>(*this, listener);
-	holding_ = true;
+	input_.miss(Missing::Handover);
 	server_->hand_to(*subscription_, client());
 	subscription_->begin();
 	return true;
@@ -62,10 +62,10 @@ void Session::on_parked(bool release)
 		server_->try_release();
 }
 
-// The client's message is in inbuf_, and the server has its settings.
+// The client's message waits, and the server has its settings.
 void Session::come_back()
 {
-	holding_ = true;
+	input_.miss(Missing::Handover);
 	server_->hand_to(*subscription_, client());
 	subscription_->come_back();
 }
