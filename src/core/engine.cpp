@@ -22,21 +22,6 @@ namespace
 constexpr uint32_t kTicksPerSecond = 10;
 constexpr uint32_t kMostAsked = 256;   // logins that the manager is asked about at a time
 constexpr size_t kStrangersLine = 300; // bytes of what strangers make us log
-constexpr int64_t kAskAgain = 50000;   // between two requests for a place of another worker, microseconds
-
-bool counts_for(control::ServerLimit limit, const region::PoolSlot &a, const region::PoolSlot &b)
-{
-	switch (limit) {
-	case control::ServerLimit::Role:
-		return a.role_oid == b.role_oid;
-	case control::ServerLimit::Database:
-		return a.database_oid == b.database_oid;
-	case control::ServerLimit::Server:
-		return true;
-	default:
-		return false;
-	}
-}
 
 proto::Error shutdown_error()
 {
@@ -46,7 +31,8 @@ proto::Error shutdown_error()
 } // namespace
 
 Engine::Engine(Outside &outside, region::View region, uint32_t worker)
-    : outside_(outside), region_(region), worker_(worker), settings_(region::present_settings(*region.header()))
+    : outside_(outside), region_(region), worker_(worker), settings_(region::present_settings(*region.header())),
+      places_(outside, region, worker, settings_)
 {
 	// What an earlier life of this worker had is gone with it.
 	for (uint32_t i = 0; i < region_.header()->max_pools; i++) {
@@ -176,18 +162,10 @@ bool Engine::evicts(uint32_t tenant_slot, proto::Error &why) const
 	return true;
 }
 
-int64_t Engine::servers_everywhere()
-{
-	int64_t sum = 0;
-	for (uint32_t w = 0; w < region_.header()->workers; w++)
-		sum += region_.worker(w).servers.load();
-	return sum;
-}
-
 // The limit was lowered: idle servers above it go. Each worker closes no more than are too many.
 void Engine::shed_servers()
 {
-	int64_t surplus = servers_everywhere() - settings_.max_server_connections;
+	int64_t surplus = places_.surplus();
 	for (auto it = groups_.begin(); it != groups_.end() && surplus > 0; ++it) {
 		while (surplus > 0 && it->second->close_one_idle())
 			surplus--;
@@ -204,34 +182,11 @@ bool Engine::close_spare()
 	return false;
 }
 
-// All places of pgpool.max_server_connections are taken, and none idle here. The pool that asks tries
-// again at the next tick.
-void Engine::ask_for_any_place()
+// All of pgpool.max_server_connections are taken. The pool that wants one tries again at the next tick.
+void Engine::make_place()
 {
-	const int64_t t = now();
-	if (t < asked_any_at_ + kAskAgain)
-		return;
-	asked_any_at_ = t;
-	auto ask = control::make<control::YieldServer>(control::Type::YieldServer);
-	ask.from = worker_;
-	ask.pool_slot = control::kAnyPool;
-	for (uint32_t w = 0; w < region_.header()->workers; w++) {
-		if (w != worker_ && region_.worker(w).servers.load() > 0)
-			outside_.tell_worker(w, &ask, sizeof(ask));
-	}
-}
-
-bool Engine::reserve_server()
-{
-	slot().servers.store(slot().servers.load() + 1);
-	if (servers_everywhere() <= settings_.max_server_connections) {
-		servers_++;
-		return true;
-	}
-	slot().servers.store(slot().servers.load() - 1);
 	if (!close_spare())
-		ask_for_any_place();
-	return false;
+		places_.ask_all(now());
 }
 
 bool Engine::give_up_idle(control::ServerLimit limit, const Claim &to)
@@ -243,46 +198,12 @@ bool Engine::give_up_idle(control::ServerLimit limit, const Claim &to)
 	return false;
 }
 
-bool Engine::ask_for_idle(control::ServerLimit limit, PoolGroup &pool)
-{
-	const region::Header &h = *region_.header();
-	for (uint32_t i = 0; h.workers > 1 && i < h.max_pools; i++) {
-		if (region_.pool(i).state.load(std::memory_order_relaxed) != region::SlotState::Used ||
-		    !counts_for(limit, pool.shared(), region_.pool(i)))
-			continue;
-		for (uint32_t w = 0; w < h.workers; w++) {
-			const region::PoolCounters &c = region_.pool_counters(i, w);
-			if (w == worker_ || c.idle.load(std::memory_order_relaxed) <= 0 ||
-			    c.waiting.load(std::memory_order_relaxed) > 0)
-				continue;
-			auto ask = control::make<control::YieldServer>(control::Type::YieldServer);
-			ask.from = worker_;
-			ask.pool_slot = pool.slot();
-			ask.pool_generation = pool.generation();
-			ask.refused_by = limit;
-			outside_.tell_worker(w, &ask, sizeof(ask));
-			return true;
-		}
-	}
-	return false;
-}
-
 void Engine::tell_place_free(const Claim &to)
 {
-	if (to.worker == worker_) {
+	if (to.worker == worker_)
 		on_place_free(to.pool_slot, to.pool_generation);
-		return;
-	}
-	auto free = control::make<control::PlaceFree>(control::Type::PlaceFree);
-	free.pool_slot = to.pool_slot;
-	free.pool_generation = to.pool_generation;
-	outside_.tell_worker(to.worker, &free, sizeof(free));
-}
-
-void Engine::release_server()
-{
-	servers_--;
-	slot().servers.store(slot().servers.load() - 1);
+	else
+		places_.tell_free(to);
 }
 
 // ---- the manager
@@ -572,6 +493,8 @@ void Engine::end_event()
 				entry.second->grow();
 		}
 	}
+	while (Pool *p = uncounted_.front())
+		p->write_gauges();
 	retired_.clear();
 	graveyard_.clear();
 }

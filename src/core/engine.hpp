@@ -61,7 +61,7 @@ public:
 	void tick();
 	// Takes no more clients, ends idle ones, lets transactions finish.
 	void drain();
-	bool drained() const { return sessions_.empty() && servers_ == 0; }
+	bool drained() const { return sessions_.empty() && places_.none_taken(); }
 	// What is still there is told to leave, whatever it does.
 	void abandon();
 	void end_event(); // frees what was buried
@@ -116,19 +116,19 @@ public:
 	bool key_taken(int32_t pid) const { return keys_.count(pid) != 0; }
 	void count_client(int delta);
 	bool too_many_clients();
-	bool reserve_server();
 	uint32_t take_agent_slot(); // UINT32_MAX: none is free
 	void free_agent_slot(uint32_t i);
-	void release_server();
-	// Places for a pool whose login the server refused: false if no idle server counts for that limit.
-	bool give_up_idle(control::ServerLimit limit, const Claim &to); // here
-	bool ask_for_idle(control::ServerLimit limit, PoolGroup &pool); // in another worker
+	WorkerPlaces &places() { return places_; }
+	void make_place(); // here or in another worker, for a server
+	// False: no idle server here counts for that limit, at which the server refused a login.
+	bool give_up_idle(control::ServerLimit limit, const Claim &to);
 	void tell_place_free(const Claim &to);
 	void bury(std::unique_ptr<StreamOwner> corpse) { graveyard_.push_back(std::move(corpse)); }
 	void retire(std::unique_ptr<Login> login);
 	void session_ended(Session *session);
 	List<Session, &Session::all_hook> &sessions() { return sessions_; }
 	List<Session, &Session::login_hook> &logins() { return logins_; }
+	List<Pool, &Pool::gauges_hook> &uncounted() { return uncounted_; }
 	void want_servers() { retry_pools_ = true; }
 	// The session goes on when all others that have something to do had their turn.
 	void later(Session *session)
@@ -145,10 +145,8 @@ private:
 	Session *find(uint64_t id);
 	void evict_clients();
 	void send_away_idle(const proto::Error &why);
-	int64_t servers_everywhere();
 	void shed_servers();
 	bool close_spare();
-	void ask_for_any_place();
 	void ask_next();
 	void tick_logins(int64_t now);
 	void tick_clients(int64_t now);
@@ -157,6 +155,7 @@ private:
 	region::View region_;
 	uint32_t worker_;
 	region::Settings settings_;
+	WorkerPlaces places_;
 	ParamStore params_;
 	StatementStore statements_;
 	Listeners listeners_{*this};
@@ -167,6 +166,7 @@ private:
 	List<Session, &Session::turn_hook> turns_;
 	List<ClientRows, &ClientRows::hook> client_rows_;
 	Bounds bounds_;
+	List<Pool, &Pool::gauges_hook> uncounted_; // outlives the pools, which take themselves out
 	std::unordered_map<uint32_t, std::unique_ptr<PoolGroup>> groups_;
 	std::unordered_map<uint64_t, Session *> lookups_, derivations_;
 	std::map<uint64_t, Session *> unasked_; // those of lookups_ that wait until the manager has answered others
@@ -179,9 +179,7 @@ private:
 	uint64_t next_lookup_ = 1, next_derivation_ = 1;
 	uint64_t next_session_ = 1;
 	uint64_t next_assignment_ = 1;
-	uint32_t servers_ = 0;
 	uint32_t ticks_ = 0;
-	int64_t asked_any_at_ = 0;
 	bool draining_ = false;
 	bool stopping_ = false; // smart shutdown
 	bool retry_pools_ = false;

@@ -2,7 +2,8 @@
 #include "core/pool.hpp"
 
 #include <algorithm>
-#include <cstring>
+#include <memory>
+#include <optional>
 
 #include "core/engine.hpp"
 #include "core/listeners.hpp"
@@ -19,12 +20,6 @@ using region::bump;
 namespace
 {
 
-constexpr int64_t kRetryAfter = 500000; // after a server could not log in, microseconds
-constexpr int64_t kFullFor = 1000000;   // after the server refused a login at a limit of its own
-constexpr int64_t kAskAgain = 50000;    // between two requests for a place of another worker
-constexpr int64_t kYieldPause = 20000;  // a yielded place is not taken back at once
-constexpr uint32_t kYieldAfterMs = 30;  // a busy server is not given away for less
-constexpr int32_t kLeastListeners = 2;  // that a small pool may have in each worker
 constexpr int kLookAt = 16;             // idle servers that are compared for their settings
 
 void set(region::Atomic<int32_t> &gauge, size_t n)
@@ -32,35 +27,36 @@ void set(region::Atomic<int32_t> &gauge, size_t n)
 	gauge.store(static_cast<int32_t>(n), std::memory_order_relaxed);
 }
 
-// Failures that pass by themselves: clients go on waiting.
-bool is_passing(const std::string &sqlstate)
+// Logging in, for the clients that wait.
+bool is_for_waiters(const ServerConn *server, ServerState state)
 {
-	return sqlstate == proto::sqlstate::kCannotConnectNow || sqlstate == proto::sqlstate::kTooManyConnections ||
-	       sqlstate == proto::sqlstate::kConnectionFailure || sqlstate == proto::sqlstate::kAdminShutdown ||
-	       sqlstate == proto::sqlstate::kProtocolViolation || sqlstate == "57P02";
-}
-
-// By ALTER ROLE, GRANT, ALTER DATABASE or a line of pg_hba.conf, as it came: a session that is open did nothing wrong.
-bool is_taken_back(const std::string &sqlstate)
-{
-	return sqlstate == proto::sqlstate::kInvalidAuthorization || sqlstate == "42501" || sqlstate == "55000";
+	return (state == ServerState::Connecting || state == ServerState::Login) && !server->is_listener();
 }
 
 } // namespace
 
-Pool::Pool(PoolGroup &group) : group_(group), engine_(group.engine()), mine_(group.counters()) {}
+Pool::Pool(PoolGroup &group)
+    : group_(group), engine_(group.engine()), mine_(group.counters()),
+      places_(engine_.places(), group.slot(), group.generation())
+{
+}
+
+Pool::~Pool()
+{
+	engine_.uncounted().remove(this);
+}
 
 void Pool::refresh(bool renamed)
 {
-	if (renamed) {
-		refusal_.reset(); // it went by another name
-		retry_at_ = 0;
-	} else if (refusal_ && engine_.has_looked(refusal_->look)) {
-		const Refusal r = *std::exchange(refusal_, std::nullopt);
+	if (renamed) { // it was refused by another name
+		attempts_.forget_refusal();
+		attempts_.retry();
+	} else if (attempts_.in_doubt() && engine_.has_looked(attempts_.refusal()->look)) {
+		const Attempts::Refusal r = attempts_.take_refusal();
 		fail_waiters(r.why, r.fatal);
 	}
 	// A smaller limit: idle servers go, as many as are too many; those that are going already count.
-	int64_t surplus = int64_t{open_everywhere()} - group_.settings().pool_size.load(std::memory_order_relaxed);
+	int64_t surplus = places_.surplus();
 	each_server([&](ServerConn *s) { surplus -= s->state() == ServerState::Closing && !s->is_listener() ? 1 : 0; });
 	while (surplus-- > 0 && close_one_idle())
 		;
@@ -74,11 +70,11 @@ void Pool::refresh(bool renamed)
 	grow();
 }
 
-// A new one may succeed where the last one failed.
+// At a limit a new one makes no difference.
 void Pool::on_new_proof()
 {
-	if (refused_by_ == control::ServerLimit::None)
-		retry_at_ = 0;
+	if (!attempts_.is_full())
+		attempts_.retry();
 }
 
 // ---- the lists
@@ -88,29 +84,39 @@ Pool::ServerList &Pool::list_of(ServerState state)
 	return state == ServerState::Idle ? idle_ : state == ServerState::Active ? active_ : other_;
 }
 
-// The only place where a server's state and list change.
-void Pool::change_state(ServerConn *server, ServerState to)
+void Pool::put_in(ServerConn *server)
 {
-	auto for_waiters = [server](ServerState s) {
-		return (s == ServerState::Connecting || s == ServerState::Login) && !server->is_listener();
-	};
-	const bool was_connecting = for_waiters(server->state_);
-	const bool is_connecting = for_waiters(to);
-	if (server->pool_hook.linked) {
-		list_of(server->state_).remove(server);
-		connecting_ -= was_connecting ? 1 : 0;
-	}
-	server->state_ = to;
-	connecting_ += is_connecting ? 1 : 0;
-	if (to == ServerState::Idle)
+	connecting_ += is_for_waiters(server, server->state()) ? 1 : 0;
+	if (server->state() == ServerState::Idle)
 		idle_.push_front(server);
 	else
-		list_of(to).push_back(server);
+		list_of(server->state()).push_back(server);
 	count();
 }
 
+void Pool::take_out(ServerConn *server, ServerState from)
+{
+	connecting_ -= is_for_waiters(server, from) ? 1 : 0;
+	list_of(from).remove(server);
+	count();
+}
+
+void Pool::on_moved(ServerConn *server, ServerState from)
+{
+	take_out(server, from);
+	put_in(server);
+}
+
+// Servers come and go several times in an event; who looks at the gauges may see them an event later.
 void Pool::count()
 {
+	if (!gauges_hook.linked)
+		engine_.uncounted().push_back(this);
+}
+
+void Pool::write_gauges()
+{
+	engine_.uncounted().remove(this);
 	set(mine_.idle, idle_.size());
 	set(mine_.active, active_.size());
 	set(mine_.waiting, waiters_.size());
@@ -197,10 +203,7 @@ void Pool::on_server_ready(ServerConn *server)
 	const bool logged_in = server->state() == ServerState::Login;
 	if (logged_in) {
 		bump(mine_.server_logins);
-		last_failure_ = {};
-		refusal_.reset();
-		if (engine_.now() >= refused_at_ + kFullFor)
-			refused_by_ = control::ServerLimit::None;
+		attempts_.succeeded(engine_.now());
 		if (server->is_listener()) {
 			server->set_state(ServerState::Listener);
 			if (server->user())
@@ -211,15 +214,14 @@ void Pool::on_server_ready(ServerConn *server)
 		if (!greeting.base() || (!greeting.is_of(server->opened_in_epoch()) && !server->stale()))
 			greeting.learn(server->params(), server->login()->notices(), server->opened_in_epoch());
 	}
-	if (owed_ > 0 || engine_.draining() || group_.draining()) {
-		owed_ -= owed_ > 0 ? 1 : 0;
+	if (places_.pay() || engine_.draining() || group_.draining()) {
 		server->close();
 		return;
 	}
 	server->set_state(ServerState::Idle);
 	serve();
-	if (logged_in && refused_by_ != control::ServerLimit::None) { // there may be room for the next who waits
-		retry_at_ = waiters_.empty() ? engine_.now() + kRetryAfter : 0;
+	if (logged_in && attempts_.is_full()) {
+		attempts_.made_room(!waiters_.empty(), engine_.now());
 		grow();
 	}
 }
@@ -228,11 +230,11 @@ void Pool::grow()
 {
 	const int64_t now = engine_.now();
 	while (waiters_.size() > connecting_ && idle_.empty()) {
-		if (now < hold_until_ || group_.draining())
+		if (places_.held(now) || group_.draining())
 			return;
-		if (refused_by_ != control::ServerLimit::None && connecting_ > 0)
+		if (attempts_.is_full() && connecting_ > 0)
 			return;
-		if (now < retry_at_) {
+		if (attempts_.must_wait(now)) {
 			ask_for_place(now);
 			return;
 		}
@@ -242,64 +244,45 @@ void Pool::grow()
 			                        : proto::Error{proto::sqlstate::kInternal, "no credential for the server", "", ""});
 			return;
 		}
-		if (!reserve()) {
+		const Places::Taken taken = places_.take(Places::Kind::Client);
+		if (taken == Places::Taken::WorkerFull)
+			engine_.make_place();
+		if (taken != Places::Taken::Yes) {
 			ask_others(now);
 			return;
 		}
-		open_server();
+		dial(new ServerConn(*this));
 	}
-}
-
-uint32_t Pool::open_everywhere() const
-{
-	int64_t sum = 0;
-	for (uint32_t w = 0; w < engine_.region().header()->workers; w++)
-		sum += engine_.region().pool_counters(group_.slot(), w).open.load();
-	return static_cast<uint32_t>(std::max<int64_t>(0, sum));
 }
 
 bool Pool::wanted() const
 {
+	if (has_waiters()) // also those of this event
+		return true;
 	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
-		if (engine_.region().pool_counters(group_.slot(), w).waiting.load(std::memory_order_relaxed) > 0)
+		if (w != engine_.worker() &&
+		    engine_.region().pool_counters(group_.slot(), w).waiting.load(std::memory_order_relaxed) > 0)
 			return true;
 	}
 	return false;
 }
 
-// A place in the pool and one under pgpool.max_server_connections. Add first, then look (layout.hpp).
-bool Pool::reserve()
-{
-	mine_.open.store(mine_.open.load() + 1);
-	if (open_everywhere() <= static_cast<uint32_t>(std::max(0, group_.settings().pool_size.load())) &&
-	    engine_.reserve_server())
-		return true;
-	mine_.open.store(mine_.open.load() - 1);
-	return false;
-}
-
-void Pool::open_server()
-{
-	dial(new ServerConn(*this));
-}
-
-// It takes no place of the pool's, for it serves none of its clients. There is one for each client_encoding, which a
-// client chooses: so no pool has many more of them than servers.
 ServerConn *Pool::open_listener(Listener *listener)
 {
-	const auto workers = static_cast<int32_t>(engine_.region().header()->workers);
-	if (mine_.listeners.load() >= std::max(kLeastListeners, group_.settings().pool_size.load() / workers))
+	if (!group_.can_log_in() || group_.dead() || group_.draining() || engine_.draining())
 		return nullptr;
-	if (!group_.can_log_in() || group_.dead() || group_.draining() || engine_.draining() || !engine_.reserve_server())
+	const Places::Taken taken = places_.take(Places::Kind::Listener);
+	if (taken == Places::Taken::WorkerFull)
+		engine_.make_place();
+	if (taken != Places::Taken::Yes)
 		return nullptr;
-	mine_.listeners.store(mine_.listeners.load() + 1);
 	auto *server = new ServerConn(*this, listener, listener->encoding());
 	return dial(server) ? server : nullptr;
 }
 
 bool Pool::dial(ServerConn *server)
 {
-	change_state(server, ServerState::Connecting);
+	put_in(server);
 	if (server->dial())
 		return true;
 	on_server_failed(server, {{proto::sqlstate::kConnectionFailure, "could not create a socket for a server", "",
@@ -313,77 +296,64 @@ void Pool::on_server_failed(ServerConn *server, const LoginFailure &failure)
 	const proto::Error &why = failure.why;
 	bump(mine_.server_login_failures);
 	const int64_t now = engine_.now();
-	if (now >= logged_at_ + 1000000) {
-		logged_at_ = now;
+	if (attempts_.may_log(now))
 		engine_.outside().log(group_.described() + ": a server could not be opened: " + why.message);
-	}
 	if (server->is_listener())
 		return;
-	last_failure_ = why;
-	retry_at_ = now + kRetryAfter;
-	refused_at_ = now;
-	refused_by_ = failure.limit;
-	const bool session_survives =
-	    why.sqlstate == proto::sqlstate::kInvalidPassword || (failure.by_server && is_taken_back(why.sqlstate));
-	// The manager may know better than the server's refusal why there is no way in.
-	const Credential *credential = group_.credential();
-	const bool explained = credential && !credential->route_error.sqlstate.empty();
+	attempts_.failed(why, failure.limit, now);
+	const Attempts::Verdict verdict = Attempts::judge(why, failure.by_server);
 	if (failure.names_sequence != group_.names_sequence())
-		retry_at_ = 0;
-	else if (!is_passing(why.sqlstate))
-		doubt({explained ? credential->route_error : why, !session_survives});
+		attempts_.retry();
+	else if (verdict != Attempts::Verdict::Wait)
+		doubt(why, verdict == Attempts::Verdict::Fatal);
 	ask_for_place(now);
 }
 
-// PostgreSQL judged the names that it was asked for. Whether they are still those of the pool, also on a standby, the
-// manager knows when it has looked after that: refresh().
-void Pool::doubt(Refusal refusal)
+// Whether it counts is known when the manager has looked: refresh().
+void Pool::doubt(const proto::Error &why, bool fatal)
 {
-	if (waiters_.empty() || refusal_)
+	if (waiters_.empty() || attempts_.in_doubt())
 		return;
-	refusal.look = engine_.ask_to_look();
-	refusal_ = std::move(refusal);
+	// The manager may know better than the server's refusal why there is no way in.
+	const Credential *credential = group_.credential();
+	const bool explained = credential && !credential->route_error.sqlstate.empty();
+	attempts_.doubt({explained ? credential->route_error : why, fatal, engine_.ask_to_look()});
 }
 
 void Pool::on_server_gone(ServerConn *server)
 {
-	list_of(server->state()).remove(server);
-	const bool listener = server->is_listener();
+	take_out(server, server->state());
 	const std::optional<Claim> claimed = server->claim;
-	if ((server->state() == ServerState::Connecting || server->state() == ServerState::Login) && !listener)
-		connecting_--;
-	count();
-	region::Atomic<int32_t> &place = listener ? mine_.listeners : mine_.open;
-	place.store(place.load() - 1);
-	engine_.release_server();
+	places_.give_back(server->is_listener() ? Places::Kind::Listener : Places::Kind::Client, claimed.has_value(),
+	                  engine_.now());
 	engine_.bury(std::unique_ptr<StreamOwner>(server));
-	if (yielded_ > 0 && !listener) {
-		yielded_--;
-		hold_until_ = engine_.now() + kYieldPause;
-		auto free = control::make<control::PlaceFree>(control::Type::PlaceFree);
-		free.pool_slot = group_.slot();
-		free.pool_generation = group_.generation();
-		engine_.outside().tell_worker(yielded_to_, &free, sizeof(free));
-	}
-	if (claimed) {
-		hold_until_ = engine_.now() + kYieldPause;
+	if (claimed)
 		engine_.tell_place_free(*claimed);
-	}
 	engine_.want_servers();
 }
 
 // ---- limits over all workers
 
+int64_t Pool::waited() const
+{
+	return waiters_.empty() ? 0 : engine_.now() - waiters_.front()->since();
+}
+
+void Pool::ask_others(int64_t now)
+{
+	if (!waiters_.empty())
+		places_.ask_others(now, now - waiters_.front()->since());
+}
+
 // Whatever is idle and counts for the limit at which the server refused us gives its place up, here or in another
 // worker; else one of this pool's servers there, so that the waits even out as at the pool's own limit.
 void Pool::ask_for_place(int64_t now)
 {
-	if (refused_by_ == control::ServerLimit::None || waiters_.empty() || now < asked_at_ + kAskAgain)
+	if (!attempts_.is_full() || waiters_.empty() || !places_.may_ask(now))
 		return;
-	if (engine_.give_up_idle(refused_by_, {engine_.worker(), group_.slot(), group_.generation()}) ||
-	    engine_.ask_for_idle(refused_by_, group_))
-		asked_at_ = now;
-	else
+	if (engine_.give_up_idle(attempts_.full(), places_.claim()))
+		places_.asked(now);
+	else if (!places_.ask_for_idle(now, attempts_.full()))
 		ask_others(now);
 }
 
@@ -401,57 +371,18 @@ bool Pool::give_up_idle(const Claim &to)
 // is.
 void Pool::on_place_free()
 {
-	if (refused_by_ != control::ServerLimit::None)
-		retry_at_ = 0;
+	if (attempts_.is_full())
+		attempts_.retry();
 	engine_.want_servers();
 }
 
-// At the limit: a worker with an idle server is asked for a place, else the one whose own clients wait
-// least, if that is less than half as long as ours.
-void Pool::ask_others(int64_t now)
-{
-	if (now < asked_at_ + kAskAgain || waiters_.empty() || engine_.region().header()->workers < 2)
-		return;
-	asked_at_ = now;
-	const int64_t waited = now - waiters_.front()->since();
-	uint32_t best = engine_.worker();
-	int64_t least = waited / 2;
-	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
-		const region::PoolCounters &c = engine_.region().pool_counters(group_.slot(), w);
-		if (w == engine_.worker() || c.open.load(std::memory_order_relaxed) <= 0)
-			continue;
-		const int64_t since = c.waiting_since_us.load(std::memory_order_relaxed);
-		const int64_t theirs = c.idle.load(std::memory_order_relaxed) > 0 ? -1 : since == 0 ? 0 : now - since;
-		if (theirs < least) {
-			least = theirs;
-			best = w;
-		}
-	}
-	if (best == engine_.worker())
-		return;
-	auto ask = control::make<control::YieldServer>(control::Type::YieldServer);
-	ask.from = engine_.worker();
-	ask.pool_slot = group_.slot();
-	ask.pool_generation = group_.generation();
-	ask.waited_ms = static_cast<uint32_t>(waited / 1000);
-	engine_.outside().tell_worker(best, &ask, sizeof(ask));
-}
-
-// Another worker's client waits. An idle server goes at once; a busy one when it is released, and only
-// if that client waited clearly longer than ours: then the waits even out, not the numbers of servers.
+// Another worker's client waits.
 void Pool::yield(uint32_t worker, uint32_t waited_ms)
 {
-	if (waiters_.empty() && close_one_idle()) {
-		yielded_++;
-		yielded_to_ = worker;
-		return;
-	}
-	const int64_t ours_ms = waiters_.empty() ? 0 : (engine_.now() - waiters_.front()->since()) / 1000;
-	if (owed_ == 0 && waited_ms > 2 * ours_ms + kYieldAfterMs) {
-		owed_ = 1;
-		yielded_++;
-		yielded_to_ = worker;
-	}
+	if (waiters_.empty() && close_one_idle())
+		places_.promise(worker);
+	else
+		places_.owe(worker, waited_ms, waited() / 1000);
 }
 
 bool Pool::close_one_idle()
@@ -483,11 +414,12 @@ void Pool::fail_waiters(const proto::Error &why, bool fatal)
 
 proto::Error Pool::lack(const std::string &limit) const
 {
-	if (!last_failure_.sqlstate.empty())
-		return {last_failure_.sqlstate, last_failure_.message,
-		        "The pool could not open a server connection within " + limit + ".", last_failure_.hint};
+	const proto::Error &failure = attempts_.last_failure();
+	if (!failure.sqlstate.empty())
+		return {failure.sqlstate, failure.message, "The pool could not open a server connection within " + limit + ".",
+		        failure.hint};
 	const std::string message = "no server connection became free within " + limit;
-	if (open_everywhere() < static_cast<uint32_t>(group_.settings().pool_size.load()))
+	if (places_.surplus() < 0)
 		return {proto::sqlstate::kTooManyConnections, message,
 		        "pgpool.max_server_connections is " + std::to_string(engine_.settings().max_server_connections) +
 		            ", and all places are taken by other pools.",
@@ -552,6 +484,8 @@ void Pool::tick(int64_t now)
 		if (user && s->user() == user)
 			user->check_timeouts(now);
 	});
+	if (gauges_hook.linked) // what comes now looks at those of all workers
+		write_gauges();
 	end_surplus_pin(now);
 	if (engine_.draining())
 		close_idle();

@@ -92,7 +92,7 @@ void ServerConn::set_state(ServerState to)
 {
 	since_ = group_.engine().now();
 	count_kept();
-	pool_.change_state(this, to);
+	pool_.on_moved(this, std::exchange(state_, to));
 }
 
 bool ServerConn::stale() const

@@ -20,6 +20,7 @@
 #include "core/backend_statements.hpp"
 #include "core/list.hpp"
 #include "core/params.hpp"
+#include "core/places.hpp"
 #include "core/ports.hpp"
 #include "core/replies.hpp"
 #include "core/server_login.hpp"
@@ -32,11 +33,6 @@ namespace pgpool::core
 
 class Pool;
 class PoolGroup;
-
-// Who gets the place of a server that is closed for him.
-struct Claim {
-	uint32_t worker, pool_slot, pool_generation;
-};
 
 class ServerConn final : public StreamOwner
 {
@@ -113,6 +109,7 @@ public:
 	BackendStatements &statements() { return statements_; }
 	bool emit_fakes(); // queues replies of ours that are due; true: there were some
 	control::ServerState state() const { return state_; }
+	void set_state(control::ServerState to); // and the pool's list
 	ServerUser *user() const { return user_; }
 	Stream *stream() { return stream_; }
 	int32_t pid() const { return pid_; }
@@ -137,8 +134,6 @@ public:
 	std::optional<Claim> claim;
 
 private:
-	friend class Pool; // state and lists move together, in Pool::change_state()
-
 	void login_data(const char *data, size_t size);
 	void login_failed(const LoginFailure &failure);
 	void give_up_login(std::string why);
@@ -206,7 +201,6 @@ private:
 	void lost(const proto::Error *why);
 	ServerUser *leave_user();
 	Loss loss_now() const;
-	void set_state(control::ServerState to);
 	void end_closing(int64_t now);
 	void end_what_runs(int64_t until);
 	void end();
