@@ -12,20 +12,20 @@ namespace pgpool::core
 
 using Sessions = List<Session, &Session::all_hook>;
 
-ClientRows::ClientRows(Engine &engine) : engine_(engine), at_(engine.sessions().front())
+ClientRows::ClientRows(Engine &engine) : engine_(engine), at_(engine.clients().sessions().front())
 {
-	engine_.client_rows_under_way().push_back(this);
+	engine_.clients().rows_under_way().push_back(this);
 }
 
 ClientRows::~ClientRows()
 {
-	engine_.client_rows_under_way().remove(this);
+	engine_.clients().rows_under_way().remove(this);
 }
 
 std::vector<control::ClientRow> ClientRows::next(size_t most)
 {
 	std::vector<control::ClientRow> rows;
-	rows.reserve(std::min(most, engine_.sessions().size()));
+	rows.reserve(std::min(most, engine_.clients().sessions().size()));
 	for (; at_ && rows.size() < most; at_ = Sessions::next(at_)) {
 		rows.emplace_back();
 		at_->fill(rows.back());

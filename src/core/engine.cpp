@@ -20,7 +20,6 @@ namespace
 {
 
 constexpr uint32_t kTicksPerSecond = 10;
-constexpr uint32_t kMostAsked = 256;   // logins that the manager is asked about at a time
 constexpr size_t kStrangersLine = 300; // bytes of what strangers make us log
 
 proto::Error shutdown_error()
@@ -32,6 +31,7 @@ proto::Error shutdown_error()
 
 Engine::Engine(Outside &outside, region::View region, uint32_t worker)
     : outside_(outside), region_(region), worker_(worker), settings_(region::present_settings(*region.header())),
+      clients_(region, worker), questions_(outside),
       places_(outside, region, worker, settings_)
 {
 	// What an earlier life of this worker had is gone with it.
@@ -73,9 +73,8 @@ void Engine::accept(Stream *stream, bool session_port, bool fd_reserve_reached)
 		turn_away(stream);
 		return;
 	}
-	auto *session = new Session(*this, stream, next_session_++, session_port);
-	sessions_.push_back(session);
-	count_client(1);
+	auto *session = new Session(*this, stream, clients_.next_id(), session_port);
+	clients_.add(session);
 	session->start_login();
 }
 
@@ -98,14 +97,7 @@ void Engine::turn_away(Stream *stream)
 
 void Engine::session_ended(Session *session)
 {
-	if (session->key_pid() != 0)
-		remove_key(session);
-	for (ClientRows *r = client_rows_.front(); r; r = List<ClientRows, &ClientRows::hook>::next(r))
-		r->forget(session);
-	sessions_.remove(session);
-	logins_.remove(session);
-	turns_.remove(session);
-	count_client(-1);
+	clients_.remove(session);
 	bury(std::unique_ptr<StreamOwner>(session));
 }
 
@@ -126,20 +118,6 @@ void Engine::log_stranger(const Stream &from, std::string line)
 void Engine::retire(std::unique_ptr<Login> login)
 {
 	retired_.push_back(std::move(login));
-}
-
-void Engine::count_client(int delta)
-{
-	region::Atomic<int32_t> &clients = slot().clients;
-	clients.store(clients.load() + delta);
-}
-
-bool Engine::too_many_clients()
-{
-	int64_t sum = 0;
-	for (uint32_t w = 0; w < region_.header()->workers; w++)
-		sum += region_.worker(w).clients.load();
-	return sum > settings_.max_client_connections;
 }
 
 bool Engine::refuses(proto::Error &why)
@@ -208,72 +186,12 @@ void Engine::tell_place_free(const Claim &to)
 
 // ---- the manager
 
-uint64_t Engine::lookup(Session *session, control::AuthLookup &question)
-{
-	question.head.id = next_lookup_++;
-	lookups_[question.head.id] = session;
-	// What a manager that hangs has not read is memory of ours.
-	if (in_flight_ >= kMostAsked)
-		unasked_[question.head.id] = session;
-	else if (outside_.ask_manager(question))
-		in_flight_++;
-	return question.head.id;
-}
-
-void Engine::ask_next()
-{
-	while (in_flight_ < kMostAsked && !unasked_.empty()) {
-		Session *session = unasked_.begin()->second;
-		unasked_.erase(unasked_.begin());
-		if (!session->dead()) // one that ended in this event forgets its question at the end of it
-			session->login()->on_manager();
-	}
-}
-
-void Engine::on_answer(const control::AuthAnswer &answer)
-{
-	in_flight_ -= in_flight_ > 0 ? 1 : 0;
-	auto it = lookups_.find(answer.head.id);
-	if (it != lookups_.end()) {
-		Session *session = it->second;
-		lookups_.erase(it);
-		if (session->login())
-			session->login()->on_answer(answer);
-	}
-	ask_next();
-}
-
-uint64_t Engine::derive(Session *session, std::string_view password, const proto::ScramVerifier &verifier)
-{
-	const uint64_t id = next_derivation_++;
-	derivations_[id] = session;
-	outside_.derive(id, password, verifier);
-	return id;
-}
-
-void Engine::forget_derivation(uint64_t id)
-{
-	if (derivations_.erase(id) > 0)
-		outside_.forget_derivation(id);
-}
-
-void Engine::on_derived(uint64_t id, bool right, const proto::ScramKey &key)
-{
-	auto it = derivations_.find(id);
-	if (it == derivations_.end())
-		return;
-	Session *session = it->second;
-	derivations_.erase(it);
-	if (session->login())
-		session->login()->on_derived(right, key);
-}
-
 void Engine::on_manager()
 {
 	for (auto &entry : groups_)
 		entry.second->refresh(); // it may have looked before it could tell us
-	in_flight_ = 0;
-	logins_.each([](Session *s) { s->login()->on_manager(); });
+	questions_.on_manager();
+	clients_.logins().each([](Session *s) { s->login()->on_manager(); });
 }
 
 PoolGroup *Engine::group(uint32_t index, uint32_t generation)
@@ -318,7 +236,7 @@ bool Engine::has_looked(uint32_t look) const
 // Clients of banned and dropped tenants, each as soon as it is between two transactions.
 void Engine::evict_clients()
 {
-	sessions_.each([this](Session *s) {
+	clients_.sessions().each([this](Session *s) {
 		proto::Error why;
 		if (!s->login() && (!s->server() || s->server()->replies().at_rest()) && evicts(s->tenant_slot(), why))
 			s->fatal(why);
@@ -381,25 +299,13 @@ void Engine::on_proof(const control::Proof &proof)
 
 // ---- cancel
 
-void Engine::add_key(Session *session)
-{
-	keys_[session->key_pid()] = session;
-}
-
-void Engine::remove_key(Session *session)
-{
-	auto it = keys_.find(session->key_pid());
-	if (it != keys_.end() && it->second == session)
-		keys_.erase(it);
-}
-
 bool Engine::cancel_here(int32_t pid, std::string_view key)
 {
-	auto it = keys_.find(pid);
-	if (it == keys_.end() || !it->second->matches_key(key))
+	Session *session = clients_.find_by_key(pid, key);
+	if (!session)
 		return false;
 	bump(slot().cancels_delivered);
-	it->second->cancel();
+	session->cancel();
 	return true;
 }
 
@@ -418,12 +324,8 @@ void Engine::cancel(Session *asking, int32_t pid, std::string_view key)
 
 void Engine::on_cancel_done(uint64_t session)
 {
-	for (Session *s = logins_.front(); s; s = List<Session, &Session::login_hook>::next(s)) {
-		if (s->id() == session) {
-			s->close(false);
-			return;
-		}
-	}
+	if (Session *asking = clients_.find_login(session))
+		asking->close(false);
 }
 
 void Engine::on_cancel_key(int32_t pid, std::string_view key)
@@ -436,7 +338,7 @@ void Engine::on_cancel_key(int32_t pid, std::string_view key)
 void Engine::tick_logins(int64_t now)
 {
 	const int64_t limit = int64_t{settings_.login_timeout} * 1000;
-	while (Session *s = logins_.front()) { // the oldest: the limit is the present one, so nobody behind it is later
+	while (Session *s = clients_.logins().front()) { // the oldest: the limit is the present one, so nobody behind it is later
 		if (limit <= 0 || now - s->login()->began() < limit)
 			break;
 		s->login()->on_timeout();
@@ -445,7 +347,7 @@ void Engine::tick_logins(int64_t now)
 
 void Engine::tick_clients(int64_t now)
 {
-	sessions_.each([now](Session *s) {
+	clients_.sessions().each([now](Session *s) {
 		if (!s->server())
 			s->check_timeouts(now);
 	});
@@ -474,16 +376,6 @@ void Engine::tick()
 	}
 }
 
-// Those that give way again come after the streams.
-void Engine::take_turns()
-{
-	for (size_t n = turns_.size(); n > 0 && !turns_.empty(); n--) {
-		Session *s = turns_.front();
-		turns_.remove(s);
-		s->on_turn();
-	}
-}
-
 void Engine::end_event()
 {
 	if (retry_pools_) {
@@ -503,7 +395,7 @@ void Engine::end_event()
 
 void Engine::send_away_idle(const proto::Error &why)
 {
-	sessions_.each([&why](Session *s) {
+	clients_.sessions().each([&why](Session *s) {
 		ServerConn *server = s->server();
 		if (!server || server->replies().at_rest())
 			s->fatal(why);
@@ -520,20 +412,11 @@ void Engine::drain()
 
 void Engine::abandon()
 {
-	while (Session *s = sessions_.front())
+	while (Session *s = clients_.sessions().front())
 		s->fatal(shutdown_error());
 }
 
 // ---- lists
-
-Session *Engine::find(uint64_t id)
-{
-	for (Session *s = sessions_.front(); s; s = List<Session, &Session::all_hook>::next(s)) {
-		if (s->id() == id)
-			return s;
-	}
-	return nullptr;
-}
 
 // The backend may not be gone: from now on it knows that nothing in the slot is for it.
 void Engine::free_agent_slot(uint32_t i)
@@ -573,7 +456,7 @@ std::vector<control::ServerRow> Engine::server_rows()
 
 bool Engine::terminate_client(uint64_t id)
 {
-	Session *s = find(id);
+	Session *s = clients_.find(id);
 	if (s)
 		s->fatal(shutdown_error());
 	return s != nullptr;
@@ -581,7 +464,7 @@ bool Engine::terminate_client(uint64_t id)
 
 bool Engine::cancel_client(uint64_t id)
 {
-	Session *s = find(id);
+	Session *s = clients_.find(id);
 	if (s)
 		s->cancel();
 	return s != nullptr;

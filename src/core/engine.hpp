@@ -1,26 +1,25 @@
 // The engine of one worker: all its sessions and pools, its clock ticks and its verbs.
 //
-// Owns sessions, pools and the index of cancel keys; passes events of the control socket on to them.
+// Owns sessions (clients.hpp), pools and the places for servers; passes events of the control socket on to them.
 // Objects that end are buried and freed at the end of the event, so that no method returns into freed
 // memory. Knows neither sockets nor libuv: see ports.hpp.
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
-#include "core/client_rows.hpp"
+#include "core/clients.hpp"
 #include "core/list.hpp"
 #include "core/listeners.hpp"
 #include "core/params.hpp"
 #include "core/pool_group.hpp"
 #include "core/ports.hpp"
 #include "core/prepared.hpp"
-#include "core/session.hpp"
+#include "core/questions.hpp"
 #include "core/statement_pool.hpp"
 #include "core/stranger_log.hpp"
 #include "region/control.hpp"
@@ -45,7 +44,6 @@ public:
 	// ---- events from outside
 	void accept(Stream *stream, bool session_port, bool fd_reserve_reached);
 	void on_settings(const region::Settings &settings);
-	void on_answer(const control::AuthAnswer &answer);
 	void on_manager(); // it is there (again): ask what could not be asked
 	void on_poke();
 	uint32_t ask_to_look(); // at roles and databases
@@ -56,22 +54,17 @@ public:
 	void on_yield(const control::YieldServer &yield);
 	void on_place_free(uint32_t pool_slot, uint32_t generation);
 	void on_proof(const control::Proof &proof);
-	void on_derived(uint64_t id, bool right, const proto::ScramKey &key);
 	void on_cancel_key(int32_t pid, std::string_view key);
 	void tick();
 	// Takes no more clients, ends idle ones, lets transactions finish.
 	void drain();
-	bool drained() const { return sessions_.empty() && places_.none_taken(); }
+	bool drained() { return clients_.sessions().empty() && places_.none_taken(); }
 	// What is still there is told to leave, whatever it does.
 	void abandon();
 	void end_event(); // frees what was buried
-	// Sessions that gave way to the others. The loop comes back for them, after it has looked at all streams.
-	bool has_turns() const { return !turns_.empty(); }
-	void take_turns();
 	void set_bounds(const Bounds &bounds) { bounds_ = bounds; }
 
 	// ---- for the control socket
-	List<ClientRows, &ClientRows::hook> &client_rows_under_way() { return client_rows_; }
 	std::vector<control::ServerRow> server_rows();
 	std::vector<control::PreparedRow> prepared_rows(); // in statement_rows.cpp
 	bool terminate_client(uint64_t id);
@@ -84,6 +77,8 @@ public:
 	uint32_t worker() const { return worker_; }
 	region::WorkerSlot &slot() { return region_.worker(worker_); }
 	ParamStore &params() { return params_; }
+	Clients &clients() { return clients_; }
+	Questions &questions() { return questions_; } // of logins
 	StatementStore &statements() { return statements_; }
 	Listeners &listeners() { return listeners_; }
 	CatalogClock &catalog() { return catalog_; }
@@ -96,26 +91,12 @@ public:
 	bool evicts(uint32_t tenant_slot, proto::Error &why) const;
 
 	PoolGroup *group(uint32_t slot, uint32_t generation);
-	uint64_t lookup(Session *session, control::AuthLookup &question); // number of the question
-	void forget_lookup(uint64_t id)
-	{
-		lookups_.erase(id);
-		unasked_.erase(id);
-	}
-	// Session's login hears Login::on_derived(), unless it is forgotten before.
-	uint64_t derive(Session *session, std::string_view password, const proto::ScramVerifier &verifier);
-	void forget_derivation(uint64_t id);
 	// A line that anybody can cause who reaches the port: short, and not too often.
 	void log_stranger(const Stream &from, std::string line);
 	// Here, else at the other workers. The client that asked is let go when it was acted on: a client that
 	// has waited for that may send its next query, which must not be hit.
 	void cancel(Session *asking, int32_t pid, std::string_view key);
 	void on_cancel_done(uint64_t session);
-	void add_key(Session *session);
-	void remove_key(Session *session);
-	bool key_taken(int32_t pid) const { return keys_.count(pid) != 0; }
-	void count_client(int delta);
-	bool too_many_clients();
 	uint32_t take_agent_slot(); // UINT32_MAX: none is free
 	void free_agent_slot(uint32_t i);
 	WorkerPlaces &places() { return places_; }
@@ -126,28 +107,18 @@ public:
 	void bury(std::unique_ptr<StreamOwner> corpse) { graveyard_.push_back(std::move(corpse)); }
 	void retire(std::unique_ptr<Login> login);
 	void session_ended(Session *session);
-	List<Session, &Session::all_hook> &sessions() { return sessions_; }
-	List<Session, &Session::login_hook> &logins() { return logins_; }
 	List<Pool, &Pool::gauges_hook> &uncounted() { return uncounted_; }
 	void want_servers() { retry_pools_ = true; }
-	// The session goes on when all others that have something to do had their turn.
-	void later(Session *session)
-	{
-		if (!session->turn_hook.linked)
-			turns_.push_back(session);
-	}
 	const Bounds &bounds() const { return bounds_; }
 	uint64_t next_assignment() { return next_assignment_++; }
 
 private:
 	void turn_away(Stream *stream);
 	bool cancel_here(int32_t pid, std::string_view key);
-	Session *find(uint64_t id);
 	void evict_clients();
 	void send_away_idle(const proto::Error &why);
 	void shed_servers();
 	bool close_spare();
-	void ask_next();
 	void tick_logins(int64_t now);
 	void tick_clients(int64_t now);
 
@@ -155,29 +126,21 @@ private:
 	region::View region_;
 	uint32_t worker_;
 	region::Settings settings_;
+	Clients clients_;
+	Questions questions_;
 	WorkerPlaces places_;
 	ParamStore params_;
 	StatementStore statements_;
 	Listeners listeners_{*this};
 	std::string copy_;
 	CatalogClock catalog_{region_.header()->catalog_changes, statements_};
-	List<Session, &Session::all_hook> sessions_;
-	List<Session, &Session::login_hook> logins_; // oldest first
-	List<Session, &Session::turn_hook> turns_;
-	List<ClientRows, &ClientRows::hook> client_rows_;
 	Bounds bounds_;
 	List<Pool, &Pool::gauges_hook> uncounted_; // outlives the pools, which take themselves out
 	std::unordered_map<uint32_t, std::unique_ptr<PoolGroup>> groups_;
-	std::unordered_map<uint64_t, Session *> lookups_, derivations_;
-	std::map<uint64_t, Session *> unasked_; // those of lookups_ that wait until the manager has answered others
-	uint32_t in_flight_ = 0;
 	StrangerLog strangers_;
-	std::unordered_map<int32_t, Session *> keys_;
 	std::vector<std::unique_ptr<StreamOwner>> graveyard_;
 	std::vector<std::unique_ptr<Login>> retired_;
 	std::unordered_map<uint32_t, uint32_t> drains_; // by database: statements that need it alone
-	uint64_t next_lookup_ = 1, next_derivation_ = 1;
-	uint64_t next_session_ = 1;
 	uint64_t next_assignment_ = 1;
 	uint32_t ticks_ = 0;
 	bool draining_ = false;

@@ -48,9 +48,9 @@ Login::Login(Session &session) : session_(session), began_(session.engine().now(
 Login::~Login()
 {
 	if (asked_)
-		session_.engine().forget_lookup(question_);
+		session_.engine().questions().forget(question_);
 	if (derivation_ != 0)
-		session_.engine().forget_derivation(derivation_);
+		session_.engine().questions().forget_derivation(derivation_);
 }
 
 void Login::fail(const char *state, std::string message, std::string detail, std::string hint)
@@ -229,7 +229,7 @@ void Login::begin(uint32_t size)
 		on_failed(why);
 		return;
 	}
-	if (engine.too_many_clients()) {
+	if (engine.clients().more_than(engine.settings().max_client_connections)) {
 		bump(engine.slot().refused);
 		fail(sqlstate::kTooManyConnections, "sorry, too many clients already",
 		     "pgpool.max_client_connections is " + std::to_string(engine.settings().max_client_connections) + ".",
@@ -261,14 +261,14 @@ void Login::ask()
 	put(q.tenant, startup_.tenant);
 	q.proved = proved_ != nullptr;
 	stage_ = Stage::Asking;
-	question_ = session_.engine().lookup(&session_, q);
+	question_ = session_.engine().questions().ask(&session_, q);
 	asked_ = true;
 }
 
 void Login::on_manager()
 {
 	if (stage_ == Stage::Asking) {
-		session_.engine().forget_lookup(question_);
+		session_.engine().questions().forget(question_);
 		ask();
 	}
 }

@@ -125,7 +125,7 @@ void Login::check_password(std::string_view password)
 void Login::derive(std::string_view password, const proto::ScramVerifier &verifier)
 {
 	stage_ = Stage::Deriving;
-	derivation_ = session_.engine().derive(&session_, password, verifier);
+	derivation_ = session_.engine().questions().derive(&session_, password, verifier);
 }
 
 void Login::on_derived(bool right, const proto::ScramKey &key)

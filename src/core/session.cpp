@@ -123,7 +123,7 @@ void Session::pause(Pause why)
 {
 	input_.set_pause(why);
 	if (why == Pause::Turn)
-		engine_.later(this);
+		engine_.clients().later(this);
 	else
 		stream_->read(false);
 }

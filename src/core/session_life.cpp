@@ -454,7 +454,7 @@ bool Session::matches_key(std::string_view key) const
 void Session::choose_key(int32_t pid)
 {
 	if (key_pid_ != 0)
-		engine_.remove_key(this);
+		engine_.clients().remove_key(this);
 	key_length_ = minor >= 2 ? 32 : 4;
 	engine_.outside().random(key_, key_length_);
 	key_pid_ = pid;
@@ -462,10 +462,10 @@ void Session::choose_key(int32_t pid)
 		uint32_t random;
 		engine_.outside().random(&random, sizeof(random));
 		random &= 0x7fffffff;
-		if (!engine_.key_taken(static_cast<int32_t>(random)))
+		if (!engine_.clients().key_taken(static_cast<int32_t>(random)))
 			key_pid_ = static_cast<int32_t>(random);
 	}
-	engine_.add_key(this);
+	engine_.clients().add_key(this);
 }
 
 void Session::set_group(PoolGroup *group, bool session_mode)
@@ -496,12 +496,12 @@ void Session::count_in_tenant(uint32_t tenant_slot, int32_t delta)
 void Session::start_login()
 {
 	login_ = std::make_unique<Login>(*this);
-	engine_.logins().push_back(this);
+	engine_.clients().logins().push_back(this);
 }
 
 void Session::login_done()
 {
-	engine_.logins().remove(this);
+	engine_.clients().logins().remove(this);
 	engine_.retire(std::move(login_)); // it is still at work below us
 	since_ = engine_.now();
 	if (server_)

@@ -74,7 +74,7 @@ std::vector<control::PreparedRow> Engine::prepared_rows()
 		fill(rows[i], *shown[i]);
 		places.emplace(shown[i], Place{&rows[i], nullptr});
 	}
-	for (Session *s = sessions_.front(); s; s = List<Session, &Session::all_hook>::next(s)) {
+	for (Session *s = clients_.sessions().front(); s; s = List<Session, &Session::all_hook>::next(s)) {
 		const ClientStatements *names = s->statements()->names();
 		if (!names)
 			continue;

@@ -124,7 +124,7 @@ void WorkerLoop::derive(uint64_t id, std::string_view password, const proto::Scr
 		    const std::unique_ptr<Derivation> self(static_cast<Derivation *>(w->data));
 		    self->loop->loop_.guarded([&self] {
 			    if (self->loop->derivations_.erase(self->id) > 0)
-				    self->loop->engine_.on_derived(self->id, self->right, *self->key);
+				    self->loop->engine_.questions().on_derived(self->id, self->right, *self->key);
 		    });
 	    });
 	if (rc != 0)
@@ -391,9 +391,9 @@ void WorkerLoop::run()
 	slot.pid.store(getpid());
 	slot.state.store(region::WorkerState::Running);
 	while (!finished_) {
-		uv_run(loop_.uv(), engine_.has_turns() ? UV_RUN_NOWAIT : UV_RUN_ONCE);
-		if (engine_.has_turns())
-			loop_.guarded([this] { engine_.take_turns(); });
+		uv_run(loop_.uv(), engine_.clients().has_turns() ? UV_RUN_NOWAIT : UV_RUN_ONCE);
+		if (engine_.clients().has_turns())
+			loop_.guarded([this] { engine_.clients().take_turns(); });
 	}
 	slot.state.store(region::WorkerState::Down);
 	slot.pid.store(0);
@@ -471,7 +471,7 @@ void WorkerLoop::on_manager_packet(const control::Head &head, const std::vector<
 		break;
 	case control::Type::AuthAnswer:
 		if (head.size == sizeof(control::AuthAnswer))
-			engine_.on_answer(reinterpret_cast<const control::AuthAnswer &>(head));
+			engine_.questions().on_answer(reinterpret_cast<const control::AuthAnswer &>(head));
 		break;
 	case control::Type::Poke:
 		engine_.on_poke();

@@ -47,8 +47,8 @@ void run(bool in_service, size_t piece, const std::string &bytes)
 		world.settle();
 		world.tick(1000);
 	}
-	if (!world.problem.empty() || !world.engine().sessions().empty()) {
-		fprintf(stderr, "%s, %zu sessions left\n", world.problem.c_str(), world.engine().sessions().size());
+	if (!world.problem.empty() || !world.engine().clients().sessions().empty()) {
+		fprintf(stderr, "%s, %zu sessions left\n", world.problem.c_str(), world.engine().clients().sessions().size());
 		abort();
 	}
 }

@@ -114,7 +114,7 @@ TEST_F(Bounds, AnotherClientHasItsTurnBeforeAPipelineIsDone)
 	b->from_peer = query("SELECT b");
 	world.stream_event(a, core::kChunk);
 	EXPECT_EQ(take_messages(a->to_peer).size(), 10u);
-	EXPECT_TRUE(world.engine().has_turns());
+	EXPECT_TRUE(world.engine().clients().has_turns());
 	world.stream_event(b, core::kChunk);
 	EXPECT_EQ(b->from_peer, "");
 	world.turn(0);

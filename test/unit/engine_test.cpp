@@ -546,7 +546,7 @@ TEST_F(Engine, AWorkerThatStartsHasTheSettingsOfTheLastReload)
 TEST_F(Engine, AnswersAndMessagesForWhoIsGoneAreIgnored)
 {
 	auto answer = control::make<control::AuthAnswer>(control::Type::AuthAnswer, 4711);
-	engine().on_answer(answer);
+	engine().questions().on_answer(answer);
 	engine().on_cancel_done(4711);
 	engine().on_cancel_key(4711, "none");
 	engine().on_place_free(0, 4711);

@@ -299,9 +299,9 @@ public:
 	}
 	bool turn(uint32_t node)
 	{
-		if (!engine(node).has_turns())
+		if (!engine(node).clients().has_turns())
 			return false;
-		engine(node).take_turns();
+		engine(node).clients().take_turns();
 		engine(node).end_event();
 		return true;
 	}
@@ -436,7 +436,7 @@ public:
 			claim("worker.clients", view.worker(w).clients.load());
 			claim("worker.servers", view.worker(w).servers.load());
 			claim("tenant.clients", view.tenant_counters(0, w).clients.load());
-			claim("sessions", static_cast<int64_t>(engine(w).sessions().size()));
+			claim("sessions", static_cast<int64_t>(engine(w).clients().sessions().size()));
 		}
 		for (auto &s : streams)
 			claim("stream", s->closed ? 0 : 1);
@@ -583,7 +583,7 @@ inline bool Node::ask_manager(const control::AuthLookup &lookup)
 		if (world->answer)
 			world->answer(lookup, a);
 		const At inside(At::Core);
-		engine->on_answer(a);
+		engine->questions().on_answer(a);
 		engine->end_event();
 	});
 	return true;
@@ -601,7 +601,7 @@ inline void Node::derive(uint64_t id, std::string_view password, const pgpool::p
 	auto act = [this, id, text = std::string(password), verifier] {
 		pgpool::proto::ScramKey key;
 		const bool right = pgpool::proto::scram_keys_from_password(text, verifier, key);
-		engine->on_derived(id, right, key);
+		engine->questions().on_derived(id, right, key);
 		engine->end_event();
 	};
 	if (world->can_derive)

@@ -166,8 +166,8 @@ TEST_P(Leaving, WhoIsTerminatedMeanwhileIsGone)
 	send(a, query("SLEEP c1.x") + message('X'));
 	leave(a);
 	world.pass(200);
-	ASSERT_NE(world.engine().sessions().front(), nullptr);
-	EXPECT_TRUE(world.engine().terminate_client(world.engine().sessions().front()->id()));
+	ASSERT_NE(world.engine().clients().sessions().front(), nullptr);
+	EXPECT_TRUE(world.engine().terminate_client(world.engine().clients().sessions().front()->id()));
 	world.engine().end_event();
 	world.pass(1500);
 	EXPECT_EQ(backend().cancelled, 1);

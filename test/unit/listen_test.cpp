@@ -221,7 +221,7 @@ TEST_F(Listen, AClientMayLeaveInAnyStepOfAHandover)
 			world.pass(2500);
 			EXPECT_EQ(busy(), 0) << how << ", " << events;
 			EXPECT_EQ(world.hushed(), 0) << how << ", " << events;
-			EXPECT_EQ(world.engine().sessions().size(), 0u) << how << ", " << events;
+			EXPECT_EQ(world.engine().clients().sessions().size(), 0u) << how << ", " << events;
 			world.pass(6000); // no listener
 		}
 	}

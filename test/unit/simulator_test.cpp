@@ -517,7 +517,7 @@ private:
 				c->canceller = nullptr;
 		}
 		for (auto &n : world_.nodes) {
-			auto &sessions = n->engine->sessions();
+			auto &sessions = n->engine->clients().sessions();
 			for (core::Session *s = sessions.front(); s && limit_ > 0; s = sessions.next(s)) {
 				// one more: the unnamed one, or one whose Close was taken for granted and failed
 				const core::ClientStatements *names = s->statements()->names();
