@@ -1,8 +1,9 @@
-// What became of a pool's last logins at the server: when the next one may be tried, and what clients that wait are told.
+// What became of a pool's last logins at the server: when the next one may be tried, and what clients that wait are
+// told.
 //
-// States. Clear: servers are opened as they are needed. After a failure: none before retry_at_. Full: the server refused
-// one at a limit of its own; one at a time is tried, and servers that count for that limit are asked to go. In doubt
-// (the refusal that is kept): the server judged the names that it was asked for, and whether these are still the
+// States. Clear: servers are opened as they are needed. After a failure: none before retry_at_. Full: the server
+// refused one at a limit of its own; one at a time is tried, and servers that count for that limit are asked to go. In
+// doubt (the refusal that is kept): the server judged the names that it was asked for, and whether these are still the
 // pool's, also on a standby, the manager knows when it has looked after that.
 // Owns the judgement of a login's error. Must not know servers, clients and places.
 #pragma once

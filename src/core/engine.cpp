@@ -31,8 +31,7 @@ proto::Error shutdown_error()
 
 Engine::Engine(Outside &outside, region::View region, uint32_t worker)
     : outside_(outside), region_(region), worker_(worker), settings_(region::present_settings(*region.header())),
-      clients_(region, worker), questions_(outside),
-      places_(outside, region, worker, settings_)
+      clients_(region, worker), questions_(outside), places_(outside, region, worker, settings_)
 {
 	// What an earlier life of this worker had is gone with it.
 	for (uint32_t i = 0; i < region_.header()->max_pools; i++) {
@@ -338,7 +337,8 @@ void Engine::on_cancel_key(int32_t pid, std::string_view key)
 void Engine::tick_logins(int64_t now)
 {
 	const int64_t limit = int64_t{settings_.login_timeout} * 1000;
-	while (Session *s = clients_.logins().front()) { // the oldest: the limit is the present one, so nobody behind it is later
+	while (Session *s =
+	           clients_.logins().front()) { // the oldest: the limit is the present one, so nobody behind it is later
 		if (limit <= 0 || now - s->login()->began() < limit)
 			break;
 		s->login()->on_timeout();

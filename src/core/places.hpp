@@ -1,11 +1,10 @@
 // Places for servers: the limits of pools and pgpool.max_server_connections, which hold over all workers.
 //
-// A place is taken before a server is dialled and given back when its backend is gone: `open`, `listeners` and `servers`
-// in the region (layout.hpp says how the limits are kept exactly without a lock). When all are taken, other workers are
-// asked. They give an idle server's place at once, a busy one's when its client releases it; who gave one lets the
-// other worker take it before he opens a server himself.
-// Owns what was asked, promised and is owed. It says which servers are to go; the pool closes them.
-// Must not know servers, sessions and why somebody waits.
+// A place is taken before a server is dialled and given back when its backend is gone: `open`, `listeners` and
+// `servers` in the region (layout.hpp says how the limits are kept exactly without a lock). When all are taken, other
+// workers are asked. They give an idle server's place at once, a busy one's when its client releases it; who gave one
+// lets the other worker take it before he opens a server himself. Owns what was asked, promised and is owed. It says
+// which servers are to go; the pool closes them. Must not know servers, sessions and why somebody waits.
 #pragma once
 
 #include <cstdint>

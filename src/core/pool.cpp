@@ -20,7 +20,7 @@ using region::bump;
 namespace
 {
 
-constexpr int kLookAt = 16;             // idle servers that are compared for their settings
+constexpr int kLookAt = 16; // idle servers that are compared for their settings
 
 void set(region::Atomic<int32_t> &gauge, size_t n)
 {

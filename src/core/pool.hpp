@@ -47,7 +47,7 @@ public:
 	void on_server_failed(ServerConn *server, const LoginFailure &failure); // it could not log in
 	void on_server_gone(ServerConn *server);
 	void on_moved(ServerConn *server, control::ServerState from); // from one state to another
-	bool wanted() const; // somebody waits for a server, in whichever worker
+	bool wanted() const;                                          // somebody waits for a server, in whichever worker
 
 	// ---- for the group and the engine
 	PoolGroup &group() { return group_; }

@@ -96,8 +96,8 @@ public:
 	virtual bool ask_manager(const control::AuthLookup &lookup) = 0;
 	// It looks at roles and databases, as soon as it is there; Engine::on_poke() follows.
 	virtual void wake_manager() = 0;
-	// PBKDF2 takes up to a second, so it is done beside the event loop; Questions::on_derived(id, ...) follows in a later
-	// event, unless it is forgotten before. One at a time for a login; the iterations are those of the server's
+	// PBKDF2 takes up to a second, so it is done beside the event loop; Questions::on_derived(id, ...) follows in a
+	// later event, unless it is forgotten before. One at a time for a login; the iterations are those of the server's
 	// verifier.
 	virtual void derive(uint64_t id, std::string_view password, const proto::ScramVerifier &verifier) = 0;
 	virtual void forget_derivation(uint64_t id) = 0;

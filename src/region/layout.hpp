@@ -89,7 +89,6 @@ struct alignas(64) PoolSlot {
 	uint32_t tenant_slot;
 	uint32_t database_oid;
 	uint32_t role_oid;
-	int32_t target;                 // 0 = the primary
 	Atomic<Missing> missing;        // written before the state becomes Dead
 	Atomic<uint32_t> name_sequence; // odd while names are written
 	char tenant[kNameLen];
@@ -186,6 +185,12 @@ struct alignas(64) Header {
 	WorkerSlot worker[kMaxWorkers];
 };
 
+// Of a pool in all workers together.
+struct PoolGauges {
+	int64_t clients, open, active, idle, pinned, listeners, waiting;
+	int64_t waiting_since_us; // CLOCK_MONOTONIC of the first in any queue, 0 = nobody waits
+};
+
 // All parts of the region, found by offset from its header.
 class View
 {
@@ -204,6 +209,47 @@ public:
 	PoolCounters &pool_counters(uint32_t i, uint32_t worker) const
 	{
 		return at<PoolCounters>(header_->pool_counters_offset)[uint64_t{i} * header_->workers + worker];
+	}
+
+	// ---- sums over workers, each of numbers that were right at some moment
+	PoolTotals pool_totals(uint32_t i) const
+	{
+		PoolTotals t{};
+		for (uint32_t w = 0; w < header_->workers; w++)
+			add(t, pool_counters(i, w));
+		return t;
+	}
+	TenantTotals tenant_totals(uint32_t i) const
+	{
+		TenantTotals t{};
+		for (uint32_t w = 0; w < header_->workers; w++)
+			add(t, tenant_counters(i, w));
+		return t;
+	}
+	PoolGauges pool_gauges(uint32_t i) const
+	{
+		PoolGauges g{};
+		for (uint32_t w = 0; w < header_->workers; w++) {
+			const PoolCounters &c = pool_counters(i, w);
+			const int64_t since = c.waiting_since_us.load();
+			g.clients += c.clients.load();
+			g.open += c.open.load();
+			g.active += c.active.load();
+			g.idle += c.idle.load();
+			g.pinned += c.pinned.load();
+			g.listeners += c.listeners.load();
+			g.waiting += c.waiting.load();
+			if (since > 0 && (g.waiting_since_us == 0 || since < g.waiting_since_us))
+				g.waiting_since_us = since;
+		}
+		return g;
+	}
+	int64_t tenant_clients(uint32_t i) const
+	{
+		int64_t clients = 0;
+		for (uint32_t w = 0; w < header_->workers; w++)
+			clients += tenant_counters(i, w).clients.load();
+		return clients;
 	}
 
 	AgentSlot &agent(uint32_t i) const { return at<AgentSlot>(header_->agents_offset)[i]; }

@@ -64,41 +64,19 @@ PoolKey key_of(const PoolSlot &p)
 
 bool pool_busy(uint32 i)
 {
-	for (uint32 w = 0; w < header().workers; w++) {
-		region::PoolCounters &c = region_view.pool_counters(i, w);
-		if (c.clients.load() || c.open.load() || c.waiting.load() || c.listeners.load())
-			return true;
-	}
-	return false;
+	region::PoolGauges g = region_view.pool_gauges(i);
+
+	return g.clients != 0 || g.open != 0 || g.waiting != 0 || g.listeners != 0;
 }
 
 bool tenant_busy(uint32 i)
 {
-	for (uint32 w = 0; w < header().workers; w++)
-		if (region_view.tenant_counters(i, w).clients.load())
-			return true;
+	if (region_view.tenant_clients(i) != 0)
+		return true;
 	for (uint32 p = 0; p < header().max_pools; p++)
 		if (region_view.pool(p).state.load() != SlotState::Free && region_view.pool(p).tenant_slot == i)
 			return true;
 	return false;
-}
-
-void zero_pool(uint32 i, PoolSlot &p)
-{
-	region::PoolTotals t{};
-
-	for (uint32 w = 0; w < header().workers; w++)
-		add(t, region_view.pool_counters(i, w));
-	p.baseline = t;
-}
-
-void zero_tenant(uint32 i, TenantSlot &slot)
-{
-	region::TenantTotals t{};
-
-	for (uint32 w = 0; w < header().workers; w++)
-		add(t, region_view.tenant_counters(i, w));
-	slot.baseline = t;
 }
 
 int64 in_limits(int64 setting, const region::Limit &limit)
@@ -264,7 +242,7 @@ uint32 tenant_slot_for(const Tenant &t)
 		TenantSlot &slot = region_view.tenant(i);
 		slot.generation.fetch_add(1);
 		slot.id = t.id;
-		zero_tenant(i, slot);
+		slot.baseline = region_view.tenant_totals(i);
 		(void)apply_tenant(slot, t);
 		slot.state.store(SlotState::Used);
 		e = static_cast<TenantEntry *>(hash_search(tenant_index, &t.id, HASH_ENTER, nullptr));
@@ -291,8 +269,7 @@ uint32 new_pool(const PoolKey &key, uint32 tenant_slot)
 	p.tenant_slot = tenant_slot;
 	p.database_oid = key.database;
 	p.role_oid = key.role;
-	p.target = 0;
-	zero_pool(i, p);
+	p.baseline = region_view.pool_totals(i);
 	auto *e = static_cast<PoolEntry *>(hash_search(pool_index, &key, HASH_ENTER, nullptr));
 	e->slot = i;
 	return i;

@@ -24,7 +24,7 @@ namespace pgpool::server
 namespace
 {
 
-using region::PoolCounters;
+using region::PoolGauges;
 using region::PoolRow;
 using region::PoolTotals;
 using region::SlotState;
@@ -39,33 +39,6 @@ int64 monotonic_us()
 	return t.tv_sec * INT64CONST(1000000) + t.tv_nsec / 1000;
 }
 
-struct PoolGauges {
-	int64 clients, open, active, idle, pinned, waiting;
-	int64 oldest_us; // 0 = nobody waits
-};
-
-PoolTotals pool_sums(uint32 pool, PoolGauges *g)
-{
-	PoolTotals t{};
-
-	memset(g, 0, sizeof *g);
-	for (uint32 w = 0; w < region_view.header()->workers; w++) {
-		const PoolCounters &c = region_view.pool_counters(pool, w);
-		int64 since = c.waiting_since_us;
-
-		g->clients += c.clients;
-		g->open += c.open;
-		g->active += c.active;
-		g->idle += c.idle;
-		g->pinned += c.pinned;
-		g->waiting += c.waiting;
-		if (since > 0 && (g->oldest_us == 0 || since < g->oldest_us))
-			g->oldest_us = since;
-		add(t, c);
-	}
-	return t;
-}
-
 // What was counted since reset_stats().
 #define PGPOOL_SINCE(kind, name, ...) row.name = total.name - baseline.name;
 
@@ -74,8 +47,8 @@ PoolRow pool_row(uint32 i)
 	const region::PoolSlot &p = region_view.pool(i);
 	region::PoolNames n;
 	(void)region::read_names(p, n);
-	PoolGauges g;
-	const PoolTotals total = pool_sums(i, &g), baseline = p.baseline;
+	const PoolGauges g = region_view.pool_gauges(i);
+	const PoolTotals total = region_view.pool_totals(i), baseline = p.baseline;
 	PoolRow row{};
 
 	strlcpy(row.tenant, n.tenant, sizeof row.tenant);
@@ -88,7 +61,7 @@ PoolRow pool_row(uint32 i)
 	row.max_pinned = p.settings.max_pinned;
 	row.clients = g.clients;
 	row.waiting = g.waiting;
-	row.longest_wait_us = g.oldest_us > 0 ? Max(monotonic_us() - g.oldest_us, 0) : 0;
+	row.longest_wait_us = g.waiting_since_us > 0 ? Max(monotonic_us() - g.waiting_since_us, 0) : 0;
 	row.open = g.open;
 	row.active = g.active;
 	row.idle = g.idle;
@@ -99,27 +72,14 @@ PoolRow pool_row(uint32 i)
 	return row;
 }
 
-region::TenantTotals tenant_sums(uint32 tenant, int64 *clients)
-{
-	region::TenantTotals t{};
-
-	*clients = 0;
-	for (uint32 w = 0; w < region_view.header()->workers; w++) {
-		const region::TenantCounters &c = region_view.tenant_counters(tenant, w);
-		*clients += c.clients;
-		add(t, c);
-	}
-	return t;
-}
-
 void add_pools(TenantRow &row, uint32 tenant)
 {
 	for (uint32 i = 0; i < region_view.header()->max_pools; i++) {
 		const region::PoolSlot &p = region_view.pool(i);
 		if (p.state.load() == SlotState::Free || p.tenant_slot != tenant)
 			continue;
-		PoolGauges g;
-		PoolTotals t = pool_sums(i, &g);
+		const PoolGauges g = region_view.pool_gauges(i);
+		const PoolTotals t = region_view.pool_totals(i);
 		row.pools++;
 		row.clients_waiting += g.waiting;
 		row.servers += g.open;
@@ -132,14 +92,13 @@ void add_pools(TenantRow &row, uint32 tenant)
 TenantRow tenant_row(uint32 i)
 {
 	const region::TenantSlot &slot = region_view.tenant(i);
-	int64 clients;
-	const region::TenantTotals total = tenant_sums(i, &clients), baseline = slot.baseline;
+	const region::TenantTotals total = region_view.tenant_totals(i), baseline = slot.baseline;
 	TenantRow row{};
 
 	strlcpy(row.tenant, slot.name, sizeof row.tenant);
 	row.state = slot.state;
 	row.banned = slot.banned != 0;
-	row.clients = clients;
+	row.clients = region_view.tenant_clients(i);
 	row.max_clients = slot.max_clients;
 	add_pools(row, i);
 	PGPOOL_TENANT_COUNTERS(PGPOOL_SINCE)
@@ -238,17 +197,15 @@ Datum pgpool_reset_stats(FunctionCallInfo)
 {
 	require_region();
 	region::Header &h = *region_view.header();
-	PoolGauges g;
-	int64 clients;
 
 	for (uint32 i = 0; i < h.workers; i++)
 		region_view.worker(i).baseline = worker_totals(region_view.worker(i));
 	for (uint32 i = 0; i < h.max_tenants; i++)
 		if (region_view.tenant(i).state.load() != SlotState::Free)
-			region_view.tenant(i).baseline = tenant_sums(i, &clients);
+			region_view.tenant(i).baseline = region_view.tenant_totals(i);
 	for (uint32 i = 0; i < h.max_pools; i++)
 		if (region_view.pool(i).state.load() != SlotState::Free)
-			region_view.pool(i).baseline = pool_sums(i, &g);
+			region_view.pool(i).baseline = region_view.pool_totals(i);
 	h.stats_reset_at.store(GetCurrentTimestamp() + RowBuilder::kEpochShift);
 	PG_RETURN_VOID();
 }

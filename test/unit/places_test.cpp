@@ -290,9 +290,9 @@ TEST_F(PlacesTest, AClaimedPlaceIsHeldForWhoClaimedIt)
 TEST_F(PlacesTest, AnIdleServerOfAnyPoolThatCountsForTheServersLimitIsAskedFor)
 {
 	// pools 0 and 2 are of one database, 0 and 1 of one role
-	for (const auto &[limit, slot] : {std::pair(control::ServerLimit::Role, 1u),
-	                                  std::pair(control::ServerLimit::Database, 2u),
-	                                  std::pair(control::ServerLimit::Server, 3u)}) {
+	for (const auto &[limit, slot] :
+	     {std::pair(control::ServerLimit::Role, 1u), std::pair(control::ServerLimit::Database, 2u),
+	      std::pair(control::ServerLimit::Server, 3u)}) {
 		counters(0, slot).idle.store(1);
 		EXPECT_FALSE(pool[0]->ask_for_idle(kNow, limit)) << "one's own is not asked for by letter";
 		counters(1, slot).idle.store(1);
