@@ -358,11 +358,13 @@ void Engine::tick()
 	const int64_t t = now();
 	tick_logins(t);
 	for (auto it = groups_.begin(); it != groups_.end();) {
-		it->second->tick(t);
-		if (it->second->unused() && it->second->dead())
+		// Before its tick: a server that ended in this event is not freed yet, and still needs it.
+		if (it->second->unused() && it->second->dead()) {
 			it = groups_.erase(it);
-		else
-			++it;
+			continue;
+		}
+		it->second->tick(t);
+		++it;
 	}
 	listeners_.tick(t);
 	if (++ticks_ % kTicksPerSecond == 0) {

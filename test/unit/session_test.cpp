@@ -706,6 +706,20 @@ TEST_F(Session, AServerThatDoesNotEndInTimeGivesItsPlaceUp)
 	world.settle();
 }
 
+TEST_F(Session, APoolThatIsGoneIsFreedAfterItsLastServer)
+{
+	Stream *a = login();
+	send(a, query("SLEEP c1.x"));
+	backend().deaf = true;
+	a->peer_eof = a->peer_gone = true;
+	world.settle();
+	world.view.pool(0).state.store(pgpool::region::SlotState::Dead);
+	world.pass(5000); // a tick gives its place up: in that event the server still needs the pool
+	EXPECT_EQ(world.counters().open.load(), 0);
+	backend().die();
+	world.settle();
+}
+
 TEST_F(Session, AHalfClosedClientStillGetsItsReplies)
 {
 	Stream *c = login();
