@@ -31,7 +31,7 @@ proto::Error shutdown_error()
 
 Engine::Engine(Outside &outside, region::View region, uint32_t worker)
     : outside_(outside), region_(region), worker_(worker), settings_(region::present_settings(*region.header())),
-      clients_(region, worker), questions_(outside), places_(outside, region, worker, settings_)
+      clients_(region, worker), questions_(outside), pools_(*this)
 {
 	// What an earlier life of this worker had is gone with it.
 	for (uint32_t i = 0; i < region_.header()->max_pools; i++) {
@@ -121,9 +121,9 @@ void Engine::retire(std::unique_ptr<Login> login)
 
 bool Engine::refuses(proto::Error &why)
 {
-	if (draining_)
+	if (life_ == Life::Draining)
 		why = shutdown_error();
-	else if (stopping_)
+	else if (life_ == Life::Stopping)
 		why = {sqlstate::kCannotConnectNow, "the database system is shutting down", "", ""};
 	return draining();
 }
@@ -139,83 +139,23 @@ bool Engine::evicts(uint32_t tenant_slot, proto::Error &why) const
 	return true;
 }
 
-// The limit was lowered: idle servers above it go. Each worker closes no more than are too many.
-void Engine::shed_servers()
-{
-	int64_t surplus = places_.surplus();
-	for (auto it = groups_.begin(); it != groups_.end() && surplus > 0; ++it) {
-		while (surplus > 0 && it->second->close_one_idle())
-			surplus--;
-	}
-}
-
-// A pool that nobody waits for may have a server to spare.
-bool Engine::close_spare()
-{
-	for (auto &entry : groups_) {
-		if (entry.second->close_spare())
-			return true;
-	}
-	return false;
-}
-
-// All of pgpool.max_server_connections are taken. The pool that wants one tries again at the next tick.
-void Engine::make_place()
-{
-	if (!close_spare())
-		places_.ask_all(now());
-}
-
-bool Engine::give_up_idle(control::ServerLimit limit, const Claim &to)
-{
-	for (auto &entry : groups_) {
-		if (counts_for(limit, region_.pool(to.pool_slot), entry.second->shared()) && entry.second->give_up_idle(to))
-			return true;
-	}
-	return false;
-}
-
-void Engine::tell_place_free(const Claim &to)
-{
-	if (to.worker == worker_)
-		on_place_free(to.pool_slot, to.pool_generation);
-	else
-		places_.tell_free(to);
-}
-
 // ---- the manager
 
 void Engine::on_manager()
 {
-	for (auto &entry : groups_)
-		entry.second->refresh(); // it may have looked before it could tell us
+	pools_.refresh(); // it may have looked before it could tell us
 	questions_.on_manager();
 	clients_.logins().each([](Session *s) { s->login()->on_manager(); });
 }
 
-PoolGroup *Engine::group(uint32_t index, uint32_t generation)
-{
-	if (index >= region_.header()->max_pools)
-		return nullptr;
-	const region::PoolSlot &shared = region_.pool(index);
-	if (shared.state.load() != region::SlotState::Used || shared.generation.load() != generation)
-		return nullptr;
-	std::unique_ptr<PoolGroup> &p = groups_[index];
-	if (!p || p->generation() != generation) {
-		p = std::make_unique<PoolGroup>(*this, index, generation);
-		if (drains_.count(shared.database_oid) != 0)
-			p->drain();
-	}
-	return p.get();
-}
-
 void Engine::on_poke()
 {
-	stopping_ = region_.header()->phase.load() == region::Phase::Stopping;
-	for (auto &entry : groups_)
-		entry.second->refresh();
+	const bool stopping = region_.header()->phase.load() == region::Phase::Stopping;
+	if (life_ != Life::Draining)
+		life_ = stopping ? Life::Stopping : Life::Serving;
+	pools_.refresh();
 	evict_clients();
-	if (stopping_)
+	if (stopping)
 		send_away_idle(shutdown_error());
 }
 
@@ -244,56 +184,8 @@ void Engine::evict_clients()
 
 void Engine::on_drain_database(uint32_t oid, uint32_t &done)
 {
-	drains_[oid]++;
-	for (auto &entry : groups_) {
-		if (entry.second->shared().database_oid == oid)
-			done += entry.second->drain();
-	}
+	done += pools_.drain(oid);
 	done += listeners_.close_unused(oid);
-}
-
-void Engine::on_drain_ended(uint32_t oid)
-{
-	auto it = drains_.find(oid);
-	if (it == drains_.end() || --it->second > 0)
-		return;
-	drains_.erase(it);
-	for (auto &entry : groups_) {
-		if (entry.second->shared().database_oid == oid)
-			entry.second->end_drain();
-	}
-}
-
-// ---- other workers
-
-void Engine::on_yield(const control::YieldServer &yield)
-{
-	if (yield.pool_slot == control::kAnyPool) {
-		close_spare();
-		return;
-	}
-	if (yield.pool_slot >= region_.header()->max_pools || yield.from >= region_.header()->workers)
-		return;
-	if (yield.refused_by != control::ServerLimit::None) {
-		give_up_idle(yield.refused_by, {yield.from, yield.pool_slot, yield.pool_generation});
-		return;
-	}
-	auto it = groups_.find(yield.pool_slot);
-	if (it != groups_.end() && it->second->generation() == yield.pool_generation)
-		it->second->pool(Target::Primary).yield(yield.from, yield.waited_ms);
-}
-
-void Engine::on_place_free(uint32_t pool_slot, uint32_t generation)
-{
-	auto it = groups_.find(pool_slot);
-	if (it != groups_.end() && it->second->generation() == generation)
-		it->second->pool(Target::Primary).on_place_free();
-}
-
-void Engine::on_proof(const control::Proof &proof)
-{
-	if (PoolGroup *p = group(proof.pool_slot, proof.pool_generation))
-		p->learn(proof);
 }
 
 // ---- cancel
@@ -357,20 +249,12 @@ void Engine::tick()
 {
 	const int64_t t = now();
 	tick_logins(t);
-	for (auto it = groups_.begin(); it != groups_.end();) {
-		// Before its tick: a server that ended in this event is not freed yet, and still needs it.
-		if (it->second->unused() && it->second->dead()) {
-			it = groups_.erase(it);
-			continue;
-		}
-		it->second->tick(t);
-		++it;
-	}
+	pools_.tick(t);
 	listeners_.tick(t);
 	if (++ticks_ % kTicksPerSecond == 0) {
 		tick_clients(t);
 		evict_clients();
-		shed_servers();
+		pools_.shed();
 		if (const std::string more = strangers_.held_back(); !more.empty())
 			outside_.log(more);
 		if (draining())
@@ -380,15 +264,7 @@ void Engine::tick()
 
 void Engine::end_event()
 {
-	if (retry_pools_) {
-		retry_pools_ = false;
-		for (auto &entry : groups_) {
-			if (entry.second->has_waiters())
-				entry.second->grow();
-		}
-	}
-	while (Pool *p = uncounted_.front())
-		p->write_gauges();
+	pools_.end_event();
 	retired_.clear();
 	graveyard_.clear();
 }
@@ -402,13 +278,12 @@ void Engine::send_away_idle(const proto::Error &why)
 		if (!server || server->replies().at_rest())
 			s->fatal(why);
 	});
-	for (auto &entry : groups_)
-		entry.second->close_idle();
+	pools_.close_idle();
 }
 
 void Engine::drain()
 {
-	draining_ = true;
+	life_ = Life::Draining;
 	send_away_idle(shutdown_error());
 }
 
@@ -447,12 +322,12 @@ uint32_t Engine::take_agent_slot()
 std::vector<control::ServerRow> Engine::server_rows()
 {
 	std::vector<control::ServerRow> rows;
-	for (auto &entry : groups_) {
-		entry.second->each_server([&](ServerConn *s) {
+	pools_.each([&rows](PoolGroup &g) {
+		g.each_server([&rows](ServerConn *s) {
 			rows.emplace_back();
 			s->fill(rows.back());
 		});
-	}
+	});
 	return rows;
 }
 

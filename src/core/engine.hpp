@@ -1,6 +1,6 @@
 // The engine of one worker: all its sessions and pools, its clock ticks and its verbs.
 //
-// Owns sessions (clients.hpp), pools and the places for servers; passes events of the control socket on to them.
+// Owns sessions (clients.hpp), pools (pools.hpp) and the listeners; passes events of the control socket on to them.
 // Objects that end are buried and freed at the end of the event, so that no method returns into freed
 // memory. Knows neither sockets nor libuv: see ports.hpp.
 #pragma once
@@ -9,14 +9,13 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "core/clients.hpp"
 #include "core/list.hpp"
 #include "core/listeners.hpp"
 #include "core/params.hpp"
-#include "core/pool_group.hpp"
+#include "core/pools.hpp"
 #include "core/ports.hpp"
 #include "core/prepared.hpp"
 #include "core/questions.hpp"
@@ -48,17 +47,13 @@ public:
 	void on_poke();
 	uint32_t ask_to_look(); // at roles and databases
 	bool has_looked(uint32_t look) const;
-	// A statement needs the database without connections, until it ends.
+	// A statement needs the database without connections, until it ends: then Pools::end_drain().
 	void on_drain_database(uint32_t oid, uint32_t &done);
-	void on_drain_ended(uint32_t oid);
-	void on_yield(const control::YieldServer &yield);
-	void on_place_free(uint32_t pool_slot, uint32_t generation);
-	void on_proof(const control::Proof &proof);
 	void on_cancel_key(int32_t pid, std::string_view key);
 	void tick();
 	// Takes no more clients, ends idle ones, lets transactions finish.
 	void drain();
-	bool drained() { return clients_.sessions().empty() && places_.none_taken(); }
+	bool drained() { return clients_.sessions().empty() && pools_.places().none_taken(); }
 	// What is still there is told to leave, whatever it does.
 	void abandon();
 	void end_event(); // frees what was buried
@@ -77,6 +72,7 @@ public:
 	uint32_t worker() const { return worker_; }
 	region::WorkerSlot &slot() { return region_.worker(worker_); }
 	ParamStore &params() { return params_; }
+	Pools &pools() { return pools_; }
 	Clients &clients() { return clients_; }
 	Questions &questions() { return questions_; } // of logins
 	StatementStore &statements() { return statements_; }
@@ -84,13 +80,12 @@ public:
 	CatalogClock &catalog() { return catalog_; }
 	std::string &copy() { return copy_; } // for messages that are rewritten, within one call
 	int64_t now() { return outside_.now_us(); }
-	bool draining() const { return draining_ || stopping_; }
+	bool draining() const { return life_ != Life::Serving; }
 	// Whose fault it is that no one is let in: SQLSTATE and text for a client that comes now.
 	bool refuses(proto::Error &why);
 	// The tenant was banned or dropped: its clients must go.
 	bool evicts(uint32_t tenant_slot, proto::Error &why) const;
 
-	PoolGroup *group(uint32_t slot, uint32_t generation);
 	// A line that anybody can cause who reaches the port: short, and not too often.
 	void log_stranger(const Stream &from, std::string line);
 	// Here, else at the other workers. The client that asked is let go when it was acted on: a client that
@@ -99,26 +94,20 @@ public:
 	void on_cancel_done(uint64_t session);
 	uint32_t take_agent_slot(); // UINT32_MAX: none is free
 	void free_agent_slot(uint32_t i);
-	WorkerPlaces &places() { return places_; }
-	void make_place(); // here or in another worker, for a server
-	// False: no idle server here counts for that limit, at which the server refused a login.
-	bool give_up_idle(control::ServerLimit limit, const Claim &to);
-	void tell_place_free(const Claim &to);
 	void bury(std::unique_ptr<StreamOwner> corpse) { graveyard_.push_back(std::move(corpse)); }
 	void retire(std::unique_ptr<Login> login);
 	void session_ended(Session *session);
-	List<Pool, &Pool::gauges_hook> &uncounted() { return uncounted_; }
-	void want_servers() { retry_pools_ = true; }
 	const Bounds &bounds() const { return bounds_; }
 	uint64_t next_assignment() { return next_assignment_++; }
 
 private:
+	// Stopping: PostgreSQL waits for its clients (smart shutdown). Draining: this worker ends, for good.
+	enum class Life { Serving, Stopping, Draining };
+
 	void turn_away(Stream *stream);
 	bool cancel_here(int32_t pid, std::string_view key);
 	void evict_clients();
 	void send_away_idle(const proto::Error &why);
-	void shed_servers();
-	bool close_spare();
 	void tick_logins(int64_t now);
 	void tick_clients(int64_t now);
 
@@ -128,24 +117,19 @@ private:
 	region::Settings settings_;
 	Clients clients_;
 	Questions questions_;
-	WorkerPlaces places_;
 	ParamStore params_;
 	StatementStore statements_;
 	Listeners listeners_{*this};
 	std::string copy_;
 	CatalogClock catalog_{region_.header()->catalog_changes, statements_};
 	Bounds bounds_;
-	List<Pool, &Pool::gauges_hook> uncounted_; // outlives the pools, which take themselves out
-	std::unordered_map<uint32_t, std::unique_ptr<PoolGroup>> groups_;
+	Pools pools_; // ends before the stores that servers and greetings use
 	StrangerLog strangers_;
 	std::vector<std::unique_ptr<StreamOwner>> graveyard_;
 	std::vector<std::unique_ptr<Login>> retired_;
-	std::unordered_map<uint32_t, uint32_t> drains_; // by database: statements that need it alone
 	uint64_t next_assignment_ = 1;
 	uint32_t ticks_ = 0;
-	bool draining_ = false;
-	bool stopping_ = false; // smart shutdown
-	bool retry_pools_ = false;
+	Life life_ = Life::Serving;
 };
 
 } // namespace pgpool::core

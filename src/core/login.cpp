@@ -388,7 +388,7 @@ void Login::authenticated()
 		ask();
 		return;
 	}
-	PoolGroup *group = engine.group(answer_->pool_slot, answer_->pool_generation);
+	PoolGroup *group = engine.pools().group(answer_->pool_slot, answer_->pool_generation);
 	const region::TenantSlot &tenant = engine.region().tenant(answer_->tenant_slot);
 	if (!group || tenant.generation.load() != answer_->tenant_generation) {
 		fail(sqlstate::kCannotConnectNow, "the pool was given to another role meanwhile", "", "Try again.");

@@ -37,13 +37,13 @@ bool is_for_waiters(const ServerConn *server, ServerState state)
 
 Pool::Pool(PoolGroup &group)
     : group_(group), engine_(group.engine()), mine_(group.counters()),
-      places_(engine_.places(), group.slot(), group.generation())
+      places_(engine_.pools().places(), group.slot(), group.generation())
 {
 }
 
 Pool::~Pool()
 {
-	engine_.uncounted().remove(this);
+	engine_.pools().uncounted().remove(this);
 }
 
 void Pool::refresh(bool renamed)
@@ -111,12 +111,12 @@ void Pool::on_moved(ServerConn *server, ServerState from)
 void Pool::count()
 {
 	if (!gauges_hook.linked)
-		engine_.uncounted().push_back(this);
+		engine_.pools().uncounted().push_back(this);
 }
 
 void Pool::write_gauges()
 {
-	engine_.uncounted().remove(this);
+	engine_.pools().uncounted().remove(this);
 	set(mine_.idle, idle_.size());
 	set(mine_.active, active_.size());
 	set(mine_.waiting, waiters_.size());
@@ -246,7 +246,7 @@ void Pool::grow()
 		}
 		const Places::Taken taken = places_.take(Places::Kind::Client);
 		if (taken == Places::Taken::WorkerFull)
-			engine_.make_place();
+			engine_.pools().make_place();
 		if (taken != Places::Taken::Yes) {
 			ask_others(now);
 			return;
@@ -273,7 +273,7 @@ ServerConn *Pool::open_listener(Listener *listener)
 		return nullptr;
 	const Places::Taken taken = places_.take(Places::Kind::Listener);
 	if (taken == Places::Taken::WorkerFull)
-		engine_.make_place();
+		engine_.pools().make_place();
 	if (taken != Places::Taken::Yes)
 		return nullptr;
 	auto *server = new ServerConn(*this, listener, listener->encoding());
@@ -328,8 +328,8 @@ void Pool::on_server_gone(ServerConn *server)
 	                  engine_.now());
 	engine_.bury(std::unique_ptr<StreamOwner>(server));
 	if (claimed)
-		engine_.tell_place_free(*claimed);
-	engine_.want_servers();
+		engine_.pools().tell_place_free(*claimed);
+	engine_.pools().want_servers();
 }
 
 // ---- limits over all workers
@@ -351,7 +351,7 @@ void Pool::ask_for_place(int64_t now)
 {
 	if (!attempts_.is_full() || waiters_.empty() || !places_.may_ask(now))
 		return;
-	if (engine_.give_up_idle(attempts_.full(), places_.claim()))
+	if (engine_.pools().give_up_idle(attempts_.full(), places_.claim()))
 		places_.asked(now);
 	else if (!places_.ask_for_idle(now, attempts_.full()))
 		ask_others(now);
@@ -373,7 +373,7 @@ void Pool::on_place_free()
 {
 	if (attempts_.is_full())
 		attempts_.retry();
-	engine_.want_servers();
+	engine_.pools().want_servers();
 }
 
 // Another worker's client waits.

@@ -86,17 +86,17 @@ std::vector<control::PreparedRow> Engine::prepared_rows()
 			it->second.row->clients++;
 		});
 	}
-	for (auto &entry : groups_) {
-		entry.second->each_server([&](ServerConn *server) {
+	pools_.each([&](PoolGroup &group) {
+		group.each_server([&](ServerConn *server) {
 			server->statements().table().each([&](const Statement *statement) {
 				auto it = places.find(statement);
 				if (it == places.end())
 					return;
 				it->second.row->servers++;
-				add_tenant(*it->second.row, entry.second->tenant());
+				add_tenant(*it->second.row, group.tenant());
 			});
 		});
-	}
+	});
 	return rows;
 }
 

@@ -508,7 +508,7 @@ void WorkerLoop::end_drain(PacketSocket &from)
 		return;
 	const uint32_t database = it->second;
 	drains_.erase(it);
-	engine_.on_drain_ended(database);
+	engine_.pools().end_drain(database);
 }
 
 template <class Row>
@@ -586,16 +586,16 @@ void WorkerLoop::on_control_packet(PacketSocket &from, const control::Head &head
 	}
 	case control::Type::YieldServer:
 		if (head.size == sizeof(control::YieldServer))
-			engine_.on_yield(reinterpret_cast<const control::YieldServer &>(head));
+			engine_.pools().on_yield(reinterpret_cast<const control::YieldServer &>(head));
 		return;
 	case control::Type::Proof:
 		if (head.size == sizeof(control::Proof))
-			engine_.on_proof(reinterpret_cast<const control::Proof &>(head));
+			engine_.pools().on_proof(reinterpret_cast<const control::Proof &>(head));
 		return;
 	case control::Type::PlaceFree:
 		if (head.size == sizeof(control::PlaceFree)) {
 			const auto &m = reinterpret_cast<const control::PlaceFree &>(head);
-			engine_.on_place_free(m.pool_slot, m.pool_generation);
+			engine_.pools().on_place_free(m.pool_slot, m.pool_generation);
 		}
 		return;
 	default:

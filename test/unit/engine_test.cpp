@@ -224,11 +224,11 @@ TEST_F(Engine, BeforeADatabaseIsDroppedItsServersGoAndNoneComes)
 	engine().on_drain_database(5, done);
 	world.pass(10000);
 	EXPECT_EQ(got(a), "") << "as long as the statement takes";
-	engine().on_drain_ended(4711);
-	engine().on_drain_ended(5);
+	engine().pools().end_drain(4711);
+	engine().pools().end_drain(5);
 	world.settle();
 	EXPECT_EQ(got(a), "") << "another statement still needs it";
-	engine().on_drain_ended(5);
+	engine().pools().end_drain(5);
 	world.settle();
 	EXPECT_EQ(got(a), "T D:c1.x C:SELECT 1 Z:I");
 }
@@ -549,15 +549,15 @@ TEST_F(Engine, AnswersAndMessagesForWhoIsGoneAreIgnored)
 	engine().questions().on_answer(answer);
 	engine().on_cancel_done(4711);
 	engine().on_cancel_key(4711, "none");
-	engine().on_place_free(0, 4711);
+	engine().pools().on_place_free(0, 4711);
 	auto yield = control::make<control::YieldServer>(control::Type::YieldServer);
 	yield.pool_slot = 3;
-	engine().on_yield(yield);
+	engine().pools().on_yield(yield);
 	auto proof = control::make<control::Proof>(control::Type::Proof);
 	proof.pool_slot = 4711;
-	engine().on_proof(proof);
+	engine().pools().on_proof(proof);
 	Stream *a = login();
-	engine().on_place_free(0, 4711);
+	engine().pools().on_place_free(0, 4711);
 	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:I");
 }
 

@@ -656,16 +656,16 @@ inline void Node::tell_worker(uint32_t worker, const void *packet, size_t size)
 		if (head.type == control::Type::YieldServer) {
 			control::YieldServer m;
 			memcpy(&m, copy.data(), sizeof(m));
-			w->engine(worker).on_yield(m);
+			w->engine(worker).pools().on_yield(m);
 		} else if (head.type == control::Type::Proof) {
 			control::Proof m;
 			memcpy(&m, copy.data(), sizeof(m));
-			w->engine(worker).on_proof(m);
+			w->engine(worker).pools().on_proof(m);
 			w->proofs++;
 		} else {
 			control::PlaceFree m;
 			memcpy(&m, copy.data(), sizeof(m));
-			w->engine(worker).on_place_free(m.pool_slot, m.pool_generation);
+			w->engine(worker).pools().on_place_free(m.pool_slot, m.pool_generation);
 		}
 		w->engine(worker).end_event();
 	});
