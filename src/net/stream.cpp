@@ -21,8 +21,11 @@ namespace pgpool::net
 namespace
 {
 
-constexpr int kReadsPerEvent = 4;        // one bulk connection must not starve the others
-constexpr size_t kJoin = 1024;           // pieces that are not longer than this together are sent as one
+constexpr int kReadsPerEvent = 4; // one bulk connection must not starve the others
+// Pieces that are not longer than this together are sent as one: a few bytes are copied in less time than sendmsg()
+// needs to look at an array, more of them in less than TLS needs for one more record.
+constexpr size_t kJoin = 1024;
+constexpr size_t kJoinTls = 8192;
 constexpr int64_t kLingerTime = 1000000; // for the peer to read our last words, microseconds
 constexpr int64_t kFlushTime = 60000000; // for them to go out, whatever write_timeout says
 
@@ -37,14 +40,14 @@ const char *reason_of(int error)
 }
 
 // The length of what is in `joined` now; 0: it is one piece anyway, or too long.
-size_t join(const iovec *pieces, int count, char *joined)
+size_t join(const iovec *pieces, int count, char *joined, size_t most)
 {
 	size_t size = 0;
 	if (count == 1)
 		return 0;
 	for (int i = 0; i < count; i++)
 		size += pieces[i].iov_len;
-	if (size > kJoin)
+	if (size > most)
 		return 0;
 	for (int i = 0; i < count; i++) {
 		memcpy(joined, pieces[i].iov_base, pieces[i].iov_len);
@@ -357,9 +360,8 @@ void SocketStream::queue(const char *data, size_t size)
 
 ssize_t SocketStream::send_pieces(const iovec *pieces, int count)
 {
-	// A few bytes are copied in less time than sendmsg() needs to look at an array, or TLS for one more record.
-	char joined[kJoin];
-	const iovec one{joined, join(pieces, count, joined)};
+	char joined[kJoinTls];
+	const iovec one{joined, join(pieces, count, joined, tls_ ? kJoinTls : kJoin)};
 	if (one.iov_len > 0) {
 		pieces = &one;
 		count = 1;

@@ -46,11 +46,12 @@ my %excuses = (
 			return join('|', map { map { $_ // '' } @$_ } @{ $direct->{rows} }) =~ s/a\\b$/a\b/r eq join('|', map { map { $_ // '' } @$_ } @{ $here->{rows} });
 		} },
 	'a function is gone' => {
-		why => 'README, Limits: in a block PostgreSQL may go on with a function that was dropped meanwhile; a server that has to prepare the statement anew cannot',
+		why => 'README, Limits: in a block PostgreSQL may go on with a function that was dropped meanwhile, or say that its cache lookup failed; a server that has to read the statement anew cannot',
 		ends => 1,
 		if => sub {
 			my ($self, $twins, $t, $before, $step, $direct, $here) = @_;
-			return $t eq 'p' && $step->[1] eq 'execute' && $before eq 'T' && !$direct->{error} && $here->{error} && $here->{error}{C} eq '42883';
+			my $goes_on = !$direct->{error} || $direct->{error}{C} eq 'XX000'; # "cache lookup failed"
+			return $t eq 'p' && $step->[1] =~ /^(execute|query)$/ && $before eq 'T' && $goes_on && $here->{error} && $here->{error}{C} eq '42883';
 		} },
 	'role refused' => {
 		why => 'README, Limits: if the role of SET ROLE was revoked, each statement is an ERROR until RESET ROLE',

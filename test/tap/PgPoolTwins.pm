@@ -156,6 +156,7 @@ sub fresh
 			}
 			return 1;
 		}, undef, $seconds);
+	$self->{was_fresh}{$_}{ $self->{fresh}{$_} } = 1 for keys %{ $self->{fresh} // {} };
 	$self->{fresh} = { %{ $told{d} // {} }, map { $_ => $state{d}{$_}[0] } keys %{ $state{d} // {} } };
 	return $took ? undef : $differs;
 }
@@ -229,6 +230,8 @@ sub renewed
 	my ($self, $twins, $t, $name, $value) = @_;
 	# that of the login role is told after SET ROLE none; a fresh login may have another role
 	my $as_fresh = $value eq ($self->{fresh}{$name} // '') || $name eq 'is_superuser';
+	# a block keeps the server that it began on
+	$as_fresh ||= $twins->{$t}{status} ne 'I' && $self->{was_fresh}{$name}{$value};
 	return 0 unless $t eq 'p' && $twins->{d}{renewed}{$name} && $as_fresh;
 	$self->{excused}{'settings of a fresh login'}++;
 	return 1;
@@ -293,6 +296,7 @@ sub play
 	$self->{clients} = [];
 	$self->{texts} = [];
 	$self->{parsed} = [];
+	$self->{was_fresh} = {};
 	my ($at, $problem) = (0);
 	eval {
 		for my $step (@$steps)
