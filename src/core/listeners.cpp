@@ -8,8 +8,6 @@
 #include "core/engine.hpp"
 #include "core/pool_group.hpp"
 #include "core/server.hpp"
-#include "core/session.hpp"
-#include "core/subscription.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -41,12 +39,12 @@ bool Listener::unavailable() const
 	return !server_ && engine_.now() < retry_at_;
 }
 
-void Listener::attach(Subscription *s)
+void Listener::attach(Subscriber *s)
 {
 	subscriptions_[s->id()] = s;
 }
 
-void Listener::subscribe(Subscription *s)
+void Listener::subscribe(Subscriber *s, PoolGroup &group)
 {
 	s->missing = 0;
 	for (const std::string &c : s->channels()) {
@@ -54,7 +52,7 @@ void Listener::subscribe(Subscription *s)
 		channel.subscribers[s->id()] = s;
 		s->missing += channel.there ? 0 : 1;
 	}
-	if (!server_ && !open(*s->session().group())) {
+	if (!server_ && !open(group)) {
 		retry_at_ = engine_.now() + kRetryAfter;
 		detach(s);
 		s->on_listener_lost({});
@@ -66,7 +64,7 @@ void Listener::subscribe(Subscription *s)
 		s->on_subscribed();
 }
 
-void Listener::detach(Subscription *s)
+void Listener::detach(Subscriber *s)
 {
 	if (subscriptions_.erase(s->id()) == 0)
 		return;
@@ -86,12 +84,12 @@ void Listener::detach(Subscription *s)
 		unused_since_ = engine_.now();
 }
 
-void Listener::expect(Subscription *s)
+void Listener::expect(Subscriber *s)
 {
 	expected_[s->marker()] = s;
 }
 
-void Listener::forget(Subscription *s)
+void Listener::forget(Subscriber *s)
 {
 	expected_.erase(s->marker());
 }
@@ -125,7 +123,7 @@ void Listener::on_logged_in()
 }
 
 // For those of its channels that nobody asked for.
-void Listener::ask(const Subscription &s)
+void Listener::ask(const Subscriber &s)
 {
 	std::vector<std::string> channels;
 	for (const std::string &c : s.channels()) {
@@ -198,13 +196,13 @@ void Listener::failed(const Round &round)
 	if (round.kind == Round::Kind::Unlisten || !in_force(round, round.channels.front()))
 		return;
 	const auto it = channels_.find(round.channels.front());
-	const std::map<uint64_t, Subscription *> losers = std::move(it->second.subscribers);
+	const std::map<uint64_t, Subscriber *> losers = std::move(it->second.subscribers);
 	channels_.erase(it);
 	for (const auto &l : losers) {
 		const auto s = subscriptions_.find(l.first);
 		if (s == subscriptions_.end())
 			continue;
-		Subscription *loser = s->second;
+		Subscriber *loser = s->second;
 		detach(loser);
 		loser->on_listener_lost({});
 	}
@@ -235,11 +233,11 @@ void Listener::on_replies(uint64_t /*forwarded*/)
 		const auto it = subscriptions_.find(id);
 		if (it == subscriptions_.end())
 			continue;
-		Session &session = it->second->session();
-		session.stream()->flush();
-		if (session.stream()->unsent() > kMostUnread) {
+		Stream *stream = it->second->stream();
+		stream->flush();
+		if (stream->unsent() > kMostUnread) {
 			engine_.outside().log("a client that listens does not read its notifications; it is disconnected");
-			session.close(false);
+			it->second->on_too_slow();
 		}
 	}
 }
@@ -274,11 +272,12 @@ bool Listener::close_unused()
 
 // ---- all of them
 
-Listener &Listeners::find(Session &session)
+// For a client with these settings.
+Listener &Listeners::find(const PoolGroup &group, const Params &params)
 {
-	const Param *p = session.server()->params()->find("client_encoding");
+	const Param *p = params->find("client_encoding");
 	const std::string encoding = p ? p->value : "UTF8";
-	const region::PoolSlot &pool = session.group()->shared();
+	const region::PoolSlot &pool = group.shared();
 	std::unique_ptr<Listener> &l = all_[{pool.database_oid, pool.role_oid, encoding}];
 	if (!l)
 		l = std::make_unique<Listener>(engine_, encoding);

@@ -5,8 +5,7 @@
 // to its channel, in the order in which it comes and as the backend wrote it. It is opened for the first client, by
 // that client's pool, takes no place of the pool but one of pgpool.max_server_connections, and is closed when nobody
 // has been parked for a while. When it is lost, its clients are: they may have missed something.
-// Owns who is parked and which channels its server has. Must not know SQL beyond LISTEN and UNLISTEN, nor how a client
-// comes and goes.
+// Owns who is parked and which channels its server has. Must not know SQL beyond LISTEN and UNLISTEN, nor sessions.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +28,30 @@ namespace pgpool::core
 class Engine;
 class PoolGroup;
 class ServerConn;
-class Session;
-class Subscription;
+class Stream;
+
+// A client that is parked on a listener, or on its way there or back.
+class Subscriber
+{
+public:
+	virtual uint64_t id() const = 0; // of the client
+	virtual Stream *stream() = 0;    // to the client
+	const std::vector<std::string> &channels() const { return channels_; }
+	const std::string &marker() const { return marker_; }
+	size_t missing = 0; // channels that the listener does not have yet
+
+	virtual void on_subscribed() = 0;
+	virtual bool on_listener_notification(const Notification &n) = 0; // true: the client was given something
+	virtual void on_marker(const Notification &n) = 0;
+	virtual void on_listener_lost(const proto::Error &why) = 0;
+	virtual void on_too_slow() = 0; // the client reads too little of what it is given, and has to go
+
+protected:
+	~Subscriber() = default; // nobody owns it by this
+
+	std::vector<std::string> channels_;
+	std::string marker_; // payload of the notification that both streams are to pass
+};
 
 // One more LISTEN or UNLISTEN (with a blank behind it) to be run with those that `sql` has.
 void append_command(std::string &sql, const char *command, std::string_view channel);
@@ -46,13 +67,13 @@ public:
 	// It could not be opened a moment ago.
 	bool unavailable() const;
 	// From its beginning to its end; the channels come later.
-	void attach(Subscription *s);
+	void attach(Subscriber *s);
 	// Hears on_subscribed() or on_listener_lost(), perhaps at once.
-	void subscribe(Subscription *s);
-	void detach(Subscription *s);
+	void subscribe(Subscriber *s, PoolGroup &group);
+	void detach(Subscriber *s);
 	// `s` hears on_marker() when that notification comes by.
-	void expect(Subscription *s);
-	void forget(Subscription *s);
+	void expect(Subscriber *s);
+	void forget(Subscriber *s);
 
 	// ---- for its server
 	const std::string &encoding() const { return encoding_; }
@@ -71,7 +92,7 @@ private:
 	struct Channel {
 		uint64_t round = 0; // in which the server is asked for it, 0 = not yet
 		bool there = false;
-		std::map<uint64_t, Subscription *> subscribers;
+		std::map<uint64_t, Subscriber *> subscribers;
 	};
 	// A query of ours, and so a transaction: all of its commands are done, or none.
 	struct Round {
@@ -82,7 +103,7 @@ private:
 
 	bool open(PoolGroup &group);
 	uint64_t run(Round::Kind kind, std::vector<std::string> channels);
-	void ask(const Subscription &s);
+	void ask(const Subscriber &s);
 	bool in_force(const Round &round, const std::string &channel) const;
 	void done(const Round &round);
 	void failed(const Round &round);
@@ -94,8 +115,8 @@ private:
 	uint64_t last_round_ = 0;
 	std::deque<Round> rounds_; // that are not answered
 	std::unordered_map<std::string, Channel> channels_;
-	std::map<uint64_t, Subscription *> subscriptions_; // by the client's id, so that the order is always the same
-	std::unordered_map<std::string, Subscription *> expected_;
+	std::map<uint64_t, Subscriber *> subscriptions_; // by the client's id, so that the order is always the same
+	std::unordered_map<std::string, Subscriber *> expected_;
 	std::vector<uint64_t> touched_; // clients that were given something since the last flush()
 	int64_t unused_since_ = 0;
 	int64_t retry_at_ = 0;
@@ -106,7 +127,7 @@ class Listeners
 {
 public:
 	explicit Listeners(Engine &engine) : engine_(engine) {}
-	Listener &find(Session &session);
+	Listener &find(const PoolGroup &group, const Params &params);
 	void tick(int64_t now);
 	uint32_t close_unused(uint32_t database_oid);
 	// The channel of the markers: nobody can guess it, so no client listens to it or notifies it.

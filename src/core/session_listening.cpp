@@ -30,7 +30,7 @@ void Session::end_handover()
 // It only listens: it can do without its server.
 bool Session::park()
 {
-	Listener &listener = engine_.listeners().find(*this);
+	Listener &listener = engine_.listeners().find(*group_, server_->params());
 	if (listener.unavailable())
 		return false;
 	subscription_ = std::make_unique<Subscription>(*this, listener);

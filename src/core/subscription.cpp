@@ -45,6 +45,16 @@ uint64_t Subscription::id() const
 	return session_.id();
 }
 
+Stream *Subscription::stream()
+{
+	return session_.stream();
+}
+
+void Subscription::on_too_slow()
+{
+	session_.close(false);
+}
+
 void Subscription::run(const std::string &sql)
 {
 	due_++;
@@ -144,7 +154,7 @@ void Subscription::on_round(For /*purpose*/, const proto::Error &error)
 			return;
 		}
 		step_ = Step::Subscribing;
-		listener_->subscribe(this);
+		listener_->subscribe(this, *session_.group());
 		return;
 	case Step::Marking: // and no marker came, or nobody is there to take over
 		step_ = Step::TakingBack;

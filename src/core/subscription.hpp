@@ -20,16 +20,16 @@
 #include <string_view>
 #include <vector>
 
+#include "core/listeners.hpp"
 #include "core/server_user.hpp"
 #include "proto/message.hpp"
 
 namespace pgpool::core
 {
 
-class Listener;
 class Session;
 
-class Subscription final : public ServerUser
+class Subscription final : public ServerUser, public Subscriber
 {
 public:
 	Subscription(Session &session, Listener &listener);
@@ -61,15 +61,13 @@ public:
 	StatementRewriter *statements() override;
 
 	// ---- for the listener
-	uint64_t id() const;
-	Session &session() { return session_; }
-	const std::vector<std::string> &channels() const { return channels_; }
-	const std::string &marker() const { return marker_; }
-	size_t missing = 0; // channels that the listener does not have yet
-	void on_subscribed();
-	bool on_listener_notification(const Notification &n); // true: the client was given something
-	void on_marker(const Notification &n);
-	void on_listener_lost(const proto::Error &why);
+	uint64_t id() const override;
+	Stream *stream() override;
+	void on_subscribed() override;
+	bool on_listener_notification(const Notification &n) override;
+	void on_marker(const Notification &n) override;
+	void on_listener_lost(const proto::Error &why) override;
+	void on_too_slow() override;
 
 private:
 	enum class Step : uint8_t { Asking, Subscribing, Marking, TakingBack, Leaving, Away, Returning };
@@ -84,10 +82,8 @@ private:
 
 	Session &session_;
 	Listener *listener_; // nullptr: it is lost, but nothing more is needed of it
-	std::vector<std::string> channels_;
-	std::string marker_;
-	std::string kept_; // of the new stream, for when the old one has passed the marker
-	std::string late_; // of the listener behind the marker: for the client if the return fails
+	std::string kept_;   // of the new stream, for when the old one has passed the marker
+	std::string late_;   // of the listener behind the marker: for the client if the return fails
 	proto::Error error_;
 	uint32_t due_ = 0; // queries of ours that are not done
 	uint32_t failures_ = 0;
