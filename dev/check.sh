@@ -238,7 +238,8 @@ regress_conf() { # port pool-port
     cat "$STAGE"/test/regress/*.conf 2>/dev/null || true
 }
 
-# counts of prove(1)'s output: passed failed skipped
+# prove(1)'s output as numbers, passed, failed and skipped, and the files that ended by something else than a failed
+# check, one a line
 prove_counts() { # log status files
     python3 - "$@" <<'PY'
 import re, sys
@@ -247,10 +248,13 @@ status, files = int(sys.argv[2]), int(sys.argv[3])
 total = re.findall(r"^Files=(\d+), Tests=(\d+)", text, re.M)
 tests = sum(int(t) for f, t in total)
 failed = 0
+died = []
 summary = text.partition("Test Summary Report")[2]
-for stat, details in re.findall(r"^\S+\s+\((Wstat: .*)\)\n((?:  .*\n)*)", summary, re.M):
+for name, stat, details in re.findall(r"^(\S+)\s+\((Wstat: .*)\)\n((?:  .*\n)*)", summary, re.M):
     n = int((re.findall(r"Failed: (\d+)", stat) or ["0"])[0])
     failed += n
+    if re.search("Parse errors|Non-zero wait|exit status: 255", details) or (not n and "Non-zero" in details):
+        died.append(name)
     if not n and re.search("Non-zero|Parse errors", details): # died, or ran another number of tests than planned
         failed += 1
         tests += 1
@@ -261,23 +265,32 @@ skipped += len(re.findall(r"\.\. skipped: ", text))
 if not total or (tests == 0 and skipped == 0) or (status and not failed):
     failed += 1
     tests += 1
-print(max(tests - failed, 0), failed, skipped)
+print(max(tests - failed, 0), failed, skipped, *died, sep="\n")
 PY
 }
-report_prove() { # log status files
-    local counts
-    counts=$(prove_counts "$1" "$2" "$3")
-    # shellcheck disable=SC2086 # three numbers
-    end $counts
+# What a test that died said last: PostgreSQL::Test::Utils sends it to a file, where the output of prove is silent.
+show_last_words() { # directory of these files, test
+    local file
+    file=$1/regress_log_$(basename "${2%.*}")
+    [ -s "$file" ] || return 0
+    echo "    $2 died; the end of its log:"
+    # without what stops its servers at the very end
+    grep -vE '^(### Stopping|# Running: pg_ctl .* stop|waiting for server to shut down|server stopped|# No postmaster PID)' "$file" |
+        tail -n 15 | sed 's/^/    | /'
+}
+report_prove() { # log status files [directory of the tests' own logs]
+    local counts=() test
+    mapfile -t counts < <(prove_counts "$1" "$2" "$3")
+    local died=("${counts[@]:3}")
+    end "${counts[@]:0:3}"
     sed -nE 's/^(\[[0-9:]+\] )?(\S+) \.+ skipped: (.*)/    | \2 is skipped: \3/p' "$1"
-    case $counts in *' 0 '*) ;; *)
-        # what passed, and what servers and pgbench say while they start
-        grep -vE ' \.\.+ ok( |$)|^ok [0-9]|^ok  +[0-9]+ ms|^# (initializing|NOTICE: |creating|generating|vacuuming|done in|[0-9]+ of)|^\[[0-9:]+\]$' \
-            "$1" >"$1.short" || true
-        show "$1.short" 150 "$1"
-        rm -f "$1.short"
-        ;;
-    esac
+    [ "${counts[1]}" != 0 ] || return 0
+    # what passed, and what servers and pgbench say while they start
+    grep -vE ' \.\.+ ok( |$)|^ok [0-9]|^ok  +[0-9]+ ms|^# (initializing|NOTICE: |creating|generating|vacuuming|done in|[0-9]+ of)|^\[[0-9:]+\]$' \
+        "$1" >"$1.short" || true
+    show "$1.short" 150 "$1"
+    rm -f "$1.short"
+    for test in "${died[@]}"; do show_last_words "${4:-}" "$test"; done
 }
 run_pgtap() {
     begin pgtap "pgTAP"
@@ -332,7 +345,7 @@ run_tap() {
         PG_REGRESS="$pgxs/../test/regress/pg_regress" PGPOOL_TOOLS="$BUILT/tools" PGPOOL_DRIVERS="$BUILT/drivers" PGPOOL_PATRONI="$BUILT/patroni" \
         PGPOOL_PGTESTS="$PGTESTS" PGPOOL_NO_PGTESTS="$NO_PGTESTS" PG_TEST_TIMEOUT_DEFAULT=120 \
         prove -I "$perl_lib" -I test/tap --failures --timer "-j${TAP_JOBS:-2}" "${files[@]}" || code=$?
-    report_prove "$log" "$code" ${#files[@]}
+    report_prove "$log" "$code" ${#files[@]} "$dir/tmp_check/log"
     grep -E '^# (skipped|driver): ' "$log" || true
 }
 
