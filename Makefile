@@ -142,16 +142,16 @@ distclean: clean
 # ---------------------------------------------------------------- unit tests, fuzzers, tools: no server needed
 SANITIZE    = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TEST_FLAGS  = -std=c++17 -g -O1 $(WARNINGS) $(if $(WERROR),-Werror) -D_GNU_SOURCE -D_GLIBCXX_ASSERTIONS \
-              -DPGPOOL_VERSION='"$(EXTVERSION)"' -Isrc
+              -DPGPOOL_VERSION='"$(EXTVERSION)"' -Isrc -Itest
 pure_objects= $(patsubst %.cpp,$(BUILD)/$(1)/%.o,$(sort $(wildcard src/region/*.cpp src/proto/*.cpp src/core/*.cpp)))
 UNIT_OBJS   = $(patsubst %.cpp,$(BUILD)/san/%.o,$(sort $(wildcard test/unit/*.cpp)))
 UNIT_FILTER ?= *
 
 $(BUILD)/san/%.o: %.cpp $(BUILD)/flags
-	$(call compile,$(TEST_FLAGS) $(SANITIZE) -Itest/unit)
+	$(call compile,$(TEST_FLAGS) $(SANITIZE))
 # The tests themselves are not what is looked at: without optimisation and UBSan they build in an eighth of the time.
 $(BUILD)/san/test/unit/%.o: test/unit/%.cpp $(BUILD)/flags
-	$(call compile,$(TEST_FLAGS) -O0 -fsanitize=address -fno-omit-frame-pointer -Itest/unit)
+	$(call compile,$(TEST_FLAGS) -O0 -fsanitize=address -fno-omit-frame-pointer)
 $(BUILD)/unit/run: $(UNIT_OBJS) $(call pure_objects,san)
 	@mkdir -p $(@D); echo '  LINK  $@'
 	@$(CXX) $(SANITIZE) -o $@ $^ -lgtest_main -lgtest -lcrypto -lpthread
@@ -165,7 +165,7 @@ SIM_SCHEDULES ?= 100000
 SIM_SEED     ?= 1
 SIM_JOBS     ?= $(shell nproc)
 $(BUILD)/fast/%.o: %.cpp $(BUILD)/flags
-	$(call compile,$(TEST_FLAGS) -O2 -Itest/unit)
+	$(call compile,$(TEST_FLAGS) -O2)
 $(BUILD)/simulator/run: $(BUILD)/fast/test/unit/simulator_test.o $(call pure_objects,fast)
 	@mkdir -p $(@D); echo '  LINK  $@'; $(CXX) -o $@ $^ -lgtest_main -lgtest -lcrypto -lpthread
 simulate: $(BUILD)/simulator/run
@@ -193,7 +193,7 @@ FUZZ_CXX    ?= $(firstword $(foreach c,clang++ clang++-19 clang++-16 clang++-14,
 FUZZ_FLAGS   = $(TEST_FLAGS) $(SANITIZE) -Wno-unknown-warning-option
 
 $(BUILD)/fuzzobj/%.o: %.cpp $(BUILD)/flags
-	@mkdir -p $(@D); echo '  CXX   $<'; $(FUZZ_CXX) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -Itest/fuzz $(DEPS) -c -o $@ $<
+	@mkdir -p $(@D); echo '  CXX   $<'; $(FUZZ_CXX) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link $(DEPS) -c -o $@ $<
 $(BUILD)/fuzz/%: $(BUILD)/fuzzobj/test/fuzz/%.o $(call pure_objects,fuzzobj)
 	@mkdir -p $(@D); echo '  LINK  $@'; $(FUZZ_CXX) $(SANITIZE) -fsanitize=fuzzer -o $@ $^ -lcrypto
 $(BUILD)/replay/%: $(BUILD)/san/test/fuzz/%.o $(BUILD)/san/dev/fuzz_replay.o $(call pure_objects,san)
@@ -223,7 +223,7 @@ PQ_CFLAGS    = $(shell $(PKG_CONFIG) --cflags libpq 2>/dev/null || echo -isystem
 PQ_LIBS      = $(shell $(PKG_CONFIG) --libs libpq 2>/dev/null || echo -L$$($(PG_CONFIG) --libdir) -lpq)
 TOOL_OBJS    = $(patsubst %.cpp,$(BUILD)/toolobj/%.o,$(filter-out $(TOOL_MAINS),$(sort $(wildcard test/tools/*.cpp src/proto/*.cpp))))
 $(BUILD)/toolobj/%.o: %.cpp $(BUILD)/flags
-	$(call compile,$(COMMON) $(PQ_CFLAGS) -Itest/tools)
+	$(call compile,$(COMMON) $(PQ_CFLAGS) -Itest)
 $(BUILD)/tools/%: $(BUILD)/toolobj/test/tools/%.o $(TOOL_OBJS)
 	@mkdir -p $(@D); echo '  LINK  $@'; $(CXX) -Wl,--as-needed -o $@ $^ $(PQ_LIBS) -lssl -lcrypto -lpthread
 # ... and libraries to be loaded into servers: test/tools/preload by LD_PRELOAD, test/tools/extension by the server.

@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "../unit/fake.hpp"
+#include "unit/fake.hpp"
 
 namespace
 {

@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "../unit/fake.hpp"
+#include "unit/fake.hpp"
 
 namespace
 {
@@ -67,16 +67,14 @@ bool agree(const std::string &a, const std::string &b)
 // server is needed, a server when it is complete.
 bool ends_in_part_of_a_sync(const std::string &bytes)
 {
-	size_t at = 0;
-	while (bytes.size() - at >= 5) {
-		const size_t total = size_t{pgpool::proto::load32(&bytes[at + 1])} + 1;
-		if (total > bytes.size() - at)
-			return bytes[at] == 'S';
-		if (total < 5)
+	for (std::string_view left = bytes;;) {
+		const size_t total = size_of_first(left);
+		if (total > left.size())
+			return left[0] == 'S';
+		if (total < pgpool::proto::kHeaderSize) // none is left, or its length is impossible
 			return false;
-		at += total;
+		left.remove_prefix(total);
 	}
-	return false;
 }
 
 } // namespace

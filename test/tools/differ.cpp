@@ -86,18 +86,13 @@ std::string row_description(const Side &side, const Bytes &body)
 {
 	Bytes result = body;
 	std::string names;
-	size_t at = 2; // name, table oid, column, type, size, modifier, format
-	for (uint32_t left = get16(body, 0); left > 0; left--) {
-		at = body.find('\0', at);
-		if (at == Bytes::npos || at + 19 > body.size())
-			break;
-		uint32_t oid = get32(body, at + 1);
+	for (const size_t at : places_of_tables(body)) {
+		const uint32_t oid = pgpool::proto::load32(&body[at]);
 		if (oid != 0) {
 			auto table = side.tables.find(oid);
 			names += " " + (table == side.tables.end() ? "another table" : table->second);
-			result.replace(at + 1, 4, "oid ");
+			result.replace(at, 4, "oid ");
 		}
-		at += 19;
 	}
 	return visible(result) + names;
 }
@@ -451,15 +446,15 @@ std::string neighbour(uint64_t seed, std::atomic<uint64_t> &answered)
 	for (uint64_t i = 0; !stopping; i++) {
 		std::string tag = std::to_string(seed) + "-" + std::to_string(i),
 		            name(1, static_cast<char>('a' + rng.below(4)));
-		Bytes out = close_name('S', name) + parse(name, "select $1::text, " + std::to_string(rng.below(5))) +
-		            bind("", name, {tag}) + execute("") + sync();
+		Bytes out = close_name('S', name) + parse("select $1::text, " + std::to_string(rng.below(5)), name) +
+		            bind_to(name, "", {tag}) + execute() + sync();
 		if (rng.chance(20)) // a text of the sequences, under another name
-			out = parse("", "select id, v from d_t order by id") + bind("", "") + execute("", 1) + sync() + out;
+			out = parse("select id, v from d_t order by id") + bind_to() + execute(1) + sync() + out;
 		if (rng.chance(10))
 			out = query("begin") + out + query("commit");
 		size_t due = 0;
-		for (size_t at = 0; at < out.size(); at += get32(out, at + 1) + 1)
-			due += out[at] == 'S' || out[at] == 'Q';
+		for (std::string_view left = out; !left.empty(); left.remove_prefix(size_of_first(left)))
+			due += left[0] == 'S' || left[0] == 'Q';
 		conn.send(out);
 		bool seen = false;
 		for (Message m; due > 0;) {

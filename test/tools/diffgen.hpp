@@ -242,7 +242,7 @@ private:
 				shown += " " + std::to_string(types.back());
 			}
 		}
-		add(rawpg::parse(name, t.sql, types), shown);
+		add(rawpg::parse(t.sql, name, types), shown);
 		remember(name, t);
 		if (kept)
 			unnamed_ = Unnamed::Fresh;
@@ -252,7 +252,7 @@ private:
 	{
 		size_t size = rng_.chance(80) ? rng_.between(60000, 140000) : rng_.between(1040000, 1060000);
 		Bytes sql = "select 1 /* " + Bytes(size, 'l') + " */";
-		add(rawpg::parse(name, sql), "# P " + quoted(name) + ", a text of " + std::to_string(sql.size()) + " bytes");
+		add(rawpg::parse(sql, name), "# P " + quoted(name) + ", a text of " + std::to_string(sql.size()) + " bytes");
 		remember(name, kPlain[0]);
 	}
 
@@ -271,12 +271,12 @@ private:
 			params.push_back(kValues[rng_.below(rng_.chance(80) ? 5 : 8)]);
 			shown += " " + (params.back() ? quoted(*params.back()) : std::string("null"));
 		}
-		std::vector<uint32_t> formats, results;
+		std::vector<uint16_t> formats, results;
 		if (rng_.chance(4))
-			formats.assign(rng_.between(1, 3), static_cast<uint32_t>(rng_.below(2)));
+			formats.assign(rng_.between(1, 3), static_cast<uint16_t>(rng_.below(2)));
 		if (rng_.chance(10))
-			results.assign(rng_.between(1, 3), static_cast<uint32_t>(rng_.below(3) % 2));
-		Bytes bytes = rawpg::bind(portal, name, params, formats, results);
+			results.assign(rng_.between(1, 3), static_cast<uint16_t>(rng_.below(3) % 2));
+		Bytes bytes = rawpg::bind_to(name, portal, params, formats, results);
 		if (!formats.empty() || !results.empty())
 			shown = "raw " + rawpg::hex(bytes) + " # " + shown + ", with formats";
 		add(bytes, shown);
@@ -289,7 +289,7 @@ private:
 
 	void execute(const Bytes &portal, uint32_t rows = 0)
 	{
-		add(rawpg::execute(portal, rows), "E " + quoted(portal) + " " + std::to_string(rows));
+		add(rawpg::execute(rows, portal), "E " + quoted(portal) + " " + std::to_string(rows));
 	}
 
 	void close(char kind, const Bytes &name)

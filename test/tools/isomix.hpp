@@ -320,20 +320,20 @@ inline void Author::ask_extended(Script &s, const Select &q, bool with_sync, cha
 		sql = "select $1::text as \"" + q.id + "\"" + sql.substr(sql.find("\"" + q.id + "\"") + q.id.size() + 2);
 		params.emplace_back(q.id);
 	}
-	s.send(rawpg::parse("", sql));
+	s.send(rawpg::parse(sql));
 	s.want('1');
 	if (describes_statement) {
 		s.send(rawpg::describe('S', ""));
 		s.want('t');
 		push(s, q.shape);
 	}
-	s.send(rawpg::bind("", "", params));
+	s.send(rawpg::bind_to("", "", params));
 	s.want('2');
 	if (describes_portal) {
 		s.send(rawpg::describe('P', ""));
 		push(s, q.shape);
 	}
-	s.send(rawpg::execute(""));
+	s.send(rawpg::execute());
 	if (q.row.rows > 0)
 		push(s, q.row);
 	s.done(q.tag);
@@ -397,23 +397,23 @@ inline void Author::broken_item(Script &s)
 	std::string id = next_id(self_);
 	switch (rng_.below(4)) {
 	case 0:
-		s.send(rawpg::parse("", "select \"" + id + "\"") + rawpg::bind("", "") + rawpg::execute(""));
+		s.send(rawpg::parse("select \"" + id + "\"") + rawpg::bind_to() + rawpg::execute());
 		s.error("42703", id);
 		break;
 	case 1:
-		s.send(rawpg::parse("", "select $1::int") + rawpg::bind("", "", {id}) + rawpg::execute(""));
+		s.send(rawpg::parse("select $1::int") + rawpg::bind_to("", "", {id}) + rawpg::execute());
 		s.want('1');
 		s.error("22P02", id);
 		break;
 	case 2:
-		s.send(rawpg::parse("", "select 1/(random()*0)::int /* " + id + " */") + rawpg::bind("", "") +
-		       rawpg::describe('P', "") + rawpg::execute(""));
+		s.send(rawpg::parse("select 1/(random()*0)::int /* " + id + " */") + rawpg::bind_to() +
+		       rawpg::describe('P', "") + rawpg::execute());
 		s.want_all("12T");
 		s.error("22012", "");
 		break;
 	default:
-		s.send(rawpg::parse("", "select ('" + id + "' || left(random()::text, 0))::int") + rawpg::bind("", "") +
-		       rawpg::execute(""));
+		s.send(rawpg::parse("select ('" + id + "' || left(random()::text, 0))::int") + rawpg::bind_to() +
+		       rawpg::execute());
 		s.want_all("12");
 		s.error("22P02", id);
 	}
@@ -427,10 +427,10 @@ inline void Author::segment(Script &s, unsigned items, bool breaks)
 			broken_item(s);
 		} else if (i > broken) {
 			// Skipped by the server: whatever comes before Sync has no answer.
-			s.send(rawpg::parse("", "select 'skipped " + next_id(self_) + "'") + rawpg::bind("", "") +
-			       rawpg::describe('P', "") + rawpg::execute(""));
+			s.send(rawpg::parse("select 'skipped " + next_id(self_) + "'") + rawpg::bind_to() +
+			       rawpg::describe('P', "") + rawpg::execute());
 		} else if (rng_.chance(20)) {
-			s.send(rawpg::parse("", insert_sql(s)) + rawpg::bind("", "") + rawpg::execute(""));
+			s.send(rawpg::parse(insert_sql(s)) + rawpg::bind_to() + rawpg::execute());
 			s.want_all("12");
 			s.done("INSERT 0 1");
 		} else {
@@ -477,11 +477,11 @@ inline Episode Author::flush_pause()
 {
 	Script s("");
 	Select q = select(3000);
-	s.send(rawpg::parse("", q.sql) + rawpg::describe('S', "") + rawpg::flush());
+	s.send(rawpg::parse(q.sql) + rawpg::describe('S', "") + rawpg::flush());
 	s.want_all("1t");
 	push(s, q.shape);
 	s.next_step(static_cast<uint32_t>(rng_.below(50000)));
-	s.send(rawpg::bind("", "") + rawpg::execute("") + rawpg::flush());
+	s.send(rawpg::bind_to() + rawpg::execute() + rawpg::flush());
 	s.want('2');
 	if (q.row.rows > 0)
 		push(s, q.row);
@@ -519,11 +519,11 @@ inline Episode Author::row_limit()
 	q.row.more.clear();
 	q.row.pattern.clear();
 	q.row.numbered = true;
-	s.send(rawpg::parse("", q.sql) + rawpg::bind("", ""));
+	s.send(rawpg::parse(q.sql) + rawpg::bind_to());
 	s.want_all("12");
 	for (;;) {
 		uint32_t limit = static_cast<uint32_t>(rng_.between(1, 10));
-		s.send(rawpg::execute("", limit));
+		s.send(rawpg::execute(limit));
 		q.row.at = at;
 		q.row.rows = limit < rows - at ? limit : rows - at;
 		if (q.row.rows > 0)
@@ -558,8 +558,8 @@ inline Episode Author::portals()
 		row.type = 'D';
 		row.id = next_id(self_);
 		row.numbered = true;
-		s.send(rawpg::parse("", "select '" + row.id + ".' || i from generate_series(0, 99) i") +
-		       rawpg::bind("portal" + std::to_string(p), "") + rawpg::sync());
+		s.send(rawpg::parse("select '" + row.id + ".' || i from generate_series(0, 99) i") +
+		       rawpg::bind_to("", "portal" + std::to_string(p)) + rawpg::sync());
 		s.want_all("12");
 		s.ready('T');
 	}
@@ -567,7 +567,7 @@ inline Episode Author::portals()
 		Expect &row = rows[rng_.below(2)];
 		row.rows = static_cast<uint32_t>(rng_.between(1, 10));
 		s.next_step(static_cast<uint32_t>(rng_.below(1000)));
-		s.send(rawpg::execute(&row == &rows[0] ? "portal0" : "portal1", row.rows) + rawpg::sync());
+		s.send(rawpg::execute(row.rows, &row == &rows[0] ? "portal0" : "portal1") + rawpg::sync());
 		push(s, row);
 		row.at += row.rows;
 		s.want('s');
@@ -663,7 +663,7 @@ inline Episode Author::copy_out()
 	bool extended = rng_.chance(50);
 	std::string sql = "copy (" + q.sql + ") to stdout";
 	if (extended) {
-		s.send(rawpg::parse("", sql) + rawpg::bind("", "") + rawpg::execute("") + rawpg::sync());
+		s.send(rawpg::parse(sql) + rawpg::bind_to() + rawpg::execute() + rawpg::sync());
 		s.want_all("12");
 	} else {
 		s.send(rawpg::query(sql));
@@ -733,7 +733,7 @@ inline Episode Author::copy_extended()
 	std::string id = next_id(self_);
 	uint32_t rows = static_cast<uint32_t>(rng_.between(1, 60));
 	s.insert(self_.seq, rows);
-	s.send(rawpg::parse("", "copy isocheck from stdin") + rawpg::bind("", "") + rawpg::execute(""));
+	s.send(rawpg::parse("copy isocheck from stdin") + rawpg::bind_to() + rawpg::execute());
 	s.want_all("12G");
 	uint64_t style = rng_.below(3);
 	if (style == 1)
@@ -785,7 +785,7 @@ inline Episode Author::exception()
 	if (rng_.chance(50)) {
 		s.send(rawpg::query(sql));
 	} else {
-		s.send(rawpg::parse("", sql) + rawpg::bind("", "") + rawpg::execute("") + rawpg::sync());
+		s.send(rawpg::parse(sql) + rawpg::bind_to() + rawpg::execute() + rawpg::sync());
 		s.want_all("12");
 	}
 	s.error("P0001", id);
@@ -866,8 +866,8 @@ inline Episode Author::big_send()
 		s.send(rawpg::query("select '" + id + "' as \"" + id + "\", md5('" + payload + "')"));
 		s.want('T').id = id;
 	} else {
-		s.send(rawpg::parse("", "select $1::text, md5($2::text)") + rawpg::bind("", "", {id, payload}) +
-		       rawpg::execute("") + rawpg::sync());
+		s.send(rawpg::parse("select $1::text, md5($2::text)") + rawpg::bind_to("", "", {id, payload}) +
+		       rawpg::execute() + rawpg::sync());
 		s.want_all("12");
 	}
 	push(s, row);
@@ -883,8 +883,7 @@ inline Episode Author::empty()
 	s.want('I');
 	s.ready('I');
 	if (rng_.chance(50)) {
-		s.send(rawpg::parse("", "") + rawpg::bind("", "") + rawpg::describe('P', "") + rawpg::execute("") +
-		       rawpg::sync());
+		s.send(rawpg::parse("") + rawpg::bind_to() + rawpg::describe('P', "") + rawpg::execute() + rawpg::sync());
 		s.want_all("12nI");
 		s.ready('I');
 	}
@@ -942,12 +941,12 @@ inline Episode Author::named()
 	Script s("");
 	std::string name = "statement" + std::to_string(rng_.below(3));
 	Select q = select(3000);
-	s.send(rawpg::parse(name, q.sql) + rawpg::sync());
+	s.send(rawpg::parse(q.sql, name) + rawpg::sync());
 	s.want('1');
 	s.ready('I');
 	for (uint64_t left = rng_.between(1, 4); left > 0; left--) {
 		s.next_step(static_cast<uint32_t>(rng_.below(5000)));
-		s.send(rawpg::bind("", name) + rawpg::describe('P', "") + rawpg::execute("") + rawpg::sync());
+		s.send(rawpg::bind_to(name) + rawpg::describe('P', "") + rawpg::execute() + rawpg::sync());
 		s.want('2');
 		push(s, q.shape);
 		if (q.row.rows > 0)

@@ -93,7 +93,7 @@ static Result ask(Conn &conn, const std::string &sql)
 		return conn.run(sql, cfg.query_ms);
 	Result result;
 	uint64_t until = now_ms() + cfg.query_ms;
-	if (!conn.send(parse("", sql) + bind("", "") + execute("") + sync())) {
+	if (!conn.send(parse(sql) + bind_to() + execute() + sync())) {
 		result.error = conn.error();
 		return result;
 	}

@@ -247,16 +247,15 @@ static const uint32_t kLengths[] = {0xffffffff, 0, 3, 4, 5, 0x7fffffff, 0x800000
 static Bytes with_length(Bytes bytes, size_t at, uint32_t length)
 {
 	Bytes four;
-	put32(four, length);
+	Writer(four).u32(length);
 	return bytes.replace(at, 4, four);
 }
 
 static Bytes sasl_first(uint32_t inner, const Bytes &data)
 {
-	Bytes body = "SCRAM-SHA-256";
-	body += '\0';
-	put32(body, inner);
-	return message('p', body + data);
+	Bytes body;
+	Writer(body).string("SCRAM-SHA-256").u32(inner).bytes(data);
+	return message('p', body);
 }
 
 static const char kClientFirst[] = "n,,n=,r=abcdefghijklmnopqrstuvwx";
@@ -293,21 +292,11 @@ static Case in_state(const std::pair<std::string, std::vector<Stage>> &state, co
 
 static std::vector<Bytes> samples()
 {
-	return {query("select 1"),
-	        parse("", "select 1"),
-	        bind("", ""),
-	        describe('S', ""),
-	        execute(""),
-	        close_name('S', ""),
-	        rawpg::sync(),
-	        flush(),
-	        copy_data("x"),
-	        copy_done(),
-	        copy_fail("x"),
-	        function_call(2311, {"x"}),
-	        terminate(),
-	        password("x"),
-	        message('p', "SCRAM-SHA-256")};
+	return {query("select 1"), parse("select 1"), bind_to(),
+	        describe('S', ""), execute(),         close_name('S', ""),
+	        rawpg::sync(),     flush(),           copy_data("x"),
+	        copy_done(),       copy_fail("x"),    function_call(2311, {"x"}),
+	        terminate(),       password("x"),     message('p', "SCRAM-SHA-256")};
 }
 
 static std::vector<Case> length_cases()
@@ -347,18 +336,17 @@ static std::vector<Case> inner_cases()
 	Bytes two(2, '\0'), names("\0\0", 2);
 	for (uint32_t count : {1U, 2U, 0x7fffU, 0x8000U, 0xffffU}) {
 		Bytes n, text = "count " + std::to_string(count);
-		put16(n, count);
+		Writer(n).u16(static_cast<uint16_t>(count));
 		add("Parse types, " + text, message('P', Bytes("\0select 1\0", 10) + n));
-		add("Bind formats, " + text, parse("", "select $1::text") + message('B', names + n));
-		add("Bind parameters, " + text, parse("", "select $1::text") + message('B', names + two + n));
-		add("Bind results, " + text, parse("", "select 1") + message('B', names + two + two + n));
+		add("Bind formats, " + text, parse("select $1::text") + message('B', names + n));
+		add("Bind parameters, " + text, parse("select $1::text") + message('B', names + two + n));
+		add("Bind results, " + text, parse("select 1") + message('B', names + two + two + n));
 		add("FunctionCall arguments, " + text, message('F', Bytes(4, '\0') + two + n));
 	}
 	for (uint32_t length : {0xfffffffeU, 0x80000000U, 0x7fffffffU, 2U, 5U}) {
 		Bytes n;
-		put16(n, 1);
-		put32(n, length);
-		add("Bind parameter length", parse("", "select $1::text") + message('B', names + two + n + "a" + two));
+		Writer(n).u16(1).u32(length);
+		add("Bind parameter length", parse("select $1::text") + message('B', names + two + n + "a" + two));
 		add("FunctionCall argument length", message('F', Bytes(4, '\0') + two + n + "a" + two));
 	}
 	for (const char *type : {"Q", "P", "B", "D", "E", "C", "F", "f"})
@@ -371,12 +359,12 @@ static std::vector<Case> inner_cases()
 static Bytes padded_startup(size_t size)
 {
 	Pairs pairs{{"user", plain.user}, {"database", plain.database}, {"application_name", ""}};
-	size_t bare = startup(pairs).size();
+	size_t bare = startup_packet(pairs).size();
 	if (size >= bare) {
 		pairs[2].second.assign(size - bare, 'x');
-		return startup(pairs);
+		return startup_packet(pairs);
 	}
-	Bytes cut = startup(pairs).substr(0, size);
+	Bytes cut = startup_packet(pairs).substr(0, size);
 	return size >= 4 ? with_length(cut, 0, static_cast<uint32_t>(size)) : cut;
 }
 
@@ -389,30 +377,28 @@ static std::vector<Case> startup_cases()
 	for (size_t size : {4, 7, 8, 9, 12, 300, 2000, 9999, 10000, 10001, 10002, 10003, 10004, 65536})
 		add("startup of " + std::to_string(size) + " bytes", padded_startup(size), size >= 300 && size <= 9999);
 	Bytes version;
-	put32(version, kProtocol30);
-	auto raw = [&](const Bytes &body) {
-		Bytes all;
-		put32(all, static_cast<uint32_t>(body.size() + 4));
-		return all + body;
-	};
+	Writer(version).u32(kProtocol30);
 	const std::string &user = plain.user;
 	Bytes zero(1, '\0'), named = version + Bytes("user") + zero + user + zero;
-	add("no final zero", raw(named));
-	add("no zero at all", raw(version + Bytes("user")));
-	add("name without value", raw(named + Bytes("database") + zero));
-	add("bytes after the final zero", raw(named + zero + "garbage"));
-	add("only zeros", raw(version + Bytes(100, '\0')));
-	add("empty user", startup({{"user", ""}}));
-	add("no user", startup({{"database", plain.database}}));
-	add("user twice", startup({{"user", user}, {"user", scram.user}, {"database", plain.database}}));
-	add("zero inside a name", startup({{std::string("us\0er", 5), user}}));
+	add("no final zero", packet(named));
+	add("no zero at all", packet(version + Bytes("user")));
+	add("name without value", packet(named + Bytes("database") + zero));
+	add("bytes after the final zero", packet(named + zero + "garbage"));
+	add("only zeros", packet(version + Bytes(100, '\0')));
+	add("empty user", startup_packet({{"user", ""}}));
+	add("no user", startup_packet({{"database", plain.database}}));
+	add("user twice", startup_packet({{"user", user}, {"user", scram.user}, {"database", plain.database}}));
+	add("zero inside a name", startup_packet({{std::string("us\0er", 5), user}}));
 	for (size_t size : {63, 64, 65, 300, 9000})
-		add("long user", startup({{"user", std::string(size, 'u')}, {"database", std::string(size, 'd')}}));
-	add("unknown parameter", startup({{"user", user}, {"database", plain.database}, {"no_such_setting", "1"}}));
-	add("protocol option", startup({{"user", user}, {"database", plain.database}, {"_pq_.nonsense", "1"}}), true);
-	add("hostile search_path", startup({{"user", user}, {"database", plain.database}, {"search_path", "public.<;"}}));
+		add("long user", startup_packet({{"user", std::string(size, 'u')}, {"database", std::string(size, 'd')}}));
+	add("unknown parameter", startup_packet({{"user", user}, {"database", plain.database}, {"no_such_setting", "1"}}));
+	add("protocol option", startup_packet({{"user", user}, {"database", plain.database}, {"_pq_.nonsense", "1"}}),
+	    true);
+	add("hostile search_path",
+	    startup_packet({{"user", user}, {"database", plain.database}, {"search_path", "public.<;"}}));
 	for (uint32_t protocol : {0U, 1U, 0x20000U, 0x30001U, 0x30002U, 0x3ffffU, 0x40000U, 0xffffffffU, 80877105U})
-		add("protocol " + std::to_string(protocol), startup({{"user", user}, {"database", plain.database}}, protocol));
+		add("protocol " + std::to_string(protocol),
+		    startup_packet({{"user", user}, {"database", plain.database}}, protocol));
 	Bytes whole = plain.startup_packet();
 	for (size_t at = 1; at < whole.size(); at++)
 		cases.push_back({"startup split at " + std::to_string(at),
@@ -448,8 +434,7 @@ static std::vector<Case> foreign_cases(Rng &rng)
 		add("random bytes", rng.bytes(1 + rng.below(3000)));
 	for (int i = 0; i < 100; i++) {
 		Bytes bytes;
-		put32(bytes, static_cast<uint32_t>(rng.below(12000)));
-		put32(bytes, kProtocol30);
+		Writer(bytes).u32(static_cast<uint32_t>(rng.below(12000))).u32(kProtocol30);
 		add("random after the version", bytes + rng.bytes(1 + rng.below(12000)));
 	}
 	return cases;
@@ -555,18 +540,18 @@ static std::vector<Bytes> session()
 	t.params.emplace_back("options", "-c statement_timeout=2000");
 	return {t.startup_packet(),
 	        query("select 1, 'two'"),
-	        parse("", "select $1::text, $2::int"),
-	        bind("", "", {"a", "42"}),
+	        parse("select $1::text, $2::int"),
+	        bind_to("", "", {"a", "42"}),
 	        describe('P', ""),
-	        execute("", 10),
+	        execute(10),
 	        rawpg::sync(),
 	        query("copy (select 1) to stdout"),
-	        parse("named", "select i from generate_series(1, 5) i"),
+	        parse("select i from generate_series(1, 5) i", "named"),
 	        describe('S', "named"),
 	        flush(),
-	        bind("portal", "named"),
-	        execute("portal", 2),
-	        execute("portal", 2),
+	        bind_to("named", "portal"),
+	        execute(2, "portal"),
+	        execute(2, "portal"),
 	        close_name('P', "portal"),
 	        close_name('S', "named"),
 	        rawpg::sync(),

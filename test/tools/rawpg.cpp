@@ -153,253 +153,11 @@ static Bytes unbase64(const Bytes &text)
 	return out;
 }
 
-// ---- messages
-void put16(Bytes &to, uint32_t value)
-{
-	to += static_cast<char>(value >> 8 & 0xff);
-	to += static_cast<char>(value & 0xff);
-}
-
-void put32(Bytes &to, uint32_t value)
-{
-	put16(to, value >> 16);
-	put16(to, value & 0xffff);
-}
-
-uint32_t get16(const Bytes &from, size_t at)
-{
-	if (at + 2 > from.size())
-		return 0;
-	return static_cast<uint32_t>(static_cast<unsigned char>(from[at]) << 8 | static_cast<unsigned char>(from[at + 1]));
-}
-
-uint32_t get32(const Bytes &from, size_t at)
-{
-	return at + 4 > from.size() ? 0 : get16(from, at) << 16 | get16(from, at + 2);
-}
-
-static Bytes framed(const Bytes &body)
-{
-	Bytes result;
-	put32(result, static_cast<uint32_t>(body.size() + 4));
-	return result + body;
-}
-
-static Bytes zero(const Bytes &text)
-{
-	return text + '\0';
-}
-
-Bytes startup(const Pairs &params, uint32_t protocol)
-{
-	Bytes body;
-	put32(body, protocol);
-	for (const auto &pair : params)
-		body += zero(pair.first) + zero(pair.second);
-	return framed(zero(body));
-}
-
-Bytes request(uint32_t code)
-{
-	Bytes body;
-	put32(body, code);
-	return framed(body);
-}
-
-Bytes cancel_request(uint32_t pid, const Bytes &key)
-{
-	Bytes body;
-	put32(body, kCancelRequest);
-	put32(body, pid);
-	return framed(body + key);
-}
-
-Bytes message(char type, const Bytes &body)
-{
-	return type + framed(body);
-}
-Bytes query(const Bytes &sql)
-{
-	return message('Q', zero(sql));
-}
-Bytes describe(char kind, const Bytes &name)
-{
-	return message('D', kind + zero(name));
-}
-Bytes close_name(char kind, const Bytes &name)
-{
-	return message('C', kind + zero(name));
-}
-Bytes sync()
-{
-	return message('S', {});
-}
-Bytes flush()
-{
-	return message('H', {});
-}
-Bytes copy_data(const Bytes &data)
-{
-	return message('d', data);
-}
-Bytes copy_done()
-{
-	return message('c', {});
-}
-Bytes copy_fail(const Bytes &why)
-{
-	return message('f', zero(why));
-}
-Bytes terminate()
-{
-	return message('X', {});
-}
-Bytes password(const Bytes &text)
-{
-	return message('p', zero(text));
-}
-
-Bytes parse(const Bytes &name, const Bytes &sql, const std::vector<uint32_t> &types)
-{
-	Bytes body = zero(name) + zero(sql);
-	put16(body, static_cast<uint32_t>(types.size()));
-	for (uint32_t type : types)
-		put32(body, type);
-	return message('P', body);
-}
-
-static void put_params(Bytes &body, const std::vector<Param> &params)
-{
-	put16(body, static_cast<uint32_t>(params.size()));
-	for (const Param &param : params) {
-		put32(body, param ? static_cast<uint32_t>(param->size()) : 0xffffffff);
-		if (param)
-			body += *param;
-	}
-}
-
-Bytes bind(const Bytes &portal, const Bytes &name, const std::vector<Param> &params,
-           const std::vector<uint32_t> &formats, const std::vector<uint32_t> &results)
-{
-	Bytes body = zero(portal) + zero(name);
-	put16(body, static_cast<uint32_t>(formats.size()));
-	for (uint32_t format : formats)
-		put16(body, format);
-	put_params(body, params);
-	put16(body, static_cast<uint32_t>(results.size()));
-	for (uint32_t format : results)
-		put16(body, format);
-	return message('B', body);
-}
-
-Bytes execute(const Bytes &portal, uint32_t rows)
-{
-	Bytes body = zero(portal);
-	put32(body, rows);
-	return message('E', body);
-}
-
-Bytes function_call(uint32_t oid, const std::vector<Param> &params)
-{
-	Bytes body;
-	put32(body, oid);
-	put16(body, 0);
-	put_params(body, params);
-	put16(body, 0);
-	return message('F', body);
-}
-
-std::string field(const Bytes &error_body, char code)
-{
-	size_t at = 0;
-	while (at < error_body.size() && error_body[at] != '\0') {
-		size_t end = error_body.find('\0', at + 1);
-		if (end == Bytes::npos)
-			break;
-		if (error_body[at] == code)
-			return error_body.substr(at + 1, end - at - 1);
-		at = end + 1;
-	}
-	return {};
-}
-
-std::string brief(const Message &m)
-{
-	std::string result(1, m.type);
-	result += " (" + std::to_string(m.body.size()) + " bytes)";
-	if (m.type == 'E' || m.type == 'N')
-		return result + " " + field(m.body, 'S') + " " + field(m.body, 'C') + ": " + field(m.body, 'M');
-	if (m.type == 'Z' && m.body.size() == 1)
-		return result + " status " + m.body;
-	result += " ";
-	for (size_t i = 0; i < m.body.size() && i < 120; i++)
-		result += m.body[i] >= 32 && m.body[i] < 127 ? m.body[i] : '.';
-	return result;
-}
-
-std::optional<std::vector<Param>> columns(const Bytes &body)
-{
-	if (body.size() < 2)
-		return std::nullopt;
-	std::vector<Param> result;
-	size_t at = 2;
-	for (uint32_t left = get16(body, 0); left > 0; left--) {
-		if (at + 4 > body.size())
-			return std::nullopt;
-		uint32_t size = get32(body, at);
-		at += 4;
-		if (size == 0xffffffff) {
-			result.emplace_back();
-			continue;
-		}
-		if (size > body.size() - at)
-			return std::nullopt;
-		result.emplace_back(body.substr(at, size));
-		at += size;
-	}
-	if (at != body.size())
-		return std::nullopt;
-	return result;
-}
-
-bool Splitter::next(Message &message)
-{
-	size_t have = pending();
-	if (broken_ || have < 5)
-		return false;
-	uint32_t length = get32(data_, head_ + 1);
-	if (length < 4 || length > 0x40000000) {
-		broken_ = true;
-		return false;
-	}
-	if (have < length + 1ULL)
-		return false;
-	message.type = data_[head_];
-	message.body.assign(data_, head_ + 5, length - 4);
-	head_ += length + 1ULL;
-	if (head_ == data_.size()) {
-		clear();
-	} else if (head_ > 1 << 20) {
-		data_.erase(0, head_);
-		head_ = 0;
-	}
-	return true;
-}
-
-void Splitter::clear()
-{
-	if (data_.capacity() > 1 << 16)
-		Bytes().swap(data_); // an idle client must not keep the room of its largest row
-	data_.clear();
-	head_ = 0;
-	broken_ = false;
-}
-
 Bytes Target::startup_packet() const
 {
 	Pairs all{{"user", user}, {"database", database}};
 	all.insert(all.end(), params.begin(), params.end());
-	return startup(all, protocol);
+	return wire::startup_packet(all, protocol);
 }
 
 // ---- channel
@@ -638,15 +396,13 @@ Login::Step Login::fail(const std::string &why)
 
 Login::Step Login::sasl_start(const Bytes &body, Bytes &out)
 {
-	if (body.find(zero("SCRAM-SHA-256"), 4) == Bytes::npos)
+	if (body.find("SCRAM-SHA-256" + Bytes(1, '\0'), 4) == Bytes::npos)
 		return fail("server offers no SCRAM-SHA-256");
 	unsigned char raw[18];
 	RAND_bytes(raw, sizeof raw);
 	client_first_ = "n=,r=" + base64(Bytes(reinterpret_cast<char *>(raw), sizeof raw));
 	Bytes first = "n,," + client_first_;
-	Bytes reply = zero("SCRAM-SHA-256");
-	put32(reply, static_cast<uint32_t>(first.size()));
-	out += message('p', reply + first);
+	out += wire::sasl_first("SCRAM-SHA-256", first);
 	return Step::More;
 }
 
@@ -694,7 +450,8 @@ Login::Step Login::sasl_final(const Bytes &data)
 
 Login::Step Login::authentication(const Bytes &body, Bytes &out)
 {
-	switch (get32(body, 0)) {
+	const uint32_t code = Reader(body).u32();
+	switch (code) {
 	case 0:
 		return Step::More;
 	case 3:
@@ -710,7 +467,7 @@ Login::Step Login::authentication(const Bytes &body, Bytes &out)
 	case 12:
 		return sasl_final(body.substr(4));
 	default:
-		return fail("authentication request " + std::to_string(get32(body, 0)));
+		return fail("authentication request " + std::to_string(code));
 	}
 }
 
@@ -730,7 +487,7 @@ Login::Step Login::feed(const Message &m, Bytes &out)
 		return Step::More;
 	}
 	if (m.type == 'K' && m.body.size() >= 8) {
-		pid = get32(m.body, 0);
+		pid = Reader(m.body).u32();
 		key = m.body.substr(4);
 		return Step::More;
 	}

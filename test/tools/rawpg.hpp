@@ -1,10 +1,9 @@
 // rawpg: what every test tool in this folder needs to speak the PostgreSQL wire protocol by hand.
 //
-// It owns message builders (any bytes can be sent, correct or not), the splitter that gives whole messages,
-// the login exchange (trust, password, MD5, SCRAM-SHA-256), a non-blocking channel over TCP, Unix socket or
-// TLS, a blocking connection on top of it, the seeded random numbers and the command line. It keeps no
-// opinion about what a right answer is: that belongs to the tools. Nothing but loopback addresses and Unix
-// sockets can be reached with it.
+// It owns the login exchange (trust, password, MD5, SCRAM-SHA-256), a non-blocking channel over TCP, Unix socket or
+// TLS, a blocking connection on top of it, the seeded random numbers and the command line; messages are those of
+// test/wire. It keeps no opinion about what a right answer is: that belongs to the tools. Nothing but loopback
+// addresses and Unix sockets can be reached with it.
 #pragma once
 
 #include <cstddef>
@@ -15,13 +14,15 @@
 #include <utility>
 #include <vector>
 
+#include "wire/messages.hpp"
+
 typedef struct ssl_st SSL;
 
 namespace rawpg
 {
 
+using namespace wire;
 using Bytes = std::string;
-using Pairs = std::vector<std::pair<std::string, std::string>>;
 
 uint64_t now_us();
 inline uint64_t now_ms()
@@ -50,67 +51,6 @@ Bytes unhex(const std::string &text);
 std::string hexdump(const Bytes &bytes, size_t most);
 Bytes md5_hex(const Bytes &bytes);
 Bytes base64(const Bytes &bytes);
-
-// ---- messages of the frontend
-void put16(Bytes &to, uint32_t value);
-void put32(Bytes &to, uint32_t value);
-uint32_t get32(const Bytes &from, size_t at);
-uint32_t get16(const Bytes &from, size_t at);
-
-using Param = std::optional<Bytes>;
-
-constexpr uint32_t kProtocol30 = 196608;
-constexpr uint32_t kProtocol32 = 196610;
-constexpr uint32_t kSslRequest = 80877103;
-constexpr uint32_t kGssRequest = 80877104;
-constexpr uint32_t kCancelRequest = 80877102;
-
-Bytes startup(const Pairs &params, uint32_t protocol = kProtocol30);
-Bytes request(uint32_t code); // SSLRequest, GSSENCRequest
-Bytes cancel_request(uint32_t pid, const Bytes &key);
-Bytes message(char type, const Bytes &body);
-Bytes query(const Bytes &sql);
-Bytes parse(const Bytes &name, const Bytes &sql, const std::vector<uint32_t> &types = {});
-Bytes bind(const Bytes &portal, const Bytes &name, const std::vector<Param> &params = {},
-           const std::vector<uint32_t> &formats = {}, const std::vector<uint32_t> &results = {});
-Bytes describe(char kind, const Bytes &name);
-Bytes execute(const Bytes &portal, uint32_t rows = 0);
-Bytes close_name(char kind, const Bytes &name);
-Bytes sync();
-Bytes flush();
-Bytes copy_data(const Bytes &data);
-Bytes copy_done();
-Bytes copy_fail(const Bytes &why);
-Bytes function_call(uint32_t oid, const std::vector<Param> &params);
-Bytes terminate();
-Bytes password(const Bytes &text);
-
-// ---- messages of the backend
-struct Message {
-	char type = 0;
-	Bytes body;
-};
-
-std::string field(const Bytes &error_body, char code);
-std::string brief(const Message &message); // one line for a report
-// The columns of a DataRow; nothing when the body does not add up.
-std::optional<std::vector<Param>> columns(const Bytes &body);
-
-class Splitter
-{
-public:
-	void append(const char *data, size_t size) { data_.append(data, size); }
-	bool next(Message &message); // false: not yet whole, or broken()
-	bool broken() const { return broken_; }
-	size_t pending() const { return data_.size() - head_; }
-	Bytes rest() const { return data_.substr(head_); }
-	void clear();
-
-private:
-	Bytes data_;
-	size_t head_ = 0;
-	bool broken_ = false;
-};
 
 // ---- where to go and as whom
 enum class Tls { Off, Request, Direct };

@@ -123,13 +123,13 @@ static std::optional<Bytes> message_of(const std::vector<Word> &w)
 	case 'P':
 		for (size_t i = 3; i < w.size(); i++)
 			types.push_back(number(i));
-		return parse(text(1), text(2), types);
+		return parse(text(2), text(1), types);
 	case 'B':
-		return bind(text(1), text(2), params_of(w, 3));
+		return bind_to(text(2), text(1), params_of(w, 3));
 	case 'D':
 		return describe(text(1)[0], text(2));
 	case 'E':
-		return execute(text(1), number(2));
+		return execute(number(2), text(1));
 	case 'C':
 		return close_name(text(1)[0], text(2));
 	case 'F':
@@ -171,15 +171,10 @@ static std::string normal(const Message &m)
 		return "K";
 	if (m.type == 'A' && body.size() >= 4)
 		body.replace(0, 4, "pid ");
-	if (m.type == 'T') { // name, table oid, column, type, size, modifier, format
-		size_t at = 2;
-		for (uint32_t left = get16(body, 0); left > 0 && at < body.size(); left--) {
-			at = body.find('\0', at);
-			if (at == Bytes::npos || at + 19 > body.size())
-				break;
-			if (get32(body, at + 1) != 0)
-				body.replace(at + 1, 4, "oid ");
-			at += 19;
+	if (m.type == 'T') {
+		for (const size_t at : places_of_tables(body)) {
+			if (pgpool::proto::load32(&body[at]) != 0)
+				body.replace(at, 4, "oid ");
 		}
 	}
 	return std::string(1, m.type) + " " + visible(body);
@@ -356,13 +351,12 @@ static bool sweep(const Target &target, const std::set<size_t> &sizes)
 	}
 	uint64_t count = 0;
 	for (size_t size : sizes) { // the size of the whole message: of Query, of Bind, of DataRow
-		size_t query_head = query("select ''").size(), bind_head = bind("", "", {Bytes()}).size();
+		size_t query_head = query("select ''").size(), bind_head = bind_to("", "", {Bytes()}).size();
 		std::string text = letters(size > query_head ? size - query_head : 0);
 		if (!echoes(conn, query("select '" + text + "'"), text, "Query", size))
 			return false;
 		text = letters(size > bind_head ? size - bind_head : 0);
-		if (!echoes(conn, parse("", "select $1::text") + bind("", "", {text}) + execute("") + sync(), text, "Bind",
-		            size))
+		if (!echoes(conn, parse("select $1::text") + bind_to("", "", {text}) + execute() + sync(), text, "Bind", size))
 			return false;
 		text = std::string(size > 11 ? size - 11 : 0, 'x');
 		if (!echoes(conn, query("select repeat('x', " + std::to_string(text.size()) + ")"), text, "DataRow", size))

@@ -31,14 +31,16 @@
 #include <utility>
 #include <vector>
 
-#include "messages.hpp"
 #include "proto/message.hpp"
 #include "proto/scram.hpp"
 #include "proto/startup.hpp"
-#include "proto/wire.hpp"
+#include "setting_names.hpp"
+#include "wire/messages.hpp"
 
 namespace fake
 {
+
+using namespace wire;
 
 // What all backends of a server have in common.
 struct Catalog {
@@ -147,19 +149,20 @@ public:
 			return startup();
 		if (phase_ == Phase::Ready && at_rest() && !open_ && hear())
 			return true;
-		if (in_.size() < 5)
+		const size_t size = size_of_first(in_);
+		if (size == 0)
 			return false;
-		const uint32_t length = pgpool::proto::load32(&in_[1]);
-		if (in_[0] == 0 || !strchr("QPBDECSHFXdcfp", in_[0]) || length < 4 || length > pgpool::proto::kMaxMessage + 4) {
+		if (in_[0] == 0 || !strchr("QPBDECSHFXdcfp", in_[0]) || size < pgpool::proto::kHeaderSize ||
+		    size > size_t{pgpool::proto::kMaxMessage} + pgpool::proto::kHeaderSize) {
 			note("the backend lost its place in the stream");
 			die("08P01");
 			return false;
 		}
-		if (in_.size() <= length)
+		if (in_.size() < size)
 			return false;
 		const char type = in_[0];
-		const std::string body = in_.substr(5, length - 4);
-		in_.erase(0, size_t{length} + 1);
+		const std::string body = in_.substr(pgpool::proto::kHeaderSize, size - pgpool::proto::kHeaderSize);
+		in_.erase(0, size);
 		history += skipping_ ? static_cast<char>(tolower(type)) : type;
 		if (history.size() > 40)
 			history.erase(0, 20);
@@ -321,8 +324,8 @@ private:
 		if (forced.empty())
 			return false;
 		size_t n = replies;
-		for (size_t at = 0; at < out.size(); n++)
-			at += size_t{pgpool::proto::load32(&out[at + 1])} + 1;
+		for (std::string_view left = out; !left.empty(); n++)
+			left.remove_prefix(size_of_first(left));
 		const auto it = forced.find(n);
 		return it != forced.end() && it->second == sqlstate;
 	}

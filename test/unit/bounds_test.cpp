@@ -67,10 +67,10 @@ TEST_F(Bounds, WhoDoesNotReadIsNotReadFrom)
 	};
 	const Case cases[] = {
 	    {"Sync", kSync, "", 'Z'},
-	    {"Close", close_statement("nobody"), "", '3'},
-	    {"Parse of a known text and Close", parse("SELECT 1", "p") + close_statement("p"), "", '1'},
-	    {"Close behind a query at work", close_statement("nobody"), query("SELECT 2"), '3'},
-	    {"Close in a block", close_statement("nobody"), query("BEGIN"), '3'},
+	    {"Close", close_name('S', "nobody"), "", '3'},
+	    {"Parse of a known text and Close", parse("SELECT 1", "p") + close_name('S', "p"), "", '1'},
+	    {"Close behind a query at work", close_name('S', "nobody"), query("SELECT 2"), '3'},
+	    {"Close in a block", close_name('S', "nobody"), query("BEGIN"), '3'},
 	    {"Query", query("SELECT 3"), "", 'Z'},
 	    {"Query without text", query(""), "", 'Z'},
 	    {"Bind of a known name", bind_to("s") + kSync, "", '2'},
@@ -110,7 +110,7 @@ TEST_F(Bounds, AnotherClientHasItsTurnBeforeAPipelineIsDone)
 {
 	world.engine().set_bounds({10, 4096});
 	Stream *a = idle_client_with("s"), *b = login();
-	a->from_peer = times(parse("SELECT 1", "p") + close_statement("p"), 60000);
+	a->from_peer = times(parse("SELECT 1", "p") + close_name('S', "p"), 60000);
 	b->from_peer = query("SELECT b");
 	world.stream_event(a, core::kChunk);
 	EXPECT_EQ(take_messages(a->to_peer).size(), 10u);
@@ -164,7 +164,7 @@ TEST_F(Bounds, ABackendThatHoldsRepliesBackIsAskedForThem)
 	std::string pipeline;
 	for (int i = 0; i < 50; i++)
 		pipeline +=
-		    parse("SELECT " + std::to_string(i), "n" + std::to_string(i)) + close_statement("x" + std::to_string(i));
+		    parse("SELECT " + std::to_string(i), "n" + std::to_string(i)) + close_name('S', "x" + std::to_string(i));
 	send(a, pipeline);
 	EXPECT_EQ(a->from_peer, "") << "it waits for a reply that waits for its Sync";
 	send(a, kSync);

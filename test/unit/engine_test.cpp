@@ -159,8 +159,7 @@ TEST_F(Engine, WhyAClientKeepsItsServerIsShown)
 TEST_F(Engine, AStatementIsShownWithWhoHasIt)
 {
 	Stream *a = login(), *b = login();
-	std::string typed;
-	Writer(typed).begin('P').string("s").string("SELECT typed").u16(2).u32(23).u32(25).end();
+	const std::string typed = parse("SELECT typed", "s", {23, 25});
 	ask(a, parse("SELECT x", "s") + parse("SELECT x", "t") + bind_to("s") + execute() + kSync);
 	ask(b, parse("SELECT x", "u") + typed + kSync);
 	control::PreparedRow r = prepared("SELECT x");

@@ -35,9 +35,8 @@ protected:
 		proto::ScramClient client(key, verifier);
 		EXPECT_EQ(login(s), "R");
 		const std::string first = client.first();
-		std::string body, final;
-		Writer(body).string("SCRAM-SHA-256").u32(static_cast<uint32_t>(first.size())).bytes(first);
-		s->from_peer += message('p', body);
+		std::string final;
+		s->from_peer += sasl_first("SCRAM-SHA-256", first);
 		world.settle();
 		const std::vector<Message> m = take_messages(s->to_peer);
 		EXPECT_EQ(m.size(), 1u);
@@ -409,8 +408,7 @@ TEST_F(LoginTest, APasswordIsHashedInAnotherEventAndWhoeverLeavesIsForgotten)
 			f();
 		world.settle();
 	};
-	const std::string right = message('p', std::string("pencil") + '\0'),
-	                  wrong = message('p', std::string("pen") + '\0');
+	const std::string right = password("pencil"), wrong = password("pen");
 	Stream *good = world.connect(), *bad = world.connect(), *gone = world.connect(), *hasty = world.connect();
 	for (Stream *s : {good, bad, gone, hasty})
 		EXPECT_EQ(login(s), "R");

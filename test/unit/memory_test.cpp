@@ -14,7 +14,6 @@
 #include <gtest/gtest.h>
 
 #include "fake.hpp"
-#include "messages.hpp"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/lsan_interface.h>
@@ -299,7 +298,7 @@ TEST(Memory, ParseBindExecute)
 			p.send(parse("SELECT shared", "s" + std::to_string(i)) + bind_to("s" + std::to_string(i)) + execute() +
 			       message('S'));
 		p.send(parse("SELECT own") + bind_to() + execute() + message('S'));
-		p.send(bind_to("s0") + describe('P') + execute() + close_statement("s0") + message('S'));
+		p.send(bind_to("s0") + describe('P') + execute() + close_name('S', "s0") + message('S'));
 		p.send(parse("ALTER x") + bind_to() + execute() + message('S'));
 		p.send(bind_to("s1") + describe('P') + execute() + message('S'));
 	});
@@ -401,7 +400,7 @@ TEST(Memory, CancelAndLeave)
 		}
 		p.send(query("SLEEP s"));
 		Stream *canceller = p.world.connect();
-		canceller->from_peer = cancel_packet(pid, key);
+		canceller->from_peer = cancel_request(pid, key);
 		p.world.settle();
 		canceller->peer_eof = canceller->peer_gone = true;
 		p.world.settle();

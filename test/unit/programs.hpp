@@ -11,10 +11,13 @@
 #include <string>
 #include <vector>
 
-#include "messages.hpp"
+#include "setting_names.hpp"
+#include "wire/messages.hpp"
 
 namespace fake
 {
+
+using namespace wire;
 
 class Dice
 {
@@ -186,7 +189,7 @@ private:
 		    chance(60) ? (chance(50) ? "DEALLOCATE s" : "DEALLOCATE PREPARE \"s") + std::to_string(pick(1, 3)) : "";
 		if (!sql.empty()) {
 			const std::string text = sql + (sql.find('"') == std::string::npos ? "" : "\"") + comment;
-			put(chance(50) ? query(text) : parse(text) + bind_to() + execute() + close_statement("") + kSync_);
+			put(chance(50) ? query(text) : parse(text) + bind_to() + execute() + close_name('S', "") + kSync_);
 		} else if (chance(20) && settings.empty()) {
 			put(query("DISCARD ALL" + comment));
 		} else {

@@ -5,12 +5,12 @@
 
 #include <gtest/gtest.h>
 
-#include "messages.hpp"
+#include "wire/messages.hpp"
 
 namespace
 {
 
-using namespace fake;
+using namespace wire;
 using namespace pgpool::core;
 namespace region = pgpool::region;
 using Verdict = StatementRewriter::Verdict;
@@ -62,7 +62,7 @@ protected:
 		std::string out;
 		verdict = Verdict::Verbatim;
 		while (!bytes.empty() && verdict != Verdict::Settle && verdict != Verdict::More) {
-			const size_t total = size_t{pgpool::proto::load32(bytes.data() + 1)} + 1;
+			const size_t total = size_of_first(bytes);
 			const StatementRewriter::Message m{bytes.data(), std::min(total, bytes.size()), total};
 			StatementRewriter::Taken taken;
 			const bool names = std::string_view("PBDCQ").find(m.type()) != std::string_view::npos;
@@ -81,7 +81,7 @@ protected:
 	{
 		std::string text;
 		while (!bytes.empty()) {
-			const size_t total = size_t{pgpool::proto::load32(bytes.data() + 1)} + 1;
+			const size_t total = size_of_first(bytes);
 			const char type = bytes[0];
 			const std::string_view body = bytes.substr(5, total - 5);
 			const char *name = type == 'P'                  ? body.data()
@@ -279,7 +279,7 @@ TEST_F(Rewriter, TheUnnamedStatementFollowsItsClientToAnotherBackend)
 TEST_F(Rewriter, ACloseTakesTheNameAndNotTheStatement)
 {
 	prepare(first, "SELECT 1", "s");
-	EXPECT_EQ(send(first, close_statement("s") + kSync), "S");
+	EXPECT_EQ(send(first, close_name('S', "s") + kSync), "S");
 	EXPECT_FALSE(client_has("s"));
 	replies(first, "ZI");
 	EXPECT_EQ(first.statements.table().size(), 1u);
@@ -316,7 +316,7 @@ TEST_F(Rewriter, WithoutAServerAParseIsAnsweredIfOneHasIt)
 	EXPECT_EQ(answers + (client_has("s") ? "s" : ""), "");
 	EXPECT_TRUE(client.answer(pool, params, m, answers, [](Statement *, Shape &) { return true; }));
 	EXPECT_TRUE(client_has("s"));
-	const std::string close = close_statement("s");
+	const std::string close = close_name('S', "s");
 	EXPECT_TRUE(client.answer(pool, params, {close.data(), close.size(), close.size()}, answers,
 	                          [](Statement *, Shape &) { return false; }));
 	EXPECT_FALSE(client_has("s"));

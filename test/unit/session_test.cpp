@@ -274,7 +274,7 @@ TEST_F(Session, ACancelHitsOnlyWhileAServerIsAssigned)
 	const std::string key = key_of_greeting(pid);
 	auto cancel = [&](const std::string &with) {
 		Stream *x = world.connect();
-		send(x, cancel_packet(pid, with));
+		send(x, cancel_request(pid, with));
 		EXPECT_TRUE(x->closed);
 		EXPECT_EQ(x->to_peer, "");
 	};
@@ -299,7 +299,7 @@ TEST_F(Session, ACancelEndsTheWaitOfAQueuedClient)
 	ask(b, query("BEGIN"));
 	EXPECT_EQ(ask(a, query("SELECT c1.x")), "");
 	Stream *x = world.connect();
-	send(x, cancel_packet(pid, key));
+	send(x, cancel_request(pid, key));
 	EXPECT_EQ(got(a), "E:57014 Z:I");
 	EXPECT_TRUE(world.interrupts.empty());
 	EXPECT_EQ(ask(b, query("COMMIT")), "C:COMMIT Z:I");
@@ -315,7 +315,7 @@ TEST_F(Session, ACancelIsNotForPgpoolsOwnQueries)
 	a->from_peer = query("SLEEP c1.x");
 	world.stream_event(a, SIZE_MAX); // the settings are on their way, the client is held
 	Stream *x = world.connect();
-	x->from_peer = cancel_packet(pid, key);
+	x->from_peer = cancel_request(pid, key);
 	world.stream_event(x, SIZE_MAX);
 	EXPECT_TRUE(world.interrupts.empty()) << "a backend that runs our own query was interrupted";
 	world.settle();

@@ -397,7 +397,7 @@ private:
 		accepted_[node]++;
 		c.cancels = true;
 		c.canceller = world_.connect(node);
-		c.canceller->from_peer = cancel_packet(c.key_pid, c.key);
+		c.canceller->from_peer = cancel_request(c.key_pid, c.key);
 		note("client " + std::to_string(c.id) + " asks for a cancel");
 	}
 

@@ -3,13 +3,14 @@
 
 #include <gtest/gtest.h>
 
-#include "fake.hpp"
+#include "wire/messages.hpp"
 
 namespace
 {
 
 using namespace pgpool::proto;
-using fake::startup_packet;
+using wire::cancel_request;
+using wire::startup_packet;
 
 std::string number(uint32_t n)
 {
@@ -75,15 +76,15 @@ TEST(StartupPacket, RequestsForEncryptionAndCancelAreTold)
 	EXPECT_EQ(classify_startup(number(8) + number(80877103), size), StartupKind::Ssl);
 	EXPECT_EQ(classify_startup(number(8) + number(80877104), size), StartupKind::Gss);
 	EXPECT_EQ(classify_startup(number(9) + number(80877103), size), StartupKind::Invalid);
-	const std::string cancel = fake::cancel_packet(-5, "abcd");
+	const std::string cancel = cancel_request(-5, "abcd");
 	EXPECT_EQ(classify_startup(cancel, size), StartupKind::Cancel);
 	CancelRequest r;
 	ASSERT_TRUE(read_cancel(cancel, r));
 	EXPECT_EQ(r.pid, -5);
 	EXPECT_EQ(r.key, "abcd");
-	EXPECT_FALSE(read_cancel(fake::cancel_packet(1, "abc"), r));
-	EXPECT_TRUE(read_cancel(fake::cancel_packet(1, std::string(256, 'k')), r));
-	EXPECT_FALSE(read_cancel(fake::cancel_packet(1, std::string(257, 'k')), r));
+	EXPECT_FALSE(read_cancel(cancel_request(1, "abc"), r));
+	EXPECT_TRUE(read_cancel(cancel_request(1, std::string(256, 'k')), r));
+	EXPECT_FALSE(read_cancel(cancel_request(1, std::string(257, 'k')), r));
 }
 
 TEST(StartupPacket, WithoutItsTerminatorOrWithBytesBehindItIsRefused)

@@ -222,8 +222,7 @@ TEST_F(Statements, ABatchThatIsTooLongToBeKeptIsNotServedAgain)
 	Stream *a = login();
 	ask(a, parse("SHAPE x", "s") + kSync);
 	alter();
-	std::string big;
-	Writer(big).begin('B').string("").string("s").u16(0).u16(1).u32(70000).bytes(std::string(70000, 'x')).u16(0).end();
+	const std::string big = bind_to("s", "", {std::string(70000, 'x')});
 	EXPECT_EQ(ask(a, big + describe('P') + execute() + kSync), "E:0A000 Z:I");
 }
 
@@ -313,7 +312,7 @@ TEST_F(Statements, ACloseIsNotAnsweredInTheMiddleOfAReply)
 	while (world.backend_event(s, SIZE_MAX, SIZE_MAX)) {
 	}
 	world.stream_event(s, s->from_peer.size() - 3);
-	a->from_peer = close_statement("s");
+	a->from_peer = close_name('S', "s");
 	while (world.stream_event(a, SIZE_MAX)) {
 	}
 	world.settle();
@@ -325,7 +324,7 @@ TEST_F(Statements, ACloseEndsACopyThatIsAboutToBegin)
 {
 	Stream *a = login(), *b = login();
 	const std::string copy = parse("COPYIN c1.1") + bind_to() + execute();
-	const std::string refused = ask(a, copy + close_statement("s") + kSync);
+	const std::string refused = ask(a, copy + close_name('S', "s") + kSync);
 	EXPECT_NE(refused.find("08P01"), std::string::npos) << refused;
 	EXPECT_TRUE(a->closed);
 	EXPECT_EQ(ask(b, query("SELECT c2.1")), "T D:c2.1 C:SELECT 1 Z:I");
@@ -344,7 +343,7 @@ TEST_F(Statements, AClientIsRefusedMoreStatementsThanItMayHave)
 	          "Close statements that are not needed, or raise pgpool.max_client_statements, now 2.");
 	EXPECT_EQ(ask(a, parse("SELECT c1.c", "b") + kSync), "E:42P05 Z:I") << "a name that is taken comes first";
 	EXPECT_EQ(ask(a, parse("SELECT c1.d") + use()), "1 2 D:c1.d C:SELECT 1 Z:I");
-	EXPECT_EQ(ask(a, close_statement("a") + parse("SELECT c1.c", "c") + use("c")), "3 1 2 D:c1.c C:SELECT 1 Z:I");
+	EXPECT_EQ(ask(a, close_name('S', "a") + parse("SELECT c1.c", "c") + use("c")), "3 1 2 D:c1.c C:SELECT 1 Z:I");
 	EXPECT_EQ(ask(a, query("BEGIN")), "C:BEGIN Z:T");
 	EXPECT_EQ(ask(a, parse("SELECT c1.e", "e") + kSync), "E:53400 Z:E");
 	EXPECT_EQ(ask(a, query("COMMIT")), "C:ROLLBACK Z:I");
@@ -359,7 +358,7 @@ TEST_F(Statements, AndMoreTextThanItMayHave)
 	EXPECT_EQ(ask(a, more), "E:53400 Z:I");
 	EXPECT_EQ(error_text(a, more, 'H'),
 	          "Close statements that are not needed, or raise pgpool.client_statement_memory, now 1 kB.");
-	EXPECT_EQ(ask(a, close_statement("a") + more), "3 1 Z:I");
+	EXPECT_EQ(ask(a, close_name('S', "a") + more), "3 1 Z:I");
 }
 
 // ---- DEALLOCATE and DISCARD by SQL
@@ -471,7 +470,7 @@ TEST_F(Statements, AClientThatLeavesWithADeallocateOnItsWayLeavesTheAccountExact
 		Stream *b = login();
 		EXPECT_EQ(ask(b, query("BEGIN c2.b")), "C:BEGIN Z:T");
 		EXPECT_EQ(ask(b, parse("SELECT shared", "s") + use("s")), "1 2 D:shared C:SELECT 1 Z:T");
-		EXPECT_EQ(ask(b, close_statement("s") + parse("SELECT c2.x", "s") + use("s")), "3 1 2 D:c2.x C:SELECT 1 Z:T");
+		EXPECT_EQ(ask(b, close_name('S', "s") + parse("SELECT c2.x", "s") + use("s")), "3 1 2 D:c2.x C:SELECT 1 Z:T");
 		ask(b, query("COMMIT"));
 		send(b, message('X'));
 	}
@@ -491,13 +490,13 @@ TEST_F(Statements, TheUnnamedStatementLastsWhoeverServesIt)
 	EXPECT_EQ(ask(a, use()), "2 D:c1.x C:SELECT 1 Z:I");
 	EXPECT_EQ(ask(a, query("DEALLOCATE ALL") + kSync), "C:DEALLOCATE ALL Z:I Z:I");
 	EXPECT_EQ(ask(a, use()), "E:26000 Z:I") << "a Query takes it away";
-	EXPECT_EQ(ask(b, close_statement("") + kSync + use()), "3 Z:I E:26000 Z:I");
+	EXPECT_EQ(ask(b, close_name('S', "") + kSync + use()), "3 Z:I E:26000 Z:I");
 }
 
 TEST_F(Statements, WhatIsSkippedBehindAnErrorLeavesTheUnnamedStatement)
 {
 	Stream *a = login();
-	for (const std::string &skipped : {parse("SELECT c1.no"), close_statement(""), parse("DEALLOCATE s")}) {
+	for (const std::string &skipped : {parse("SELECT c1.no"), close_name('S', ""), parse("DEALLOCATE s")}) {
 		EXPECT_EQ(ask(a, parse("SELECT c1.x") + bind_to("missing")), "1 E:26000");
 		EXPECT_EQ(ask(a, skipped + kSync), "Z:I");
 		EXPECT_EQ(ask(a, use()), "2 D:c1.x C:SELECT 1 Z:I");
