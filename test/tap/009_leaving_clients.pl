@@ -6,13 +6,12 @@ use warnings;
 use Test::More;
 use Time::HiRes qw(time sleep);
 use PgPool;
+use PgPoolWire qw(query_message parse bind_to execute flush);
 
 my $pool = PgPool->new('leaving', workers => 2, pool_size => 1);
 $pool->sql("SELECT pgpool.alter_tenant('default', on_disconnect => 'cancel')");
 $pool->run_psql('CREATE TABLE t (a int)');
 my $probe = $pool->raw;
-
-sub message { my ($type, $body) = @_; return $type . pack('N', length($body) + 4) . $body; }
 
 # Backends of the pool that are not idle, or hold a lock on a table.
 sub restless
@@ -57,15 +56,15 @@ my @phases = (
 		} ],
 	[ 'in the middle of a large message', sub { $_[0]->write('Q' . pack('N', 1000000) . 'INSERT INTO t VALUES (1);' x 8000) } ],
 	[ 'with a pipeline without Sync', sub {
-			$_[0]->write(message('P', "\0INSERT INTO t VALUES (1)\0\0\0") . message('B', "\0\0\0\0\0\0\0\0") . message('E', "\0\0\0\0\0") . message('H', ''));
+			$_[0]->write(parse('INSERT INTO t VALUES (1)') . bind_to() . execute() . flush());
 			$_[0]->message for 1 .. 3;
 		} ],
-	[ 'with a Parse alone', sub { $_[0]->write(message('P', "\0SELECT 1\0\0\0")) } ],
+	[ 'with a Parse alone', sub { $_[0]->write(parse('SELECT 1')) } ],
 	[ 'with a pipeline that failed', sub {
-			$_[0]->write(message('P', "\0nonsense\0\0\0") . message('B', "\0\0\0\0\0\0\0\0") . message('E', "\0\0\0\0\0") . message('H', ''));
+			$_[0]->write(parse('nonsense') . bind_to() . execute() . flush());
 			$_[0]->message;
 		} ],
-	[ 'with fifty queries under way', sub { $_[0]->write(message('Q', "SELECT pg_sleep(0.001)\0") x 50) } ],
+	[ 'with fifty queries under way', sub { $_[0]->write(query_message('SELECT pg_sleep(0.001)') x 50) } ],
 );
 
 for my $phase (@phases)
@@ -98,7 +97,7 @@ for my $phase (@phases)
 
 # Terminate, too, ends a transaction that no Sync has committed
 my $polite = $pool->raw;
-$polite->write(message('P', "\0INSERT INTO t VALUES (1)\0\0\0") . message('B', "\0\0\0\0\0\0\0\0") . message('E', "\0\0\0\0\0") . message('H', ''));
+$polite->write(parse('INSERT INTO t VALUES (1)') . bind_to() . execute() . flush());
 $polite->message for 1 .. 3;
 $polite->close;
 is($probe->value('SELECT count(*) FROM t'), 0, 'with a pipeline without Sync, Terminate: rolled back');

@@ -5,7 +5,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use PgPoolCase;
-use PgPoolWire;
+use PgPoolWire qw(parse bind_to execute sync);
 use Test::More;
 
 my $node = pool_node('changes', conf => "pgpool.default_pool_size = 1\nmax_prepared_transactions = 2");
@@ -24,8 +24,7 @@ sub meaning
 {
 	my ($text) = @_;
 	$n++;
-	$client->send(PgPoolWire::message('P', "s$n\0$text\0" . pack 'n', 0) . PgPoolWire::message('B', "\0s$n\0" . pack 'n n n', 0, 0, 0)
-		  . PgPoolWire::message('E', "\0" . pack 'N', 0) . PgPoolWire::message('S', ''));
+	$client->send(parse($text, "s$n") . bind_to("s$n") . execute() . sync());
 	my $r = $client->answer(10);
 	return $r->{error} ? "$r->{error}{C} $r->{error}{M}" : $r->{rows}[0][0];
 }

@@ -5,7 +5,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use PgPoolCase;
-use PgPoolWire;
+use PgPoolWire qw(parse bind_to execute sync);
 use Test::More;
 
 my $node = pool_node('agent', conf => <<'CONF');
@@ -72,8 +72,7 @@ pins("DO 'BEGIN EXECUTE ''PREPARE q AS SELECT 1''; END'" => 'PREPARE', 'BEGIN; D
 	'BEGIN; PREPARE p AS SELECT 1; ROLLBACK' => 'PREPARE',
 	'LISTEN a; CREATE TEMP TABLE t (a int); SELECT pg_advisory_lock(1)' => 'advisory lock, LISTEN, temporary object, PREPARE', 'DISCARD ALL' => '');
 {
-	$one->send(PgPoolWire::message('P', "s\0SELECT 7\0" . pack 'n', 0) . PgPoolWire::message('B', "\0s\0" . pack 'n n n', 0, 0, 0)
-		  . PgPoolWire::message('E', "\0" . pack 'N', 0) . PgPoolWire::message('S', ''));
+	$one->send(parse('SELECT 7', 's') . bind_to('s') . execute() . sync());
 	is($one->answer->{rows}[0][0], '7', 'a statement that was prepared by the protocol');
 	is(pinned(), '', '... is no pin');
 }

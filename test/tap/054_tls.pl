@@ -31,7 +31,7 @@ sub try_tls
 {
 	my ($port) = @_;
 	my $c = PgPoolWire->open(port => $port) or return '';
-	$c->send(pack 'N N', 8, 80877103);
+	$c->send(PgPoolWire::request($PgPoolWire::SSL));
 	return $c->bytes(1, 5) // '';
 }
 ok(poll_until(sub { try_tls($pool) eq 'S' }, 'TLS'), 'ssl = on acts at a reload, without a restart');
@@ -138,7 +138,7 @@ for my $kind ([ 'sha384', '-sha384' ], [ 'sha512', '-sha512' ], [ 'RSA and sha25
 	for my $request ([ 'SSLRequest', 80877103 ], [ 'GSSENCRequest', 80877104 ])
 	{
 		($out, $err) = ('', '');
-		$in = pack 'N N', 8, $request->[1];
+		$in = PgPoolWire::request($request->[1]);
 		$h = IPC::Run::start [ 'openssl', 's_client', '-quiet', '-connect', "127.0.0.1:$pool", @alpn ], '<', \$in, '>', \$out, '2>', \$err, IPC::Run::timeout(10);
 		eval { $h->pump until $out ne '' };
 		like($out, qr/^N|^E.*C08P01/s, "$request->[0] inside of TLS is refused");
@@ -147,7 +147,7 @@ for my $kind ([ 'sha384', '-sha384' ], [ 'sha512', '-sha512' ], [ 'RSA and sha25
 }
 
 # ---- what comes in clear is not executed; requests one after the other
-my ($ssl, $gss) = map { pack 'N N', 8, $_ } 80877103, 80877104;
+my ($ssl, $gss) = map { PgPoolWire::request($_) } $PgPoolWire::SSL, $PgPoolWire::GSS;
 sub raw_answer
 {
 	my ($port, @sent) = @_;

@@ -81,13 +81,13 @@ is($good, length($packet) - 1, "a startup packet of " . length($packet) . ' byte
 for my $code (80877103, 80877104)
 {
 	my $c = fresh();
-	$c->send(pack 'N N', 8, $code);
+	$c->send(PgPoolWire::request($code));
 	is($c->bytes(1, 5), 'N', "request $code is answered N");
 	$c->send($packet);
 	$c->{user} = 'app';
 	ok($c->finish_login('secret')->{ok}, '... and the login goes on');
 	$c = fresh();
-	for (1 .. 2) { $c->send(pack 'N N', 8, $code); $c->bytes(1, 5) if $_ == 1 }
+	for (1 .. 2) { $c->send(PgPoolWire::request($code)); $c->bytes(1, 5) if $_ == 1 }
 	my $m = $c->next(5);
 	like($m ? PgPoolWire::error_fields($m->[1])->{C} : 'none', qr/^(08P01|0A000)$/, '... a second one is refused');
 	ok($c->closes(5), '... for good');

@@ -34,7 +34,7 @@ sub within
 	ok($seconds >= $least && $seconds <= $most, sprintf '%s (%.2f s)', $what, $seconds);
 }
 sub message { return PgPoolWire::message(@_) }
-my $pipeline = message('P', "\0SELECT 1\0\0\0") . message('B', "\0\0\0\0\0\0\0\0") . message('E', "\0\0\0\0\0");
+my $pipeline = PgPoolWire::parse('SELECT 1') . PgPoolWire::bind_to() . PgPoolWire::execute();
 
 # ---- query_wait_timeout
 {
@@ -101,7 +101,7 @@ MSG
 	my $start = time;
 	$half[1]->send(pack 'N', 50);
 	$half[2]->send(PgPoolWire::startup_packet(196608, user => 'plain', database => 'postgres'));
-	$half[3]->send(pack 'N N', 8, 80877104);
+	$half[3]->send(PgPoolWire::request($PgPoolWire::GSS));
 	$half[0]->closes(10);
 	within(time - $start, 0.9, 3, 'login_timeout: a client that says nothing is disconnected');
 	ok($_->closes(5), '... and one that stops in the middle') for @half[ 1 .. 3 ];

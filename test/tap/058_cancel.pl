@@ -22,7 +22,7 @@ sub cancel
 {
 	my ($pid, $key) = @_;
 	my $c = PgPoolWire->open(port => $node->{pool_port});
-	$c->send(pack('N N N', 12 + length $key, 80877102, $pid) . $key);
+	$c->send(PgPoolWire::cancel_request($pid, $key));
 	my $quiet = $c->closes(10) && !@{ $c->{seen} } && $c->{in} eq '';
 	return $quiet;
 }
@@ -115,7 +115,7 @@ for my $n (1 .. 5)
 }
 is($holder->value('SELECT 2'), '2', '... whoever has the server is not hit');
 # extended: everything up to Sync is skipped, one error, one ReadyForQuery
-$waiter->send(PgPoolWire::message('P', "\0SELECT 3\0\0\0") . PgPoolWire::message('B', "\0\0\0\0\0\0\0\0") . PgPoolWire::message('E', "\0\0\0\0\0") . PgPoolWire::message('S', ''));
+$waiter->send(PgPoolWire::parse('SELECT 3') . PgPoolWire::bind_to() . PgPoolWire::execute() . PgPoolWire::sync());
 poll_until(sub { sql("SELECT clients_waiting FROM pgpool.pg_stat_pools WHERE role = 'app'") == 1 }, 'the client waits');
 cancel($waiter->{pid}, $waiter->{key});
 is(error_of($waiter->answer(10)), $cancelled, 'the same in the extended protocol');
@@ -150,7 +150,7 @@ for my $n (1 .. $rounds)
 	# the victim's query waits for the server, and starts as soon as the attacker's ends or is cancelled
 	start($victim, "SELECT $n, pg_sleep(0.002)");
 	my $canceller = PgPoolWire->open(port => $node->{pool_port});
-	$canceller->send(pack('N N N', 16, 80877102, $attacker->{pid}) . $attacker->{key});
+	$canceller->send(PgPoolWire::cancel_request($attacker->{pid}, $attacker->{key}));
 	my $r = $victim->answer(10);
 	if ($r->{error} || $r->{rows}[0][0] ne $n) { $stray++; diag("round $n: " . error_of($r)) }
 	my $a = $attacker->answer(10);

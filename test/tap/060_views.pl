@@ -4,7 +4,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use PgPoolCase;
-use PgPoolWire;
+use PgPoolWire qw(parse bind_to execute describe close_name sync);
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
@@ -134,14 +134,8 @@ for my $load (@loads)
 # ---- prepared statements
 my $text = 'SELECT $1 || $2 || 3 -- twin';
 {
-	sub prepare { my ($name, $sql, @types) = @_; return PgPoolWire::message('P', "$name\0$sql\0" . pack 'n N*', scalar @types, @types) }
-	sub bind_execute
-	{
-		my ($name, @values) = @_;
-		return PgPoolWire::message('B', "\0$name\0" . pack('n n', 0, scalar @values) . join('', map { pack('N', length) . $_ } @values) . pack 'n', 0)
-		  . PgPoolWire::message('E', "\0" . pack 'N', 0);
-	}
-	sub step { my ($c, @messages) = @_; $c->send(join '', @messages, PgPoolWire::message('S', '')); my $r = $c->answer(10); return $r->{error} ? "$r->{error}{C} $r->{error}{M}" : $r->{rows}[0] ? $r->{rows}[0][0] : 'ok' }
+	sub bind_execute { return bind_to(@_) . execute() }
+	sub step { my ($c, @messages) = @_; $c->send(join '', @messages, sync()); my $r = $c->answer(10); return $r->{error} ? "$r->{error}{C} $r->{error}{M}" : $r->{rows}[0] ? $r->{rows}[0][0] : 'ok' }
 	sub prepared { return sql("SELECT $_[0] FROM pgpool.pg_stat_prepared WHERE text = '$text'") }
 	is(prepared('count(*)'), '0', 'nobody has the statement');
 	my @c = map { connect_as($node, user => 'app', password => 'secret') } 1 .. 3;
@@ -151,11 +145,11 @@ my $text = 'SELECT $1 || $2 || 3 -- twin';
 	my @counts = qw(uses hits parses evictions);
 	my $of_pool = "SELECT concat_ws(' ', " . join(', ', map { "statement_$_" } @counts) . ", round(statement_hit_rate::numeric, 2)) FROM pgpool.pg_stat_pools WHERE role = ";
 	is(sql("$of_pool 'app'"), '0 0 0 0', 'reset_stats(): no statement yet, and no hit rate');
-	is(step($c[0], prepare('one', $text, 25, 0)), 'ok', 'the first client prepares it');
-	is(step($c[0], prepare('another', $text, 25, 0)), 'ok', '... and once more');
+	is(step($c[0], parse($text, 'one', 25, 0)), 'ok', 'the first client prepares it');
+	is(step($c[0], parse($text, 'another', 25, 0)), 'ok', '... and once more');
 	is(step($c[0], bind_execute('one', 'a', 'b')), 'ab3', '... and uses it');
-	is(step($c[0], PgPoolWire::message('D', "Sanother\0"), bind_execute('another', 'c', 'd')), 'cd3', '... under both names');
-	is(step($c[1], prepare('one', $text, 25, 0), bind_execute('one', 'e', 'f')), 'ef3', 'the second client prepares it and uses it');
+	is(step($c[0], describe('S', 'another'), bind_execute('another', 'c', 'd')), 'cd3', '... under both names');
+	is(step($c[1], parse($text, 'one', 25, 0), bind_execute('one', 'e', 'f')), 'ef3', 'the second client prepares it and uses it');
 	is(prepared(join " || ' ' || ", map { "sum($_)" } @counts), '3 5 2 0', '3 uses; 2 parses; 5 messages that needed none');
 	is(sql("$of_pool 'app'"), '3 5 2 0 0.71', 'pg_stat_pools has the same, and their rate');
 	is(prepared("sum(clients) || ' ' || sum(servers)"), '2 2', '2 clients have it, on 2 servers');
@@ -164,13 +158,13 @@ my $text = 'SELECT $1 || $2 || 3 -- twin';
 	my @have = map { $_->value("SELECT name FROM pg_prepared_statements WHERE statement = '$text'") } @c[ 0, 1 ];
 	is_deeply([ grep { !$seen{$_} } @have ], [], 'pg_prepared_statements of their servers has it under that name');
 	is($c[2]->value("SELECT count(*) FROM pg_prepared_statements WHERE statement = '$text'"), '0', '... and that of the third server lacks it');
-	step($c[1], PgPoolWire::message('C', "Sone\0"));
+	step($c[1], close_name('S', 'one'));
 	is(prepared('sum(clients)'), '1', 'a client that closed it does not count');
-	is(step($c[0], PgPoolWire::message('C', "Sone\0")), 'ok', 'the other closes one of its two names');
+	is(step($c[0], close_name('S', 'one')), 'ok', 'the other closes one of its two names');
 	is(prepared('sum(clients)'), '1', '... and counts still');
 	# a text longer than what is shown, with a character of two bytes across the border
 	my $long = 'SELECT 1 -- ' . 'x' x 1011 . "\xc3\xa9\xc3\xa9";
-	is(step($c[2], prepare('long', $long)), 'ok', 'a long text');
+	is(step($c[2], parse($long, 'long')), 'ok', 'a long text');
 	is(sql("SELECT octet_length(text) || right(text, 2) FROM pgpool.pg_stat_prepared WHERE text LIKE 'SELECT 1 -- x%'"), '1023xx', 'is cut between two characters');
 	$_->close for @c;
 	no_clients();
@@ -183,7 +177,7 @@ my $text = 'SELECT $1 || $2 || 3 -- twin';
 	my $c = connect_as($node, user => 'nobody', password => 'secret');
 	$c->query('BEGIN');
 	my $n = 0;
-	ok(poll_until(sub { $n++; step($c, prepare("s$n", "SELECT $n -- room")); sql("SELECT statement_evictions > 1 FROM pgpool.pg_stat_pools WHERE role = 'nobody'") eq 't' }), "$n statements on one server: some must go");
+	ok(poll_until(sub { $n++; step($c, parse("SELECT $n -- room", "s$n")); sql("SELECT statement_evictions > 1 FROM pgpool.pg_stat_pools WHERE role = 'nobody'") eq 't' }), "$n statements on one server: some must go");
 	my ($evictions, $there) = split / /, sql("SELECT sum(evictions) || ' ' || sum(servers) FROM pgpool.pg_stat_prepared WHERE text LIKE '%-- room'");
 	is($evictions + $there, $n, "each is there ($there) or was closed ($evictions)");
 	is($there, $c->value("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%-- room'"), 'pg_prepared_statements of that server has the same number');

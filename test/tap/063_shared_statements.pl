@@ -4,7 +4,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use PgPoolCase;
-use PgPoolWire;
+use PgPoolWire qw(parse bind_to execute flush sync);
 use Test::More;
 
 my $node = pool_node('statements', conf => "ssl = off\npgpool.default_pool_size = 2\npgpool.workers = 1");
@@ -12,14 +12,9 @@ $node->safe_psql('postgres', "CREATE ROLE app LOGIN PASSWORD 'secret'; CREATE SC
 my @app = (user => 'app', password => 'secret');
 
 # ---- messages
-sub parse    { my ($name, $sql) = @_; return PgPoolWire::message('P', "$name\0$sql\0" . pack 'n', 0) }
-sub bind_to  { my $name = shift; return PgPoolWire::message('B', "\0$name\0" . pack 'nnn', 0, 0, 0) }
-sub describe { my $name = shift; return PgPoolWire::message('D', "S$name\0") }
-sub close_of { my $name = shift; return PgPoolWire::message('C', "S$name\0") }
-sub execute  { return PgPoolWire::message('E', "\0" . pack 'N', 0) }
-sub flush    { return PgPoolWire::message('H', '') }
-sub sync     { return PgPoolWire::message('S', '') }
-sub columns  { return PgPoolWire::message('D', "P\0") }
+sub describe { return PgPoolWire::describe('S', @_) }
+sub close_of { return PgPoolWire::close_name('S', @_) }
+sub columns  { return PgPoolWire::describe('P') }
 sub shown_of { my $name = shift; return bind_to($name) . columns() . execute() . sync() }
 sub run_of   { my $name = shift; return bind_to($name) . execute() . sync() }
 
@@ -40,7 +35,7 @@ my ($c, $other) = map { connect_as($node, @app) } 1, 2;
 # ---- a result type that changes
 owner('CREATE TABLE app.t (a int); ALTER TABLE app.t OWNER TO app; INSERT INTO app.t VALUES (1)');
 my $text = 'SELECT * FROM t';
-is(ask($c, parse('s', $text), run_of('s')), '(1) SELECT 1 I', 'prepared and executed');
+is(ask($c, parse($text, 's'), run_of('s')), '(1) SELECT 1 I', 'prepared and executed');
 owner('ALTER TABLE app.t ADD COLUMN b int DEFAULT 2');
 is(ask($c, run_of('s')), '0A000 cached plan must not change result type I', 'a client that knows the columns from before gets the error');
 is(ask($c, shown_of('s')), '(1,2) SELECT 1 I', 'one that asks for them gets the statement prepared anew');
@@ -67,34 +62,34 @@ is(ask($c, shown_of('s')), '(1,2,3,4,5) SELECT 1 I', '... and after it the new r
 
 # ---- who prepares after the change gets the catalog as it is, also in a block, on each server
 my $holder = hold();
-is(ask($other, parse('s', $text), run_of('s')), '(1,2,3,4,5) SELECT 1 I', 'the second server has the statement');
+is(ask($other, parse($text, 's'), run_of('s')), '(1,2,3,4,5) SELECT 1 I', 'the second server has the statement');
 $holder->query('ROLLBACK');
 owner('ALTER TABLE app.t DROP COLUMN e');
 for my $n (1, 2)
 {
 	my $fresh = hold();
-	is(ask($fresh, parse('new', $text), run_of('new')), '(1,2,3,4) SELECT 1 T', "a client that prepares after the change, server $n");
+	is(ask($fresh, parse($text, 'new'), run_of('new')), '(1,2,3,4) SELECT 1 T', "a client that prepares after the change, server $n");
 	$holder = $fresh;
 }
 undef $holder;
 for my $block ('', 'in one segment')
 {
 	my $ddl = connect_as($node, @app);
-	is(ask($ddl, parse('before', $text), sync()), 'I', 'prepared before');
+	is(ask($ddl, parse($text, 'before'), sync()), 'I', 'prepared before');
 	$ddl->query('BEGIN');
 	if ($block)
 	{
-		$ddl->send(PgPoolWire::message('Q', "ALTER TABLE t ADD COLUMN x int DEFAULT 9\0") . parse('after', $text) . run_of('after'));
+		$ddl->send(PgPoolWire::message('Q', "ALTER TABLE t ADD COLUMN x int DEFAULT 9\0") . parse($text, 'after') . run_of('after'));
 		is(shown($ddl->answer), 'ALTER TABLE T', 'DDL of its own');
 		is(shown($ddl->answer), '(1,2,3,4,9) SELECT 1 T', 'and prepared after it, in one segment');
 	}
 	else
 	{
 		$ddl->query('ALTER TABLE t ADD COLUMN x int DEFAULT 9');
-		is(ask($ddl, parse('after', $text), run_of('after')), '(1,2,3,4,9) SELECT 1 T', 'prepared after DDL in the same transaction');
+		is(ask($ddl, parse($text, 'after'), run_of('after')), '(1,2,3,4,9) SELECT 1 T', 'prepared after DDL in the same transaction');
 	}
 	$ddl->query('ROLLBACK');
-	is(ask($ddl, parse('gone', $text), run_of('gone')), '(1,2,3,4) SELECT 1 I', '... and after its rollback');
+	is(ask($ddl, parse($text, 'gone'), run_of('gone')), '(1,2,3,4) SELECT 1 I', '... and after its rollback');
 	$ddl->send(PgPoolWire::message('X', ''));
 }
 
@@ -103,7 +98,7 @@ my $busy = hold();
 is(ask($c, run_of('s')), '0A000 cached plan must not change result type I', 'the server has it as others prepared it since: the client does not');
 $c->send(run_of('s'));
 is($c->answer->{error}{R}, 'RevalidateCachedQuery', '... and the error has the routine by which drivers know it');
-is(ask($c, close_of('s'), parse('s', $text), run_of('s')), '(1,2,3,4) SELECT 1 I', 'prepared anew');
+is(ask($c, close_of('s'), parse($text, 's'), run_of('s')), '(1,2,3,4) SELECT 1 I', 'prepared anew');
 $other->query("DO \$\$ BEGIN EXECUTE 'DEALLOCATE ALL'; END \$\$");
 is(ask($c, run_of('s')), '(1,2,3,4) SELECT 1 I', 'deallocated in a function by somebody else, and still there');
 $other->query("DO \$\$ BEGIN EXECUTE 'DEALLOCATE ALL'; END \$\$");
@@ -114,12 +109,12 @@ is(ask($c, run_of('s')), '(1,2,3,4) SELECT 1 I', '... and works again after it')
 $busy->query('ROLLBACK');
 
 # ---- DEALLOCATE is the client's alone
-is(ask($other, close_of('s'), parse('s', $text), run_of('s')), '(1,2,3,4) SELECT 1 I', 'two clients have "s"');
+is(ask($other, close_of('s'), parse($text, 's'), run_of('s')), '(1,2,3,4) SELECT 1 I', 'two clients have "s"');
 is(shown($c->query('DEALLOCATE s')), 'DEALLOCATE I', 'one deallocates it in SQL');
 is(ask($c, run_of('s')), '26000 prepared statement "s" does not exist I', '... and has it no more');
 is(ask($other, run_of('s')), '(1,2,3,4) SELECT 1 I', '... the other one has');
-is(ask($c, parse('s', $text), sync()), 'I', 'the name is free');
-is(ask($c, parse('', 'DEALLOCATE PREPARE "s"'), bind_to(''), execute(), sync()), 'DEALLOCATE I', 'through the extended protocol');
+is(ask($c, parse($text, 's'), sync()), 'I', 'the name is free');
+is(ask($c, parse('DEALLOCATE PREPARE "s"'), bind_to(''), execute(), sync()), 'DEALLOCATE I', 'through the extended protocol');
 is(ask($c, run_of('s')), '26000 prepared statement "s" does not exist I', '... the same');
 is(shown($other->query('DEALLOCATE ALL')), 'DEALLOCATE ALL I', 'DEALLOCATE ALL of the other client');
 is(ask($other, run_of('s')), '26000 prepared statement "s" does not exist I', '... takes all of its own');
@@ -145,7 +140,7 @@ for my $case ([ 'TimeZone', 'UTC', 'Asia/Tokyo', "SELECT extract(epoch FROM time
 		$two[$_]->query("SET $name = '$value[$_]'") for 0, 1;
 		for my $n (0, 1, 1, 0)
 		{
-			push @had, ask($two[$n], parse('', 'SELECT 1'), close_of('m'), parse('m', $sql), run_of('m'));
+			push @had, ask($two[$n], parse('SELECT 1'), close_of('m'), parse($sql, 'm'), run_of('m'));
 		}
 		$_->send(PgPoolWire::message('X', '')) for @two;
 		if ($on_server) { @want = @had; isnt($want[0], $want[1], "$name changes what a text means") }
@@ -156,21 +151,21 @@ for my $case ([ 'TimeZone', 'UTC', 'Asia/Tokyo', "SELECT extract(epoch FROM time
 # ---- limits of a client
 $node->safe_psql('postgres', "ALTER SYSTEM SET pgpool.max_client_statements = 3");
 $node->reload;
-poll_until(sub { $c->query('DEALLOCATE ALL'); ask($c, map({ parse("n$_", "SELECT $_") } 1 .. 4), sync()) =~ /53400/ }, 'the limit holds');
-is(ask($c, parse('n5', 'SELECT 5'), sync()), '53400 too many prepared statements I', 'one too many is an error');
+poll_until(sub { $c->query('DEALLOCATE ALL'); ask($c, map({ parse("SELECT $_", "n$_") } 1 .. 4), sync()) =~ /53400/ }, 'the limit holds');
+is(ask($c, parse('SELECT 5', 'n5'), sync()), '53400 too many prepared statements I', 'one too many is an error');
 is(ask($c, run_of('n5')), '26000 prepared statement "n5" does not exist I', '... and leaves no trace');
 is(ask($c, run_of('n3')), '(3) SELECT 1 I', '... the others work');
 $c->query('BEGIN');
-is(ask($c, bind_to('n1'), execute(), parse('n5', 'SELECT 5'), run_of('n2')), '(1) SELECT 1 53400 too many prepared statements E',
+is(ask($c, bind_to('n1'), execute(), parse('SELECT 5', 'n5'), run_of('n2')), '(1) SELECT 1 53400 too many prepared statements E',
 	'in a pipeline it ends the transaction and all up to Sync');
 $c->query('ROLLBACK');
-is(ask($c, close_of('n1'), parse('n5', 'SELECT 5'), run_of('n5')), '(5) SELECT 1 I', 'room is made by Close');
+is(ask($c, close_of('n1'), parse('SELECT 5', 'n5'), run_of('n5')), '(5) SELECT 1 I', 'room is made by Close');
 $node->safe_psql('postgres', "ALTER SYSTEM SET pgpool.max_client_statements = 1000; ALTER SYSTEM SET pgpool.client_statement_memory = '64kB'");
 $node->reload;
 my $long = "SELECT 1 /* @{[ 'x' x 30_000 ]} */";
-poll_until(sub { $c->query('DEALLOCATE ALL'); ask($c, map({ parse("n$_", $long) } 1 .. 3), sync()) =~ /53400/ }, 'the limit holds');
+poll_until(sub { $c->query('DEALLOCATE ALL'); ask($c, map({ parse($long, "n$_") } 1 .. 3), sync()) =~ /53400/ }, 'the limit holds');
 $c->query('DEALLOCATE ALL');
-$c->send(join '', map({ parse("n$_", $long) } 1 .. 3), sync());
+$c->send(join '', map({ parse($long, "n$_") } 1 .. 3), sync());
 my $error = $c->answer->{error};
 is("$error->{D} $error->{H}", 'The client has 2 prepared statements of 60036 bytes. Close statements that are not needed, '
 	  . 'or raise pgpool.client_statement_memory, now 64 kB.', 'the error says how many and what to do');

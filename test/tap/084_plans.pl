@@ -4,7 +4,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use PgPoolCase;
-use PgPoolWire;
+use PgPoolWire qw(parse bind_to execute sync);
 use Test::More;
 
 my $node = pool_node('plans', conf => "ssl = off\npgpool.workers = 1\nlog_statement = none\nautovacuum = off");
@@ -36,9 +36,7 @@ my %client = map { $_ => connect_as($node, user => "app.$_", password => 'secret
 sub run_unnamed
 {
 	my ($c, $sql, @v) = @_;
-	$c->send(PgPoolWire::message('P', "\0$sql\0" . pack 'n', 0)
-		. PgPoolWire::message('B', "\0\0" . pack('nn', 0, scalar @v) . join('', map { pack('N', length $_) . $_ } @v) . pack('n', 0))
-		. PgPoolWire::message('E', "\0" . pack 'N', 0) . PgPoolWire::message('S', ''));
+	$c->send(parse($sql) . bind_to('', @v) . execute() . sync());
 	my $r = $c->answer;
 	die "$sql: $r->{error}{M}" if $r->{error};
 	return $r->{rows}[0] ? $r->{rows}[0][0] : undef;

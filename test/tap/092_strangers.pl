@@ -63,7 +63,7 @@ ok(defined wait_until(10, sub { $pool->log_text($log) =~ /"pgpool.write_timeout"
 sub half_handshake
 {
 	my $c = PgPoolWire->open(port => $pool->port) or return ();
-	$c->send(pack 'N N', 8, 80877103);
+	$c->send(PgPoolWire::request($PgPoolWire::SSL));
 	return () if ($c->bytes(1, 10) // '') ne 'S';
 	$c->send("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03half");
 	return $c;
@@ -86,7 +86,7 @@ cmp_ok(scalar @lines, '<', 30, '... not with a line for each: ' . @lines);
 # a line a second: one of these gets it
 ok(defined wait_until(20, sub {
 		my $c = PgPoolWire->open(port => $pool->port);
-		$c->send(pack 'N N', 8, 80877103);
+		$c->send(PgPoolWire::request($PgPoolWire::SSL));
 		$c->bytes(1, 10);
 		$c->send("GET / HTTP/1.1\r\n\r\n");
 		$c->closes(10) or return 0;

@@ -104,7 +104,7 @@ for my $case (@cases)
 	$one->send(PgPoolWire::message('Q', "SELECT pg_sleep(60)\0"));
 	poll_until(sub { $admin->value("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'") eq '1' }, 'it runs');
 	my $cancel = PgPoolWire->open(port => $node->{pool_port});
-	$cancel->send(pack 'N N N a*', 12 + length $one->{key}, 80877102, $one->{pid}, $one->{key});
+	$cancel->send(PgPoolWire::cancel_request($one->{pid}, $one->{key}));
 	is($one->answer->{error}{M}, 'canceling statement due to user request', 'a cancel says that it was one');
 }
 

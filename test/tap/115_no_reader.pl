@@ -5,30 +5,29 @@ use warnings;
 use Test::More;
 use Time::HiRes qw(time);
 use PgPool;
+use PgPoolWire qw(message query_message parse bind_to execute describe close_name flush sync);
 
 my $pool  = PgPool->new('no_reader', workers => 1, pool_size => 4);
 my $bytes = ($ENV{PGPOOL_FLOOD} // 20) * 1000000;
 my $limit = 2048; # KB
 my ($worker) = $pool->workers;
 
-sub message { my ($type, $body) = @_; return $type . pack('N', 4 + length $body) . $body }
-sub parse   { my ($name, $text) = @_; return message('P', "$name\0$text\0\0\0") }
-my $sync  = message('S', '');
-my $bind  = message('B', "\0known\0\0\0\0\0\0\0");
-my $close = message('C', "Snobody\0");
+my $sync  = sync();
+my $bind  = bind_to('known');
+my $close = close_name('S', 'nobody');
 # unit, and what answers each: type and how often
 my @floods = (
 	[ 'Sync',                            $sync,                                       Z => 1 ],
 	[ 'Close',                           $close,                                      3 => 1 ],
-	[ 'Parse of a known text, Close',    parse('n', 'SELECT 1') . message('C', "Sn\0"), 1 => 1 ],
-	[ 'Parse of an unknown text, Close', parse('n', 'SELECT 2 + 3') . message('C', "Sn\0"), 1 => 1 ],
-	[ 'unnamed Parse',                   parse('', 'SELECT 1'),                       1 => 1 ],
+	[ 'Parse of a known text, Close',    parse('SELECT 1', 'n') . close_name('S', 'n'), 1 => 1 ],
+	[ 'Parse of an unknown text, Close', parse('SELECT 2 + 3', 'n') . close_name('S', 'n'), 1 => 1 ],
+	[ 'unnamed Parse',                   parse('SELECT 1'),                           1 => 1 ],
 	[ 'Bind',                            $bind,                                       2 => 1 ],
-	[ 'Describe',                        message('D', "Sknown\0"),                    t => 1 ],
-	[ 'Bind, Execute, Sync',             $bind . message('E', "\0\0\0\0\0") . $sync,  C => 1 ],
-	[ 'Query',                           message('Q', "SELECT 1\0"),                  Z => 1 ],
+	[ 'Describe',                        describe('S', 'known'),                      t => 1 ],
+	[ 'Bind, Execute, Sync',             $bind . execute() . $sync,                  C => 1 ],
+	[ 'Query',                           query_message('SELECT 1'),                   Z => 1 ],
 	[ 'FunctionCall',                    message('F', pack('N n n N N n', 1598, 0, 0) ), undef() ],
-	[ 'Flush',                           message('H', ''),                            undef() ],
+	[ 'Flush',                           flush(),                                     undef() ],
 	[ 'CopyData',                        message('d', 'x'),                           undef() ],
 	[ 'CopyDone',                        message('c', ''),                            undef() ],
 	[ 'CopyFail',                        message('f', "no\0"),                        undef() ],
@@ -86,7 +85,7 @@ for my $warm (1, 0)
 	{
 		my ($what, $unit, $type, $times) = @$f;
 		my $client = $pool->raw(timeout => 60);
-		$client->write(parse('known', 'SELECT 1') . $sync);
+		$client->write(parse('SELECT 1', 'known') . $sync);
 		$client->result;
 		my $before = rss_kb($worker);
 		my ($sent, $rest) = flood($client, $unit);
@@ -101,7 +100,7 @@ for my $warm (1, 0)
 			if ($type)
 			{
 				my $n = ($sent + length $rest) / length $unit;
-				my $seen = read_all($client, $rest . $sync . message('Q', "SELECT 'the end'\0"));
+				my $seen = read_all($client, $rest . $sync . query_message("SELECT 'the end'"));
 				my $more = $type eq 'Z' ? 2 : $type eq 'C' ? 1 : 0;
 				is($seen->{$type}, $n * $times + $more, "$what: all replies are there");
 			}

@@ -6,7 +6,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use PgPoolCase;
-use PgPoolWire;
+use PgPoolWire qw(execute sync);
 use PostgreSQL::Test::Cluster;
 use Test::More;
 
@@ -20,18 +20,11 @@ sub owner  { my $sql = shift; $node->safe_psql('postgres', "SET search_path = ap
 
 # ---- messages
 my %oid = (int2 => 21, int4 => 23, int8 => 20, float4 => 700, text => 25);
-sub parse    { my ($name, $sql, @types) = @_; return PgPoolWire::message('P', "$name\0$sql\0" . pack 'nN*', scalar @types, map { $oid{$_} } @types) }
-sub describe { my $name = shift; return PgPoolWire::message('D', "S$name\0") }
-sub portal   { return PgPoolWire::message('D', "P\0") }
-sub execute  { return PgPoolWire::message('E', "\0" . pack 'N', 0) }
-sub sync     { return PgPoolWire::message('S', '') }
+sub parse    { my ($sql, $name, @types) = @_; return PgPoolWire::parse($sql, $name, map { $oid{$_} } @types) }
+sub describe { return PgPoolWire::describe('S', @_) }
+sub portal   { return PgPoolWire::describe('P') }
 # Parameters in binary; formats of the result, as many as are named.
-sub bind_to
-{
-	my ($name, $values, @formats) = @_;
-	return PgPoolWire::message('B', "\0$name\0" . pack('nnn', 1, 1, scalar @$values) . join('', map { pack('N', length) . $_ } @$values)
-		  . pack 'nn*', scalar @formats, @formats);
-}
+sub bind_to { my ($name, $values, @formats) = @_; return PgPoolWire::bind_formats($name, [1], $values, @formats) }
 # All that comes up to ReadyForQuery, without what depends on the place.
 sub ask
 {
@@ -87,17 +80,17 @@ for my $from ('int4', 'int2', 'text')
 				owner('DROP TABLE IF EXISTS t; DROP FUNCTION IF EXISTS f');
 				owner("CREATE TABLE t (a $from); INSERT INTO t VALUES ('1'); CREATE FUNCTION f($from) RETURNS int LANGUAGE sql AS 'SELECT 1'");
 				my ($c, $d) = map { client($port) } 1, 2;
-				my @got = ask($c, parse('s', $sql), describe('s'), sync);
+				my @got = ask($c, parse($sql, 's'), describe('s'), sync);
 				push @got, ask($c, bind_to('s', [ $value{$from} ]), execute, sync);
 				owner("ALTER TABLE t ALTER a TYPE $to USING a::text::$to; CREATE FUNCTION f($to) RETURNS int LANGUAGE sql AS 'SELECT 2'; DROP FUNCTION f($from)");
 				# another client prepares the same text, which means something else now
-				push @got, ask($d, parse('other', $sql), describe('other'), sync);
+				push @got, ask($d, parse($sql, 'other'), describe('other'), sync);
 				push @got, ask($d, bind_to('other', [ $value{$to} ]), execute, sync);
 				push @got, ask($c, bind_to('s', [ $value{$from} ]), execute, sync);
 				push @got, others($port, sub { ask($c, bind_to('s', [ $value{$from} ]), portal, execute, sync) });
 				push @got, others($port, sub { ask($c, describe('s'), sync) });
 				push @got, ask($d, bind_to('other', [ $value{$to} ]), execute, sync);
-				push @got, ask($c, parse('again', $sql), describe('again'), sync);
+				push @got, ask($c, parse($sql, 'again'), describe('again'), sync);
 				$_->close for $c, $d;
 				return @got;
 			});
@@ -115,9 +108,9 @@ same('used in a failed transaction', sub {
 		owner('DROP TABLE IF EXISTS t; CREATE TABLE t (a int); INSERT INTO t VALUES (1)');
 		my ($c, $d) = map { client($port) } 1, 2;
 		my $sql = "SELECT 1 FROM t WHERE a = \$1 /* failed, $to */";
-		push @got, ask($c, parse('s', $sql), describe('s'), sync);
+		push @got, ask($c, parse($sql, 's'), describe('s'), sync);
 		owner("ALTER TABLE t ALTER a TYPE $to");
-		push @got, ask($d, parse('other', $sql), describe('other'), sync); # the server has it with the new types
+		push @got, ask($d, parse($sql, 'other'), describe('other'), sync); # the server has it with the new types
 		$c->query($_) for 'BEGIN', 'SELECT 1/0';
 		push @got, ask($c, bind_to('s', [ $value{int4} ]), execute, sync);
 		$c->query('ROLLBACK');
@@ -152,10 +145,10 @@ for my $change (sort keys %undone)
 				$client->query('ROLLBACK') if $block;
 			};
 			owner("DROP TABLE IF EXISTS t, u; $shaped");
-			push @got, ask($c, parse('s', "SELECT * FROM t WHERE a = \$1 /* $change $block */", 'int4'), describe('s'), sync);
+			push @got, ask($c, parse("SELECT * FROM t WHERE a = \$1 /* $change $block */", 's', 'int4'), describe('s'), sync);
 			$use->($c);
 			owner($change);
-			push @got, ask($d, parse('s', "SELECT * FROM t WHERE a = \$1 /* $change $block */", 'int4'), sync);
+			push @got, ask($d, parse("SELECT * FROM t WHERE a = \$1 /* $change $block */", 's', 'int4'), sync);
 			$use->($d);
 			push @got, '-';
 			$use->($c);
@@ -172,7 +165,7 @@ for my $place ('the same server', 'another one')
 {
 	owner('DROP TABLE IF EXISTS t; CREATE TABLE t (a int); INSERT INTO t VALUES (1)');
 	my $c = client($port{transaction});
-	ask($c, parse('s', "SELECT a FROM t WHERE a = \$1 /* $place */"), describe('s'), sync);
+	ask($c, parse("SELECT a FROM t WHERE a = \$1 /* $place */", 's'), describe('s'), sync);
 	owner('ALTER TABLE t ALTER a TYPE int8');
 	my $use = sub { ask($c, bind_to('s', [ $value{int4} ], 1), portal, execute, sync) };
 	my @got = map { $place eq 'another one' ? others($port{transaction}, $use) : $use->() } 1, 2;
@@ -190,7 +183,7 @@ same('unnamed', sub {
 		for my $parse (1, 2)
 		{
 			owner("DROP TABLE IF EXISTS t; CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
-			push @got, ask($c, parse('', "SELECT 1 FROM t WHERE a = \$1 /* $change */"), describe(''), sync) for 1 .. $parse;
+			push @got, ask($c, parse("SELECT 1 FROM t WHERE a = \$1 /* $change */", ''), describe(''), sync) for 1 .. $parse;
 			owner("ALTER TABLE t ALTER a TYPE $change");
 			push @got, others($port, sub { ask($c, bind_to('', [ $value{int4} ]), execute, sync) });
 		}
@@ -207,7 +200,7 @@ same('formats for each column', sub {
 	{
 		owner('DROP TABLE IF EXISTS t; CREATE TABLE t (id int, f1 int, f2 int); INSERT INTO t VALUES (1, 2, 3)');
 		my $c = client($port);
-		push @got, ask($c, parse('s', 'SELECT * FROM t WHERE id = $1', 'int4'), describe('s'), sync);
+		push @got, ask($c, parse('SELECT * FROM t WHERE id = $1', 's', 'int4'), describe('s'), sync);
 		push @got, ask($c, bind_to('s', [ pack 'N', 1 ], @$formats), execute, sync);
 		owner('ALTER TABLE t DROP COLUMN f1');
 		push @got, ask($c, bind_to('s', [ pack 'N', 1 ], @$formats), (@$formats > 1 ? portal : ()), execute, sync);
@@ -222,11 +215,11 @@ same('FETCH, EXECUTE and SHOW', sub {
 	my $port = shift;
 	my $c = client($port);
 	my @got;
-	push @got, ask($c, parse('f', '/* a comment */ ; FETCH 1 FROM cur'), describe('f'), sync);
-	push @got, ask($c, parse('x', 'EXECUTE p'), sync), ask($c, parse('w', 'show timezone'), describe('w'), sync);
+	push @got, ask($c, parse('/* a comment */ ; FETCH 1 FROM cur', 'f'), describe('f'), sync);
+	push @got, ask($c, parse('EXECUTE p', 'x'), sync), ask($c, parse('show timezone', 'w'), describe('w'), sync);
 	push @got, others($port, sub {
-		ask($c, parse('', 'BEGIN'), bind_to('', []), execute, sync);
-		my @in = ask($c, parse('', 'DECLARE cur CURSOR FOR SELECT 1 AS a, 2 AS b'), bind_to('', []), execute, sync);
+		ask($c, parse('BEGIN', ''), bind_to('', []), execute, sync);
+		my @in = ask($c, parse('DECLARE cur CURSOR FOR SELECT 1 AS a, 2 AS b', ''), bind_to('', []), execute, sync);
 		push @in, ask($c, describe('f'), sync), ask($c, bind_to('f', []), portal, execute, sync), ask($c, bind_to('f', []), execute, sync);
 		push @in, ask($c, bind_to('w', []), portal, execute, sync);
 		$c->query('COMMIT');
@@ -256,7 +249,7 @@ for my $kind (sort keys %literal)
 		my $sql = "$literal{$kind} /* " . $number++ . ' */';
 		my @times = map {
 			my $c = client($node->{pool_port});
-			my @one = map { ask($c, ($name ne '' ? PgPoolWire::message('C', "S$name\0") : ()), parse($name, $sql), bind_to($name, []), execute, sync) } 1 .. 3;
+			my @one = map { ask($c, ($name ne '' ? PgPoolWire::close_name('S', $name) : ()), parse($sql, $name), bind_to($name, []), execute, sync) } 1 .. 3;
 			$c->close;
 			@one;
 		} 1, 2;
@@ -270,11 +263,11 @@ is(client($session_port)->value(q{PREPARE a AS SELECT 1; SELECT string_agg(name,
 {
 	my @got = map {
 		my $c = client($port{$_});
-		my @got = ask($c, parse('mine', 'SELECT 42'), parse('_pgx', 'SELECT 43'), parse('', q{SELECT string_agg(name || ' ' || statement, ',' ORDER BY name) FROM pg_prepared_statements}), bind_to('', []), execute, sync);
-		push @got, ask($c, parse('', 'EXECUTE mine'), bind_to('', []), execute, sync), ask($c, parse('', 'DEALLOCATE mine'), bind_to('', []), execute, sync);
-		push @got, ask($c, bind_to('mine', []), execute, sync), ask($c, parse('mine', 'SELECT 44'), bind_to('mine', []), execute, sync);
+		my @got = ask($c, parse('SELECT 42', 'mine'), parse('SELECT 43', '_pgx'), parse(q{SELECT string_agg(name || ' ' || statement, ',' ORDER BY name) FROM pg_prepared_statements}, ''), bind_to('', []), execute, sync);
+		push @got, ask($c, parse('EXECUTE mine', ''), bind_to('', []), execute, sync), ask($c, parse('DEALLOCATE mine', ''), bind_to('', []), execute, sync);
+		push @got, ask($c, bind_to('mine', []), execute, sync), ask($c, parse('SELECT 44', 'mine'), bind_to('mine', []), execute, sync);
 		$c->query('DISCARD ALL');
-		push @got, ask($c, bind_to('mine', []), execute, sync), ask($c, parse('mine', 'SELECT 45'), bind_to('mine', []), execute, sync);
+		push @got, ask($c, bind_to('mine', []), execute, sync), ask($c, parse('SELECT 45', 'mine'), bind_to('mine', []), execute, sync);
 		$c->close;
 		join "\n", @got;
 	} 'session', 'direct';
@@ -286,11 +279,11 @@ same('values that look like names', sub {
 	my @got;
 	for my $value ('_pgpool_5', '_pgpool_nowhere')
 	{
-		push @got, ask($c, parse('s', 'SELECT $1::text::int', 'text'), bind_to('s', [$value]), execute, sync);
-		push @got, ask($c, parse('n', 'SELECT $1::int'), sync);
-		push @got, ask($c, PgPoolWire::message('B', "\0n\0" . pack('nnN', 0, 1, length $value) . $value . pack 'n', 0), execute, sync);
-		push @got, ask($c, bind_to('s', []), sync), ask($c, bind_to($value, []), sync), ask($c, parse('s', 'SELECT 1'), sync);
-		push @got, ask($c, PgPoolWire::message('C', "S$_\0"), sync) for 's', 'n';
+		push @got, ask($c, parse('SELECT $1::text::int', 's', 'text'), bind_to('s', [$value]), execute, sync);
+		push @got, ask($c, parse('SELECT $1::int', 'n'), sync);
+		push @got, ask($c, PgPoolWire::bind_to('n', $value), execute, sync);
+		push @got, ask($c, bind_to('s', []), sync), ask($c, bind_to($value, []), sync), ask($c, parse('SELECT 1', 's'), sync);
+		push @got, ask($c, PgPoolWire::close_name('S', $_), sync) for 's', 'n';
 	}
 	$c->close;
 	return @got;
@@ -302,9 +295,9 @@ same('long names', sub {
 	{
 		my $c = client($port);
 		my $name = 'a' x $size;
-		push @got, ask($c, parse($name, 'SELECT 1'), sync), ask($c, bind_to($name, []), execute, sync);
+		push @got, ask($c, parse('SELECT 1', $name), sync), ask($c, bind_to($name, []), execute, sync);
 		# longer ones of this kind PostgreSQL does not read
-		push @got, ask($c, describe($name), sync), ask($c, PgPoolWire::message('C', "S$name\0"), sync) if $size < 10_000;
+		push @got, ask($c, describe($name), sync), ask($c, PgPoolWire::close_name('S', $name), sync) if $size < 10_000;
 		push @got, ask($c, bind_to($name, []), execute, sync);
 		$c->close;
 	}
@@ -317,7 +310,7 @@ same('long names', sub {
 	ok(poll_until(sub { !$node->safe_psql('postgres', "SELECT count(*) FROM pgpool.pg_stat_servers WHERE role = 'app'") }), 'no server is left');
 	my $c = client($node->{pool_port});
 	my $text = 'SELECT 1 /* ten names */';
-	ask($c, parse("ten$_", $text), sync) for 1 .. 10;
+	ask($c, parse($text, "ten$_"), sync) for 1 .. 10;
 	is($c->value("SELECT count(*) FROM pg_prepared_statements WHERE statement = '$text'"), 1, 'ten names of one text are one statement');
 	$c->close;
 }

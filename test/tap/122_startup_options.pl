@@ -4,6 +4,7 @@ use strict;
 use warnings;
 use Test::More;
 use PgPool;
+use PgPoolWire;
 
 my $pool = PgPool->new('main', workers => 1, pool_size => 3, session => 1);
 $pool->sql($_) for 'CREATE ROLE helper', 'GRANT helper TO app', "ALTER ROLE app SET application_name = 'of role'", "ALTER ROLE app SET maintenance_work_mem = '5MB'";
@@ -14,8 +15,7 @@ sub login
 {
 	my ($direct, $pairs, %o) = @_;
 	my $c = $direct ? $pool->direct(login => 0, %o) : $pool->raw(login => 0, %o);
-	my $body = pack('N', 0x30000) . join('', map { "$_\0" } 'user', 'app', 'database', 'app', @$pairs) . "\0";
-	$c->write(pack('N', length($body) + 4) . $body);
+	$c->write(PgPoolWire::startup_packet(0x30000, user => 'app', database => 'app', @$pairs));
 	my $error = $c->finish_login;
 	return ($c, $error ? join(' ', map { $_ // '' } @$error{qw(S C M)}) : 'ok');
 }

@@ -6,18 +6,15 @@ use strict;
 use warnings;
 use Test::More;
 use PgPool;
+use PgPoolWire;
 
 my $pool = PgPool->new('leave', workers => 1, pool_size => 2, session => 1);
 $pool->sql('CREATE TABLE f (a text)', 'app');
 $pool->sql('GRANT ALL ON f TO PUBLIC', 'app');
 
-sub message { my ($type, $body) = @_; return $type . pack('N', length($body) + 4) . $body; }
-sub simple { return message('Q', "$_[0]\0") }
-sub extended
-{
-	return message('P', "\0$_[0]\0\0\0") . message('B', "\0\0\0\0\0\0\0\0") . message('E', "\0\0\0\0\0");
-}
-my ($sync, $terminate) = (message('S', ''), message('X', ''));
+sub simple { return PgPoolWire::query_message(@_) }
+sub extended { return PgPoolWire::parse($_[0]) . PgPoolWire::bind_to() . PgPoolWire::execute() }
+my ($sync, $terminate) = (PgPoolWire::sync(), PgPoolWire::terminate());
 sub rows { my ($like) = @_; return $pool->sql("SELECT count(*) FROM f WHERE a LIKE '$like%'", 'app') }
 sub running { my ($like) = @_; return $pool->sql("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%$like%' AND pid <> pg_backend_pid()") }
 sub setting
@@ -37,7 +34,7 @@ my %sent = (
 	'a batch' => sub { extended("INSERT INTO f VALUES (''$_[0]'')" =~ s/''/'/gr) . $sync . $terminate },
 	'a batch without Sync' => sub { extended("INSERT INTO f VALUES (''$_[0]'')" =~ s/''/'/gr) . $terminate },
 	'a query and a batch without Sync' => sub { simple("INSERT INTO f VALUES ('$_[0]')") . extended("INSERT INTO f VALUES (''$_[0]'')" =~ s/''/'/gr) . $terminate },
-	'COPY' => sub { simple('COPY f FROM STDIN') . message('d', "$_[0]\n$_[0]\n") . message('c', '') . $terminate },
+	'COPY' => sub { simple('COPY f FROM STDIN') . PgPoolWire::message('d', "$_[0]\n$_[0]\n") . PgPoolWire::message('c', '') . $terminate },
 	'a long query' => sub { simple("INSERT INTO f VALUES ('$_[0]') /* " . 'x' x 300000 . ' */') . $terminate },
 	'a query and half a message' => sub { simple("INSERT INTO f VALUES ('$_[0]')") . substr(simple("INSERT INTO f VALUES ('$_[0]')"), 0, 20) },
 	'a query and most of a long one' => sub { simple("INSERT INTO f VALUES ('$_[0]')") . substr(simple("INSERT INTO f VALUES ('$_[0]') /* " . 'x' x 300000 . ' */'), 0, 200000) },

@@ -4,14 +4,14 @@ use strict;
 use warnings;
 use Test::More;
 use PgPool;
+use PgPoolWire;
 
 my $pool = PgPool->new('behind', workers => 1, pool_size => 1, tls => 0, session => 1);
-sub message { my ($type, $body) = @_; return $type . pack('N', length($body) + 4) . $body; }
 sub state_of { my ($pid) = @_; return $pool->sql("SELECT state FROM pgpool.pg_stat_servers WHERE pid = $pid") // 'none' }
 
 # the server has a shared statement, which is closed before a client gets it for itself
 my $c = $pool->raw;
-$c->write(message('P', "mine\0SELECT 1\0\0\0") . message('S', ''));
+$c->write(PgPoolWire::parse('SELECT 1', 'mine') . PgPoolWire::sync());
 is($c->result->{status}, 'I', 'a statement is prepared');
 my $backend = $c->value('SELECT pg_backend_pid()');
 is(state_of($backend), 'idle', 'its server is idle');

@@ -654,16 +654,13 @@ what the login gave.
 package PgPool::Raw;
 use strict;
 use warnings;
-use Digest::SHA qw(sha256 hmac_sha256);
 use Errno qw(EAGAIN EINTR EWOULDBLOCK);
 use IO::Select;
 use IO::Socket::INET;
 use IO::Socket::UNIX;
-use MIME::Base64 qw(encode_base64 decode_base64);
+use PgPoolWire ();
 use Socket qw(SOL_SOCKET SO_LINGER IPPROTO_TCP TCP_NODELAY);
 use Time::HiRes qw(time);
-
-my %salted; # a salted password costs 4096 HMACs
 
 sub new
 {
@@ -693,70 +690,34 @@ sub startup
 	my ($self) = @_;
 	my $o     = $self->{options};
 	my %pairs = (user => $o->{user}, database => $o->{database}, %{ $o->{startup} // {} });
-	my $body  = pack('N', 0x30000) . join('', map { "$_\0$pairs{$_}\0" } sort keys %pairs) . "\0";
-	$self->write(pack('N', length($body) + 4) . $body);
+	$self->write(PgPoolWire::startup_packet(0x30000, map { $_ => $pairs{$_} } sort keys %pairs));
 }
 
 # Goes through the login; undef when it succeeded, else the error.
 sub finish_login
 {
 	my ($self) = @_;
-	my $o        = $self->{options};
-	my $password = $o->{password} // ($o->{user} =~ s/\..*//r) . '-secret'; # role.tenant
-	my $nonce    = join('', map { chr(97 + int(rand(26))) } 1 .. 24);
-	my ($first, $expected);
+	my $o     = $self->{options};
+	my %login = (user => $o->{user}, password => $o->{password} // ($o->{user} =~ s/\..*//r) . '-secret'); # role.tenant
 	while (1)
 	{
 		my $m = $self->message // return {};
 		my ($type, $body) = @$m;
 		if ($type eq 'R')
 		{
-			my $code = unpack('N', $body);
-			if ($code == 10)
-			{
-				$first = "n=,r=$nonce";
-				$self->send('p', "SCRAM-SHA-256\0" . pack('N', length("n,,$first")) . "n,,$first");
-			}
-			elsif ($code == 11)
-			{
-				my $server = substr($body, 4);
-				my ($full, $salt, $rounds) = $server =~ /^r=([^,]+),s=([^,]+),i=(\d+)$/ or return { M => "SCRAM: $server" };
-				my $key = $salted{"$password:$salt:$rounds"} //= do
-				{
-					my $u = hmac_sha256(decode_base64($salt) . pack('N', 1), $password);
-					my $sum = $u;
-					for (2 .. $rounds) { $u = hmac_sha256($u, $password); $sum ^= $u; }
-					$sum;
-				};
-				my $client = hmac_sha256('Client Key', $key);
-				my $final  = "c=biws,r=$full";
-				my $signed = "$first,$server,$final";
-				my $proof  = encode_base64($client ^ hmac_sha256($signed, sha256($client)), '');
-				$expected = encode_base64(hmac_sha256($signed, hmac_sha256('Server Key', $key)), '');
-				$self->send('p', "$final,p=$proof");
-			}
-			elsif ($code == 12)
-			{
-				return { M => 'the signature of the server is wrong' } if substr($body, 4) ne "v=$expected";
-			}
-			elsif ($code == 3) { $self->send('p', "$password\0"); }
-			elsif ($code != 0) { return { M => "authentication method $code" }; }
+			my ($bytes, $error) = PgPoolWire::prove(\%login, $body);
+			return { M => $error } if $error;
+			$self->write($bytes) if defined $bytes;
 		}
-		elsif ($type eq 'E') { return fields($body); }
+		elsif ($type eq 'E') { return PgPoolWire::error_fields($body); }
 		elsif ($type eq 'K') { ($self->{pid}, $self->{key}) = (unpack('l>', $body), substr($body, 4)); }
 		elsif ($type eq 'S') { $self->note_parameter($body); }
-		elsif ($type eq 'N') { push @{ $self->{notices} }, fields($body); }
+		elsif ($type eq 'N') { push @{ $self->{notices} }, PgPoolWire::error_fields($body); }
 		elsif ($type eq 'Z') { return undef; }
 	}
 }
 
-sub note_parameter { my ($self, $body) = @_; my ($name, $value) = split /\0/, $body, -1; $self->{parameters}{$name} = $value; }
-
-sub fields
-{
-	my ($body) = @_;
-	return { map { (substr($_, 0, 1) => substr($_, 1)) } grep { length } split /\0/, $body };
-}
+sub note_parameter { my ($self, $body) = @_; my ($name, $value) = PgPoolWire::parameter($body); $self->{parameters}{$name} = $value; }
 
 sub write
 {
@@ -773,7 +734,7 @@ sub write
 	return 1;
 }
 
-sub send  { my ($self, $type, $body) = @_; return $self->write($type . pack('N', length($body) + 4) . $body); }
+sub send  { my ($self, $type, $body) = @_; return $self->write(PgPoolWire::message($type, $body)); }
 sub query { my ($self, $sql) = @_; return $self->send('Q', "$sql\0"); }
 
 sub message
@@ -782,15 +743,8 @@ sub message
 	my $until = time + ($seconds // $self->{timeout});
 	while (1)
 	{
-		if (length($self->{in}) >= 5)
-		{
-			my $length = unpack('N', substr($self->{in}, 1, 4));
-			if (length($self->{in}) > $length)
-			{
-				my $whole = substr($self->{in}, 0, $length + 1, '');
-				return [ substr($whole, 0, 1), substr($whole, 5) ];
-			}
-		}
+		my $message = PgPoolWire::take(\$self->{in});
+		return $message if $message;
 		return undef if $self->{eof};
 		my $n = sysread($self->{socket}, $self->{in}, 262144, length $self->{in});
 		next if $n;
@@ -810,21 +764,10 @@ sub result
 	{
 		my ($type, $body) = @$m;
 		$r->{messages}++;
-		if ($type eq 'D')
-		{
-			my ($count, $at, @row) = (unpack('n', $body), 2);
-			for (1 .. $count)
-			{
-				my $length = unpack('l>', substr($body, $at, 4));
-				$at += 4;
-				push @row, $length < 0 ? undef : substr($body, $at, $length);
-				$at += $length if $length > 0;
-			}
-			push @{ $r->{rows} }, \@row;
-		}
+		if ($type eq 'D') { push @{ $r->{rows} }, [ PgPoolWire::row($body) ]; }
 		elsif ($type eq 'C') { push @{ $r->{tags} }, $body =~ s/\0$//r; }
-		elsif ($type eq 'E') { $r->{error} = fields($body); }
-		elsif ($type eq 'N') { push @{ $r->{notices} }, fields($body); }
+		elsif ($type eq 'E') { $r->{error} = PgPoolWire::error_fields($body); }
+		elsif ($type eq 'N') { push @{ $r->{notices} }, PgPoolWire::error_fields($body); }
 		elsif ($type eq 'S') { $self->note_parameter($body); }
 		elsif ($type eq 'G') { $r->{copy} = 'in'; return $r; }
 		elsif ($type eq 'Z') { $r->{status} = $body; return $r; }

@@ -11,7 +11,7 @@ use warnings FATAL => 'all';
 use PgPoolCase;
 use Test::More ();
 use Time::HiRes qw(time);
-use PgPoolWire;
+use PgPoolWire qw(query_message parse bind_to execute describe close_name sync terminate error_fields row parameter);
 
 our @TWINS = qw(d s p);
 my %name_of = (d => 'directly', s => 'session port', p => 'pool');
@@ -53,18 +53,6 @@ sub described
 	return 'T ' . join ', ', @columns;
 }
 
-sub row
-{
-	my ($n, $rest) = unpack 'n a*', $_[0];
-	my @values;
-	for (1 .. $n)
-	{
-		my $length = unpack 'N', substr $rest, 0, 4, '';
-		push @values, $length == 0xffffffff ? undef : substr $rest, 0, $length, '';
-	}
-	return @values;
-}
-
 # Sends, and reads up to ReadyForQuery: lines to be compared, and what excuses may look at.
 sub talk
 {
@@ -74,9 +62,9 @@ sub talk
 	while (my $m = $c->next)
 	{
 		my ($type, $body) = @$m;
-		if ($type eq 'S') { my ($n, $v) = split /\0/, $body, -1; $c->{parameters}{$n} = $v; next }
-		if ($type eq 'N') { my $f = PgPoolWire::error_fields($body); push @{ $r{notices} }, $f; push @{ $r{lines} }, "N $f->{C}"; next }
-		if ($type eq 'E') { $r{error} = PgPoolWire::error_fields($body); push @{ $r{lines} }, "E $r{error}{S} $r{error}{C}"; next }
+		if ($type eq 'S') { my ($n, $v) = parameter($body); $c->{parameters}{$n} = $v; next }
+		if ($type eq 'N') { my $f = error_fields($body); push @{ $r{notices} }, $f; push @{ $r{lines} }, "N $f->{C}"; next }
+		if ($type eq 'E') { $r{error} = error_fields($body); push @{ $r{lines} }, "E $r{error}{S} $r{error}{C}"; next }
 		if ($type eq 'D') { my @row = row($body); push @{ $r{rows} }, \@row; push @{ $r{lines} }, 'D ' . join '|', map { plain($_) } @row; next }
 		push @{ $r{lines} }, $type eq 'T' ? described($body) : $type eq 't' ? 't ' . join(' ', map { $_ < 16384 ? $_ : 'own' } unpack 'x2 N*', $body) : $type =~ /[CZ]/ ? "$type " . unpack 'Z*', $body : $type;
 		if ($type eq 'Z') { $c->{status} = $body; return \%r }
@@ -86,22 +74,16 @@ sub talk
 	return \%r;
 }
 
-sub m_ { return PgPoolWire::message(@_) }
 # The bytes of a client's step
 my %bytes = (
-	query => sub { m_('Q', "$_[0]\0") },
-	prepare => sub { my ($name, $text) = @_; m_('P', "$name\0$text\0" . pack 'n', 0) . m_('D', "S$name\0") . m_('S', '') },
-	close => sub { m_('C', "S$_[0]\0") . m_('S', '') },
-	execute => sub { my ($name, $asks, @values) = @_; run_bytes($name, $asks, @values) . m_('S', '') },
-	unnamed => sub { my ($text, @values) = @_; m_('P', "\0$text\0" . pack 'n', 0) . run_bytes('', 1, @values) . m_('S', '') },
-	again => sub { my ($name, $text) = @_; m_('C', "S$name\0") . m_('P', "$name\0$text\0" . pack 'n', 0) . m_('S', '') });
+	query => \&query_message,
+	prepare => sub { my ($name, $text) = @_; parse($text, $name) . describe('S', $name) . sync() },
+	close => sub { close_name('S', @_) . sync() },
+	execute => sub { run_bytes(@_) . sync() },
+	unnamed => sub { my ($text, @values) = @_; parse($text) . run_bytes('', 1, @values) . sync() },
+	again => sub { my ($name, $text) = @_; close_name('S', $name) . parse($text, $name) . sync() });
 
-sub run_bytes
-{
-	my ($name, $asks, @values) = @_;
-	return m_('B', "\0$name\0" . pack('n n', 0, scalar @values) . join('', map { pack('N', length $_) . $_ } @values) . pack 'n', 0)
-	  . ($asks ? m_('D', "P\0") : '') . m_('E', "\0" . pack 'N', 0);
-}
+sub run_bytes { my ($name, $asks, @values) = @_; return bind_to($name, @values) . ($asks ? describe('P') : '') . execute() }
 
 sub say_to { my ($self, $c, $kind, @rest) = @_; return talk($c, $bytes{$kind}->(map { twin($_, $c->{twin}) } @rest)) }
 
@@ -114,7 +96,7 @@ sub login
 	$c->{refused} = $r->{error}{C} unless $r->{ok};
 	return $c;
 }
-sub leave { my ($c) = @_; talk($c, m_('Q', "ROLLBACK\0")) unless $c->{refused} || ($c->{status} // 'I') =~ /closed|I/; $c->send(m_('X', '')); $c->close; return }
+sub leave { my ($c) = @_; talk($c, query_message('ROLLBACK')) unless $c->{refused} || ($c->{status} // 'I') =~ /closed|I/; $c->send(terminate()); $c->close; return }
 
 # ---- what a session has: name => [value, source]
 sub state_of
@@ -122,8 +104,8 @@ sub state_of
 	my ($self, $c) = @_;
 	my $names = join ', ', map { "'$_'" } @{ $self->{settings} };
 	my $custom = join ' ', map { "UNION ALL SELECT '$_', coalesce(current_setting('$_', true), ''), ''" } @{ $self->{custom} };
-	my $r = talk($c, m_('Q', "SELECT name, setting, source FROM pg_settings WHERE name IN ($names) $custom UNION ALL SELECT 'role', current_setting('role'), ''
-		UNION ALL SELECT 'users', current_user || ' of ' || session_user, '' UNION ALL SELECT 'pid', pg_backend_pid()::text, ''\0"));
+	my $r = talk($c, query_message("SELECT name, setting, source FROM pg_settings WHERE name IN ($names) $custom UNION ALL SELECT 'role', current_setting('role'), ''
+		UNION ALL SELECT 'users', current_user || ' of ' || session_user, '' UNION ALL SELECT 'pid', pg_backend_pid()::text, ''"));
 	return undef if $r->{error} || $c->{status} eq 'closed';
 	my %state = map { $_->[0] => [ plain($_->[1]), $_->[2] ] } @{ $r->{rows} };
 	my $pid = delete $state{pid};
@@ -253,11 +235,11 @@ sub step
 	my $clients = $self->{clients};
 	if ($kind eq 'hold') # another client of the pool keeps a server
 	{
-		my $r = talk($self->{noise}[$who], m_('Q', ($self->{noise}[$who]{status} eq 'I' ? 'BEGIN; ' : '') . "SELECT current_setting('work_mem'), current_setting('TimeZone'), current_setting('myapp.a')\0"));
+		my $r = talk($self->{noise}[$who], query_message(($self->{noise}[$who]{status} eq 'I' ? 'BEGIN; ' : '') . "SELECT current_setting('work_mem'), current_setting('TimeZone'), current_setting('myapp.a')"));
 		my $has = join '|', map { $_ // '' } @{ $r->{rows}[0] // [] };
 		return $has eq $self->noise_settings($who) ? undef : "another client has $has: " . ($r->{error}{M} // '');
 	}
-	if ($kind eq 'free') { talk($self->{noise}[$who], m_('Q', "ROLLBACK\0")); return undef }
+	if ($kind eq 'free') { talk($self->{noise}[$who], query_message('ROLLBACK')); return undef }
 	if ($kind eq 'login')
 	{
 		for my $t (@TWINS)
@@ -334,7 +316,7 @@ sub reset
 	{
 		my ($memory, $zone, $own) = split /\|/, $self->noise_settings($n);
 		push @{ $self->{noise} }, $self->login('p', TimeZone => $zone);
-		talk($self->{noise}[$n], m_('Q', "SET work_mem = '$memory'; SET myapp.a = '$own'\0"));
+		talk($self->{noise}[$n], query_message("SET work_mem = '$memory'; SET myapp.a = '$own'"));
 	}
 }
 

@@ -1,6 +1,10 @@
-# PgPoolWire: a client of the PostgreSQL protocol for tests that look at the bytes themselves.
+# PgPoolWire: messages of the PostgreSQL protocol for all tests here, and a client of it for tests that look at the bytes
+# themselves.
 #
-# It logs in (trust, password, MD5, SCRAM-SHA-256), keeps every message that came, and never dies of what the other
+# The functions build a client's messages, read a backend's, and say what proves a password; they know no socket, and are
+# exported on request. PgPool::Raw is made of them, too; in C++ the same is test/wire/messages.hpp.
+#
+# The client logs in (trust, password, MD5, SCRAM-SHA-256), keeps every message that came, and never dies of what the other
 # side does: an end of the connection or a time that ran out is an undef. A Unix socket is named by its path.
 #
 #   my $c = PgPoolWire->open(port => $port);
@@ -14,13 +18,129 @@ no warnings 'redundant';
 use Digest::MD5 qw(md5_hex);
 use Digest::SHA qw(hmac_sha256 sha256);
 use Errno;
+use Exporter 'import';
 use IO::Socket::INET;
 use IO::Socket::UNIX;
 use MIME::Base64;
 use Socket qw(SOCK_STREAM);
 use Time::HiRes qw(time);
 
+our @EXPORT_OK = qw(message startup_packet request cancel_request query_message parse bind_to execute describe close_name flush sync
+  terminate take error_fields row parameter prove);
 our $LIMIT = 30; # seconds that one message may take
+
+# ---- a client's messages; what is most often the same comes last: the unnamed statement, the unnamed portal, all rows
+sub packet { my $body = shift; return pack('N', 4 + length $body) . $body }
+sub message { my ($type, $body) = @_; return $type . packet($body // '') }
+sub startup_packet { my ($version, @pairs) = @_; return packet(pack('N', $version) . join('', map { "$_\0" } @pairs) . "\0") }
+our ($CANCEL, $SSL, $GSS) = 80877102 .. 80877104;
+sub request { return packet(pack 'N', $_[0]) } # $SSL, $GSS
+sub cancel_request { my ($pid, $key) = @_; return packet(pack('N N', $CANCEL, $pid) . $key) }
+
+sub query_message { my $sql = shift; return message('Q', "$sql\0") }
+sub parse { my ($sql, $name, @types) = @_; return message('P', ($name // '') . "\0$sql\0" . pack 'n N*', scalar @types, @types) }
+# statement, values as text
+sub bind_to { my ($name, @values) = @_; return bind_formats($name // '', [], \@values) }
+sub bind_formats # statement, formats, values, formats of the result
+{
+	my ($name, $formats, $values, @results) = @_;
+	return message('B', "\0$name\0" . pack('n*', scalar @$formats, @$formats, scalar @$values)
+		  . join('', map { defined $_ ? pack('N', length) . $_ : pack 'N', 0xffffffff } @$values) . pack 'n*', scalar @results, @results);
+}
+sub execute { return message('E', "\0" . pack 'N', $_[0] // 0) }
+sub describe { my ($kind, $name) = @_; return message('D', $kind . ($name // '') . "\0") } # S, a statement; P, a portal
+sub close_name { my ($kind, $name) = @_; return message('C', $kind . ($name // '') . "\0") }
+sub flush { return message('H') }
+sub sync { return message('S') }
+sub terminate { return message('X') }
+
+# ---- a backend's messages
+# The message in front of the bytes, taken off them, as [type, body]; undef while it is not whole.
+sub take
+{
+	my $bytes = shift;
+	return undef if length $$bytes < 5;
+	my ($type, $length) = unpack 'a N', $$bytes;
+	return undef if length $$bytes < 1 + $length;
+	return [ $type, substr(substr($$bytes, 0, 1 + $length, ''), 5) ];
+}
+
+# Of an error or a notice: field => text
+sub error_fields { my $body = shift; return { map { substr($_, 0, 1) => substr($_, 1) } grep { length } split /\0/, $body } }
+# Of a DataRow: its values
+sub row
+{
+	my ($n, @values) = unpack 'n', $_[0];
+	my $at = 2;
+	for (1 .. $n)
+	{
+		my $length = unpack 'l>', substr $_[0], $at, 4;
+		$at += 4;
+		push @values, $length < 0 ? undef : substr $_[0], $at, $length;
+		$at += $length if $length > 0;
+	}
+	return @values;
+}
+# Of a ParameterStatus: name, value
+sub parameter { my ($name, $value) = split /\0/, $_[0], -1; return ($name, $value) }
+
+# ---- a client's proof
+my %salted; # 4096 HMACs take a while
+
+sub scram_salted
+{
+	my ($password, $salt, $iterations) = @_;
+	return $salted{"$password:$salt:$iterations"} //= scram_salt($password, $salt, $iterations);
+}
+
+sub scram_salt
+{
+	my ($password, $salt, $iterations) = @_;
+	my $u = hmac_sha256($salt . pack('N', 1), $password);
+	my $sum = $u;
+	for (2 .. $iterations)
+	{
+		$u = hmac_sha256($u, $password);
+		$sum ^= $u;
+	}
+	return $sum;
+}
+
+# The answer to an Authentication message, as (bytes or undef, error or undef). The login is a hash with user and password;
+# it keeps method and mechanisms, challenge, salt and iterations, and what the exchange needs.
+sub prove
+{
+	my ($login, $body) = @_;
+	my ($code, $rest) = unpack 'N a*', $body;
+	$login->{method} = $code if $code == 3 || $code == 5 || $code == 10;
+	return (undef, undef) if $code == 0;
+	return message('p', "$login->{password}\0") if $code == 3;
+	return message('p', 'md5' . md5_hex(md5_hex($login->{password} . $login->{user}) . $rest) . "\0") if $code == 5;
+	if ($code == 10)
+	{
+		$login->{mechanisms} = [ split /\0/, $rest ];
+		$login->{bare} = 'n=,r=' . encode_base64(join('', map { chr int rand 256 } 1 .. 18), '');
+		my $first = "n,,$login->{bare}";
+		return message('p', "SCRAM-SHA-256\0" . pack('N', length $first) . $first);
+	}
+	if ($code == 11)
+	{
+		$login->{challenge} = $rest;
+		my ($nonce, $salt, $iterations) = $rest =~ /^r=([^,]*),s=([^,]*),i=(\d+)$/ or return (undef, "strange challenge $rest");
+		@$login{qw(salt iterations)} = ($salt, $iterations);
+		my $salted = scram_salted($login->{password}, decode_base64($salt), $iterations);
+		my $client_key = hmac_sha256('Client Key', $salted);
+		my $final = "c=biws,r=$nonce";
+		my $all = "$login->{bare},$rest,$final";
+		my $proof = $client_key ^ hmac_sha256($all, sha256($client_key));
+		$login->{signature} = encode_base64(hmac_sha256($all, hmac_sha256('Server Key', $salted)), '');
+		return message('p', "$final,p=" . encode_base64($proof, ''));
+	}
+	return (undef, $rest eq "v=$login->{signature}" ? undef : 'wrong signature of the server') if $code == 12;
+	return (undef, "authentication method $code");
+}
+
+# ---- a client
 
 sub open
 {
@@ -79,9 +199,8 @@ sub next
 {
 	my ($self, $limit) = @_;
 	return undef unless $self->need(5, $limit);
-	my ($type, $length) = unpack 'a N', $self->{in};
-	return undef unless $self->need(1 + $length, $limit);
-	my $message = [ $type, substr(substr($self->{in}, 0, 1 + $length, ''), 5) ];
+	return undef unless $self->need(1 + unpack('x N', $self->{in}), $limit);
+	my $message = take(\$self->{in});
 	push @{ $self->{seen} }, $message;
 	return $message;
 }
@@ -103,51 +222,6 @@ sub shape
 	return join ' ', map { $_->[0] . ($_->[0] eq 'R' ? unpack('N', $_->[1]) . ':' : '') . length $_->[1] } @{ $self->{seen} };
 }
 
-sub message { my ($type, $body) = @_; return $type . pack('N', 4 + length $body) . $body }
-
-sub startup_packet
-{
-	my ($version, @pairs) = @_;
-	my $body = pack 'N', $version;
-	$body .= "$_\0" for @pairs;
-	$body .= "\0";
-	return pack('N', 4 + length $body) . $body;
-}
-
-sub error_fields
-{
-	my $body = shift;
-	my %f;
-	for (split /\0/, $body)
-	{
-		$f{ substr $_, 0, 1 } = substr $_, 1 if length;
-	}
-	return \%f;
-}
-
-sub xor_bytes { my ($a, $b) = @_; return $a ^ $b }
-
-my %salted; # 4096 HMACs take a while
-
-sub scram_salted
-{
-	my ($password, $salt, $iterations) = @_;
-	return $salted{"$password:$salt:$iterations"} //= scram_salt($password, $salt, $iterations);
-}
-
-sub scram_salt
-{
-	my ($password, $salt, $iterations) = @_;
-	my $u = hmac_sha256($salt . pack('N', 1), $password);
-	my $sum = $u;
-	for (2 .. $iterations)
-	{
-		$u = hmac_sha256($u, $password);
-		$sum ^= $u;
-	}
-	return $sum;
-}
-
 # user, password, database and further startup parameters; protocol => 196610 for 3.2; until => 'R' stops there.
 sub login
 {
@@ -167,51 +241,19 @@ sub login
 sub finish_login
 {
 	my ($self, $password) = @_;
-	my %scram;
+	$self->{password} = $password;
 	while (my $m = $self->next)
 	{
 		my ($type, $body) = @$m;
 		if ($type eq 'E') { return $self->{result} = { error => error_fields($body) } }
 		if ($type eq 'Z') { return $self->{result} = { ok => 1 } }
 		if ($type eq 'K') { ($self->{pid}, $self->{key}) = unpack 'N a*', $body }
-		if ($type eq 'S') { my ($n, $v) = split /\0/, $body, -1; $self->{parameters}{$n} = $v }
+		if ($type eq 'S') { my ($n, $v) = parameter($body); $self->{parameters}{$n} = $v }
 		if ($type eq 'v') { $self->{negotiated} = $body }
 		next if $type ne 'R';
-		my ($code, $rest) = unpack 'N a*', $body;
-		$self->{method} = $code if $code == 3 || $code == 5 || $code == 10;
-		if ($code == 3) { $self->send(message('p', "$password\0")) }
-		elsif ($code == 5)
-		{
-			$self->send(message('p', 'md5' . md5_hex(md5_hex($password . $self->{user}) . $rest) . "\0"));
-		}
-		elsif ($code == 10)
-		{
-			$self->{mechanisms} = [ split /\0/, $rest ];
-			$scram{nonce} = encode_base64(join('', map { chr int rand 256 } 1 .. 18), '');
-			$scram{bare} = "n=,r=$scram{nonce}";
-			my $first = "n,,$scram{bare}";
-			$self->send(message('p', "SCRAM-SHA-256\0" . pack('N', length $first) . $first));
-		}
-		elsif ($code == 11)
-		{
-			$self->{challenge} = $rest;
-			my ($nonce, $salt, $iterations) = $rest =~ /^r=([^,]*),s=([^,]*),i=(\d+)$/
-			  or return { error => { C => 'test', M => "strange challenge $rest" } };
-			$self->{salt} = $salt;
-			$self->{iterations} = $iterations;
-			my $salted = scram_salted($password, decode_base64($salt), $iterations);
-			my $client_key = hmac_sha256('Client Key', $salted);
-			my $bare = "c=biws,r=$nonce";
-			my $all = "$scram{bare},$rest,$bare";
-			my $proof = xor_bytes($client_key, hmac_sha256($all, sha256($client_key)));
-			$scram{signature} = encode_base64(hmac_sha256($all, hmac_sha256('Server Key', $salted)), '');
-			$self->send(message('p', "$bare,p=" . encode_base64($proof, '')));
-		}
-		elsif ($code == 12)
-		{
-			return { error => { C => 'test', M => 'wrong signature of the server' } } if $rest ne "v=$scram{signature}";
-		}
-		elsif ($code != 0) { return $self->{result} = { error => { C => 'test', M => "method $code" } } }
+		my ($bytes, $error) = prove($self, $body);
+		return $self->{result} = { error => { C => 'test', M => $error } } if $error;
+		$self->send($bytes) if defined $bytes;
 	}
 	return $self->{result} = { error => { C => '', M => $self->{late} ? 'no answer' : 'closed without an answer' } };
 }
@@ -219,7 +261,7 @@ sub finish_login
 sub query
 {
 	my ($self, $sql, $limit) = @_;
-	$self->send(message('Q', "$sql\0")) or return { error => { C => '', M => 'not sent' } };
+	$self->send(query_message($sql)) or return { error => { C => '', M => 'not sent' } };
 	return $self->answer($limit);
 }
 
@@ -231,20 +273,10 @@ sub answer
 	while (my $m = $self->next($limit))
 	{
 		my ($type, $body) = @$m;
-		if ($type eq 'D')
-		{
-			my ($n, $rest) = unpack 'n a*', $body;
-			my @row;
-			for (1 .. $n)
-			{
-				my $length = unpack 'N', substr $rest, 0, 4, '';
-				push @row, $length == 0xffffffff ? undef : substr $rest, 0, $length, '';
-			}
-			push @{ $r{rows} }, \@row;
-		}
+		if ($type eq 'D') { push @{ $r{rows} }, [ row($body) ] }
 		elsif ($type eq 'C') { push @{ $r{tags} }, unpack 'Z*', $body }
 		elsif ($type eq 'E') { $r{error} = error_fields($body) }
-		elsif ($type eq 'S') { my ($n, $v) = split /\0/, $body, -1; $self->{parameters}{$n} = $v }
+		elsif ($type eq 'S') { my ($n, $v) = parameter($body); $self->{parameters}{$n} = $v }
 		elsif ($type eq 'Z') { $r{status} = $body; return \%r }
 	}
 	$r{error} //= { C => '', M => $self->{late} ? 'no answer' : 'closed' };
