@@ -8,9 +8,9 @@ use PgPoolWire;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $seed = $ENV{SEED} // time;
+my $seed = $ENV{PGPOOL_SEED} // time;
 srand $seed;
-note("SEED=$seed");
+note("seed $seed");
 
 my $node = pool_node('listen', conf => "ssl = off\npgpool.default_pool_size = 2\npgpool.workers = 2");
 $node->safe_psql('postgres', "CREATE ROLE app LOGIN PASSWORD 'secret'; CREATE DATABASE other");

@@ -224,11 +224,11 @@ is("@bad", '', 'programs come to the same while an administrator changes things'
 my $count = $twins->{count};
 SKIP:
 {
-	skip 'one program proves nothing', 2 if $programs < 20;
+	skip 'one program proves nothing', 3 if $programs < 20;
 	cmp_ok($count->{answers}, '>', 10 * $ran, 'there were answers to compare');
 	cmp_ok($count->{changes}, '>', 3 * $ran, '... changes');
+	cmp_ok($count->{moves}, '>', $ran, '... and clients that went from server to server');
 }
-ok($programs < 20 || $count->{moves} > $ran, '... and clients that went from server to server');
 
 # ---- what RESET goes back to, in session mode, where a client never gets another server
 {
