@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 reference=docs/reference.md
-documents=(README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs/*.md src/core/README.md)
+documents=(README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs/*.md src/core/README.md test/README.md)
 bad=0 checked=0
 broken() {
     echo "docscheck: $*" >&2

@@ -1,18 +1,8 @@
 // replay: sends a script of messages to one or two addresses and shows, or compares, every reply.
 //
-// One line of a script is one message or one action; what is sent goes out in one write at the next action:
-//   Q "sql"                        P "name" "sql" [type oid ...]     B "portal" "name" ["param" | null ...]
-//   D P|S "name"                   E "portal" rows                   C P|S "name"
-//   S   H   d "data"   c   f "why"   F oid ["argument" | null ...]   X   raw 51000000...
-//   repeat N <message>             the message N times
-//   flush-segment                  send now
-//   split                          send now, every byte by itself
-//   wait Z [N]                     send, and read until N messages of this type came
-//   sleep MS      rst      halfclose      reconnect      # comment
-// In strings: \n \t \\ \" \xHH, and @SIZE@ is a run of SIZE letters. At the end the rest is sent, then X, and the
-// replies are read until the connection closes.
-// Replies are printed one a line with what cannot be equal taken out: process ids, keys, and the OIDs of
-// tables in RowDescription. With --b the lines of both addresses must be equal.
+// test/README.md explains the scripts: a line is a message or an action; what is sent goes out in one write at the next
+// action. Replies are printed one a line with what cannot be equal taken out: process ids, keys, and the OIDs of tables
+// in RowDescription. With --b the lines of both addresses must be equal.
 // --sweep needs no script: messages of every size around the usual buffer sizes must come back unharmed.
 #include <algorithm>
 #include <cinttypes>

@@ -3,15 +3,7 @@
 // Owns the state of one backend: login, simple and extended protocol, COPY, transactions, settings that roll
 // back. It is the fake server of the core, and, fed with the bytes of one client alone, the reference model
 // of what that client must be answered. It notes a problem when a client's command arrives while another
-// client's work is not at rest. Commands (";" separates, "cN" names the client that sends):
-//   SELECT cN.x | ROWS cN.x COUNT LENGTH | FAIL cN.x | SLEEP cN.x | COPYIN cN.x | COPYOUT cN.x COUNT | DIE cN.x
-//   NOTICE cN.x | BEGIN | COMMIT | ROLLBACK | SET name value | SHOW name | DEALLOCATE name | DEALLOCATE ALL
-//   DISCARD ALL, and what pgpool itself sends.
-//   ALTER cN.x changes the catalog that all backends share. Afterwards SHAPE x, if it was parsed before, is
-//   refused as a stale plan, until it is parsed anew; TYPES x gives the version that it was parsed with.
-//   FORGET cN.x is a function that runs DEALLOCATE ALL, unseen. PIN reason is what the agent would tell of.
-//   LISTEN channel | UNLISTEN channel | UNLISTEN * | NOTIFY channel, 'payload' | SELECT pg_listening_channels(), as in
-//   PostgreSQL: at commit, in one order for all backends of a database.
+// client's work is not at rest. Its commands in place of SQL are in test/README.md.
 // Longer than a header should be: the language of the simulator and its model are one thing.
 #pragma once
 
