@@ -135,7 +135,7 @@ for my $kind ([ 'sha384', '-sha384' ], [ 'sha512', '-sha512' ], [ 'RSA and sha25
 	like($out, qr/^R\0\0\0.\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0/s, 'a startup packet through it is answered, with -PLUS');
 	# no second negotiation inside of TLS
 	$h->kill_kill;
-	for my $request ([ 'SSLRequest', 80877103 ], [ 'GSSENCRequest', 80877104 ])
+	for my $request ([ 'SSLRequest', $PgPoolWire::SSL ], [ 'GSSENCRequest', $PgPoolWire::GSS ])
 	{
 		($out, $err) = ('', '');
 		$in = PgPoolWire::request($request->[1]);

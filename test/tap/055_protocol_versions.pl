@@ -78,7 +78,7 @@ is($good, length($packet) - 1, "a startup packet of " . length($packet) . ' byte
 }
 
 # ---- without TLS, SSLRequest is answered once
-for my $code (80877103, 80877104)
+for my $code ($PgPoolWire::SSL, $PgPoolWire::GSS)
 {
 	my $c = fresh();
 	$c->send(PgPoolWire::request($code));

@@ -73,9 +73,9 @@ TEST(StartupPacket, IsIncompleteAtEverySplit)
 TEST(StartupPacket, RequestsForEncryptionAndCancelAreTold)
 {
 	uint32_t size;
-	EXPECT_EQ(classify_startup(number(8) + number(80877103), size), StartupKind::Ssl);
-	EXPECT_EQ(classify_startup(number(8) + number(80877104), size), StartupKind::Gss);
-	EXPECT_EQ(classify_startup(number(9) + number(80877103), size), StartupKind::Invalid);
+	EXPECT_EQ(classify_startup(wire::request(wire::kSslRequest), size), StartupKind::Ssl);
+	EXPECT_EQ(classify_startup(wire::request(wire::kGssRequest), size), StartupKind::Gss);
+	EXPECT_EQ(classify_startup(number(9) + number(wire::kSslRequest), size), StartupKind::Invalid);
 	const std::string cancel = cancel_request(-5, "abcd");
 	EXPECT_EQ(classify_startup(cancel, size), StartupKind::Cancel);
 	CancelRequest r;
