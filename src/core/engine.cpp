@@ -31,7 +31,7 @@ proto::Error shutdown_error()
 
 Engine::Engine(Outside &outside, region::View region, uint32_t worker)
     : outside_(outside), region_(region), worker_(worker), settings_(region::present_settings(*region.header())),
-      clients_(region, worker), questions_(outside), pools_(*this)
+      clients_(region, worker), questions_(outside), statements_(worker, region.header()->workers), pools_(*this)
 {
 	// What an earlier life of this worker had is gone with it.
 	for (uint32_t i = 0; i < region_.header()->max_pools; i++) {

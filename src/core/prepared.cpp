@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <functional>
 #include <iterator>
+#include <unordered_set>
 
 #include "core/sql_command.hpp"
 #include "core/sql_literals.hpp"
@@ -18,7 +19,9 @@ namespace
 
 constexpr size_t kMostLooks = 16;     // for a statement that can go
 constexpr uint64_t kTooManyTypes = 2; // as kTooManyColumns
-constexpr size_t kMostTypesTold = 8;  // of one statement: who makes types anew for ever must not fill the memory
+constexpr uint8_t kSavedVersion = 1;
+constexpr uint32_t kMostSaved = 1 << 17; // statements of one backend: more than max_prepared_statements can say
+constexpr size_t kMostTypesTold = 8;     // of one statement: who makes types anew for ever must not fill the memory
 
 bool begins_transaction(std::string_view text)
 {
@@ -58,20 +61,21 @@ Statement *StatementStore::intern(std::string_view body, std::string_view meanin
 	const uint64_t h = hash(body, meaning);
 	if (Statement *s = find(h, body, meaning))
 		return keep(s);
-	return literals_read_the_clock(text_of(body)) ? intern_alone(body) : make(h, body, meaning);
+	return literals_read_the_clock(text_of(body)) ? intern_alone(body) : make(h, body, meaning, next_number());
 }
 
 Statement *StatementStore::intern_alone(std::string_view body)
 {
-	const std::string meaning = "alone " + std::to_string(next_);
-	return make(hash(body, meaning), body, meaning);
+	const uint64_t number = next_number();
+	const std::string meaning = "alone " + std::to_string(number);
+	return make(hash(body, meaning), body, meaning, number);
 }
 
-Statement *StatementStore::make(uint64_t h, std::string_view body, std::string_view meaning)
+Statement *StatementStore::make(uint64_t h, std::string_view body, std::string_view meaning, uint64_t number)
 {
 	auto *s = new Statement;
 	s->body = body;
-	s->number = next_++;
+	s->number = number;
 	s->name = std::string(kStatementPrefix) + std::to_string(s->number);
 	s->hash = h;
 	s->references = 1;
@@ -95,7 +99,25 @@ Statement *StatementStore::intern_again(std::string_view body, std::string_view 
 		seen = ~h; // so it is not read again
 		return nullptr;
 	}
-	return make(h, body, meaning);
+	return make(h, body, meaning, next_number());
+}
+
+std::vector<Statement *> StatementStore::of_numbers(const std::vector<uint64_t> &numbers)
+{
+	std::unordered_map<uint64_t, Statement *> known;
+	each([&](Statement &s) { known.emplace(s.number, &s); });
+	std::vector<Statement *> found;
+	for (const uint64_t number : numbers) {
+		Statement *&s = known[number];
+		if (s) {
+			found.push_back(keep(s));
+			continue;
+		}
+		const std::string meaning = "elsewhere " + std::to_string(number);
+		s = make(hash({}, meaning), {}, meaning, number);
+		found.push_back(s);
+	}
+	return found;
 }
 
 uint64_t StatementStore::types_told(Statement *s, std::string_view description)
@@ -411,6 +433,50 @@ Statement *ServerStatements::surplus(size_t limit, uint64_t batch) const
 			return *it;
 	}
 	return nullptr;
+}
+
+// A version, how many, and the number of each, the one that was used last in the end.
+std::string ServerStatements::save() const
+{
+	std::string numbers, saved;
+	proto::Writer w(numbers);
+	uint32_t count = 0;
+	for (auto it = used_.rbegin(); it != used_.rend(); ++it) {
+		const Item &item = items_.at(*it);
+		if (!item.there || item.pending > 0)
+			continue;
+		w.u32(static_cast<uint32_t>((*it)->number >> 32)).u32(static_cast<uint32_t>((*it)->number));
+		count++;
+	}
+	proto::Writer(saved).u8(kSavedVersion).u32(count).bytes(numbers);
+	return saved;
+}
+
+bool ServerStatements::load(std::string_view saved, StatementStore &store)
+{
+	proto::Reader r(saved);
+	const bool version = r.u8() == kSavedVersion;
+	const uint32_t count = r.u32();
+	if (!r.ok() || !version || count > kMostSaved || r.left() != count * sizeof(uint64_t))
+		return false;
+	std::vector<uint64_t> numbers;
+	std::unordered_set<uint64_t> seen;
+	for (uint32_t i = 0; i < count; i++) {
+		const uint64_t high = r.u32();
+		const uint64_t number = high << 32 | r.u32();
+		if (!store.may_exist(number) || !seen.insert(number).second)
+			return false;
+		numbers.push_back(number);
+	}
+	for (Statement *s : store.of_numbers(numbers)) {
+		used_.push_front(s);
+		Item &item = items_[s];
+		item.used = used_.begin();
+		item.there = true;
+		will_be_++;
+	}
+	distrust(store.advance());
+	return true;
 }
 
 void ServerStatements::clear(StatementStore &store)

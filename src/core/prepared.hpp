@@ -69,9 +69,12 @@ struct Statement {
 	uint64_t uses = 0, hits = 0, parses = 0, evictions = 0;
 };
 
+// Numbers of all workers are different, and none is given twice in a worker's life: a name means the same text in every
+// worker, so a backend may be handed from one to another with what it has.
 class StatementStore
 {
 public:
+	explicit StatementStore(uint32_t worker = 0, uint32_t workers = 1) : next_(uint64_t{worker} + 1), step_(workers) {}
 	// `meaning`: the settings that decide how the text is read.
 	Statement *intern(std::string_view body, std::string_view meaning); // with one reference
 	// The same for a text that was asked for not long ago or is held; one that comes once is not worth a plan
@@ -91,6 +94,11 @@ public:
 		return s;
 	}
 	void release(Statement *s);
+	// What may stand behind a number that is in use on a backend: one of ours, or of another worker, or of an earlier
+	// life of this one. False: ours, and not given yet.
+	bool may_exist(uint64_t number) const { return number > 0 && (number % step_ != next_ % step_ || number < next_); }
+	// One more reference to each. Whose text is not known here, a statement stands for that nobody will get.
+	std::vector<Statement *> of_numbers(const std::vector<uint64_t> &numbers);
 	template <class F> void each(F f) const
 	{
 		for (const auto &entry : by_hash_)
@@ -107,13 +115,15 @@ private:
 		std::string meaning;
 	};
 	static uint64_t hash(std::string_view body, std::string_view meaning);
-	Statement *make(uint64_t hash, std::string_view body, std::string_view meaning);
+	Statement *make(uint64_t hash, std::string_view body, std::string_view meaning, uint64_t number);
+	uint64_t next_number() { return std::exchange(next_, next_ + step_); }
 	Statement *find(uint64_t hash, std::string_view body, std::string_view meaning) const;
 
 	std::unordered_multimap<uint64_t, Entry> by_hash_;
 	static constexpr size_t kSeen = 4096;
 	std::vector<uint64_t> seen_; // hashes, each at its place modulo kSeen
-	uint64_t next_ = 1;
+	uint64_t next_;              // number
+	const uint64_t step_;
 	uint64_t bytes_ = 0;
 	uint64_t clock_ = 0;
 };
@@ -204,6 +214,12 @@ public:
 				f(item.first);
 		}
 	}
+	// What is there for certain, as bytes for another worker: the numbers. load() into one that has none; each is
+	// parsed anew before it is used, for what the catalog was when it was parsed nobody knows there. False, and nothing
+	// is changed: save() has not made these bytes, or they name one that cannot be.
+	std::string save() const;
+	[[nodiscard]] bool load(std::string_view saved, StatementStore &store);
+
 	void clear(StatementStore &store);          // DEALLOCATE ALL took effect
 	void drop_all(StatementStore &store);       // the backend is gone
 	size_t will_be() const { return will_be_; } // when all is answered

@@ -123,7 +123,8 @@ namespace pgpool::control
 
 #define PGPOOL_PREPARED_COLUMNS(FIELD, MADE)                                                                           \
 	MADE(integer, worker, "")                                                                                          \
-	FIELD(Name, name, name, "`_pgpool_N`, as in `pg_prepared_statements` of the servers")                              \
+	FIELD(Name, name, name,                                                                                            \
+	      "`_pgpool_N`, as in `pg_prepared_statements` of the servers; no two workers have the same N")                \
 	MADE(text, text,                                                                                                   \
 	     "the first 1024 bytes; characters that this database cannot have show as `?`. NULL for who is neither "       \
 	     "superuser nor a member of `pg_read_all_stats` (`pg_monitor` is)")                                            \

@@ -301,4 +301,82 @@ TEST_F(Prepared, BeginIsKnownByItsFirstWord)
 	}
 }
 
+// ---- numbers, and what is saved
+
+TEST(StatementNumbers, ThoseOfTwoWorkersAreNeverTheSame)
+{
+	StatementStore first(0, 3), third(2, 3);
+	std::vector<Statement *> all;
+	for (const char *text : {"SELECT 1", "SELECT 2", "SELECT 3"}) {
+		all.push_back(first.intern(body(text), ""));
+		EXPECT_EQ(all.back()->number % 3, 1u);
+		EXPECT_FALSE(third.may_exist(0));
+		EXPECT_TRUE(third.may_exist(all.back()->number));
+		first.release(all.back());
+	}
+	Statement *s = third.intern(body("SELECT 1"), "");
+	EXPECT_EQ(s->name, "_pgpool_3");
+	EXPECT_TRUE(third.may_exist(3));
+	EXPECT_FALSE(third.may_exist(6)) << "not given yet";
+	EXPECT_TRUE(third.may_exist(7));
+	third.release(s);
+}
+
+TEST_F(Prepared, WhatABackendHasIsSavedAndLoaded)
+{
+	Statement *one = parsed("SELECT 1"), *two = parsed("SELECT 2");
+	Statement *on_its_way = intern("SELECT 3");
+	server.parsing(on_its_way, 1, store.clock());
+	const std::string saved = server.save();
+
+	StatementStore elsewhere(5, 9);
+	ServerStatements there;
+	ASSERT_TRUE(there.load(saved, elsewhere));
+	EXPECT_EQ(there.save(), saved);
+	EXPECT_EQ(there.will_be(), 2u);
+	Statement *oldest = there.surplus(1, 1);
+	ASSERT_NE(oldest, nullptr);
+	EXPECT_EQ(oldest->name, one->name);
+	Statement *same_text = elsewhere.intern(body("SELECT 1"), "UTF8");
+	EXPECT_NE(same_text, oldest) << "nobody knows whether that is its text";
+	elsewhere.release(same_text);
+	ServerStatements once_more;
+	ASSERT_TRUE(once_more.load(saved, elsewhere));
+	EXPECT_EQ(elsewhere.size(), 2u) << "the same ones";
+	once_more.drop_all(elsewhere);
+	there.drop_all(elsewhere);
+	EXPECT_EQ(elsewhere.size(), 0u);
+
+	ServerStatements back; // where they are known
+	ASSERT_TRUE(back.load(saved, store));
+	EXPECT_EQ(back.has(two, 1), Has::Outdated) << "parsed nobody knows when";
+	EXPECT_FALSE(back.present(one));
+	back.drop_all(store);
+	server.take_back(on_its_way, store);
+	store.release(on_its_way);
+}
+
+TEST_F(Prepared, SavedStatementsThatCannotBeAreRefused)
+{
+	parsed("SELECT 1");
+	parsed("SELECT 2");
+	const std::string saved = server.save();
+	ServerStatements other;
+	for (size_t n = 0; n < saved.size(); n++)
+		EXPECT_FALSE(other.load(std::string_view(saved).substr(0, n), store)) << n;
+	EXPECT_FALSE(other.load(saved + '\0', store));
+	auto with = [&](size_t at, char byte) {
+		std::string bytes = saved;
+		bytes[at] = byte;
+		return bytes;
+	};
+	EXPECT_FALSE(other.load(with(0, 9), store)) << "of another version";
+	EXPECT_FALSE(other.load(with(1, '\x7f'), store)) << "too many";
+	EXPECT_FALSE(other.load(with(saved.size() - 1, 1), store)) << "one of them twice";
+	EXPECT_FALSE(other.load(with(saved.size() - 1, 0), store)) << "no number";
+	EXPECT_FALSE(other.load(with(saved.size() - 1, 77), store)) << "of this worker, and not given yet";
+	EXPECT_EQ(other.size(), 0u);
+	EXPECT_EQ(store.size(), 2u);
+}
+
 } // namespace
