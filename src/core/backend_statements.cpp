@@ -56,10 +56,10 @@ ClientStatements *names_of(StatementRewriter *client)
 
 } // namespace
 
-BackendStatements::BackendStatements(StatementPool &pool, Replies &replies, const Params &params,
+BackendStatements::BackendStatements(StatementPool &pool, Replies &replies, const Params &params, AgentLink &agent,
                                      Substitute &substitute)
-    : pool_(pool), replies_(replies), params_(params), substitute_(substitute), notes_(pool.store(), table_),
-      replay_(pool.store())
+    : pool_(pool), replies_(replies), params_(params), agent_(agent), substitute_(substitute),
+      notes_(pool.store(), table_), replay_(pool.store())
 {
 }
 
@@ -73,15 +73,6 @@ void BackendStatements::assigned(uint64_t assignment, StatementRewriter &client)
 	assignment_ = assignment;
 	replay_.stop();
 	client.on_assigned();
-}
-
-void BackendStatements::plan_for_parameters(const Statement *s)
-{
-	if (!agent_)
-		return;
-	const uint64_t k = agent_->custom_written.load(std::memory_order_relaxed);
-	agent_->custom[k % region::kCustomPlans].store(s->number, std::memory_order_relaxed);
-	agent_->custom_written.store(k + 1, std::memory_order_release);
 }
 
 // ---- replies

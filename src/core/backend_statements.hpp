@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/agent_link.hpp"
 #include "core/params.hpp"
 #include "core/prepared.hpp"
 #include "core/replay.hpp"
@@ -27,14 +28,14 @@ class BackendStatements
 {
 public:
 	// `params`: the settings that the backend has.
-	BackendStatements(StatementPool &pool, Replies &replies, const Params &params, Substitute &substitute);
+	BackendStatements(StatementPool &pool, Replies &replies, const Params &params, AgentLink &agent,
+	                  Substitute &substitute);
 	~BackendStatements();
 	BackendStatements(const BackendStatements &) = delete;
 	BackendStatements &operator=(const BackendStatements &) = delete;
 
 	// ---- for the server. `client`: whom it serves, nullptr = nobody
 	void assigned(uint64_t assignment, StatementRewriter &client);
-	void set_agent(region::AgentSlot *agent) { agent_ = agent; } // nullptr: there is none
 	// What the reply with the verdict `v` means. `forward`: the message goes to the client.
 	void on_reply(char type, const Replies::Verdict &v, std::string_view body, StatementRewriter *client,
 	              bool &forward);
@@ -61,8 +62,8 @@ public:
 	const Replay &replay() const { return replay_; }
 	uint64_t assignment() const { return assignment_; }
 	const std::string &reading() const { return params_->reading(); } // what decides what a text means there
-	bool plans_for_parameters() const { return agent_ != nullptr; }   // each time, where it is asked to
-	void plan_for_parameters(const Statement *s);
+	bool plans_for_parameters() const { return agent_.there(); }      // each time, where it is asked to
+	void plan_for_parameters(const Statement *s) { agent_.announce_custom(s->number); }
 	// What the client is told when the backend refuses the next Replies::kRefused.
 	void set_refusal(const proto::Error &why);
 
@@ -73,8 +74,8 @@ private:
 	StatementPool &pool_;
 	Replies &replies_;
 	const Params &params_;
+	AgentLink &agent_;
 	Substitute &substitute_;
-	region::AgentSlot *agent_ = nullptr;
 	ServerStatements table_;
 	StatementNotes notes_;
 	Replay replay_;

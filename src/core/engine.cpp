@@ -316,7 +316,7 @@ uint32_t Engine::take_agent_slot()
 		a.hushed.store(0);
 		return i;
 	}
-	return UINT32_MAX;
+	return kNoAgentSlot;
 }
 
 std::vector<control::ServerRow> Engine::server_rows()

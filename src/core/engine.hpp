@@ -92,7 +92,8 @@ public:
 	// has waited for that may send its next query, which must not be hit.
 	void cancel(Session *asking, int32_t pid, std::string_view key);
 	void on_cancel_done(uint64_t session);
-	uint32_t take_agent_slot(); // UINT32_MAX: none is free
+	static constexpr uint32_t kNoAgentSlot = UINT32_MAX;
+	uint32_t take_agent_slot(); // kNoAgentSlot: none is free
 	void free_agent_slot(uint32_t i);
 	void bury(std::unique_ptr<StreamOwner> corpse) { graveyard_.push_back(std::move(corpse)); }
 	void retire(std::unique_ptr<Login> login);

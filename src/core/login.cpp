@@ -634,7 +634,7 @@ void Login::remember_startup()
 	Params params = session_.params();
 	if (const Param *p = group->greeting().base()->find("application_name"))
 		params = params.with(p->name, p->value, true, p->unknown, p->preset);
-	group->greeting().remember(startup_key(), {params, session_.server()->idle_session_timeout()});
+	group->greeting().remember(startup_key(), {params, session_.server()->agent().idle_session_timeout()});
 }
 
 // In the server's spelling.

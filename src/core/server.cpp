@@ -1,5 +1,5 @@
-// See server.hpp. Settings are in server_settings.cpp, release and end in
-// server_release.cpp, errors in server_errors.cpp.
+// See server.hpp. The client's settings are sent in server_apply.cpp; what is told of settings and pins is in
+// server_agent.cpp, release and end in server_release.cpp, errors in server_errors.cpp.
 #include "core/server.hpp"
 
 #include <algorithm>
@@ -36,8 +36,10 @@ bool is_needed_whole(char type)
 } // namespace
 
 ServerConn::ServerConn(Pool &pool, ServerUser *listener, std::string encoding)
-    : pool_(pool), group_(pool.group()), user_(listener), encoding_(std::move(encoding)),
-      params_(group_.engine().params().empty()), statements_(group_.statements(), replies_, params_, substitute_),
+    : pool_(pool), group_(pool.group()), user_(listener),
+      login_(std::make_unique<ServerLogin>(*this, group_, std::move(encoding))),
+      settings_(group_.engine().params(), group_.engine().settings(), agent_),
+      statements_(group_.statements(), replies_, settings_.now(), agent_, substitute_),
       connected_at_(group_.engine().outside().wall_us()), opened_(group_.engine().now()), since_(opened_),
       deadline_(opened_ + kConnectTime), epoch_(group_.epoch()), is_listener_(listener != nullptr)
 {
@@ -57,8 +59,17 @@ void ServerConn::on_connected()
 {
 	set_state(ServerState::Login);
 	take_agent_slot();
-	login_ = std::make_unique<ServerLogin>(*this, group_);
-	login_->start(is_listener_ ? &encoding_ : nullptr, agent_name());
+	login_->start(agent_.name());
+}
+
+void ServerConn::take_agent_slot()
+{
+	if (by_tcp_) // the peer of a Unix socket can be known
+		return;
+	Engine &engine = group_.engine();
+	const uint32_t number = engine.take_agent_slot();
+	if (number != Engine::kNoAgentSlot)
+		agent_.take(number, engine.region().agent(number));
 }
 
 void ServerConn::login_data(const char *data, size_t size)
@@ -78,7 +89,7 @@ void ServerConn::give_up_login(std::string why)
 	login_failed({{proto::sqlstate::kConnectionFailure, std::move(why), "", ""},
 	              control::ServerLimit::None,
 	              false,
-	              login_ ? login_->names_sequence() : 0});
+	              login_->names_sequence()});
 }
 
 void ServerConn::login_failed(const LoginFailure &failure)
@@ -111,15 +122,12 @@ bool ServerConn::expired(int64_t now) const
 void ServerConn::assign(ServerUser &user, const Client &client, const Params &defaults)
 {
 	hand_to(user, client);
-	identify(client);
-	announce_client();
+	agent_.serve(client.id, client.address, group_.settings().pin_sequences.load(std::memory_order_relaxed));
 	set_defaults(defaults);
-	commit_known_ = commit_lsn();
 	statements_.assigned(group_.engine().next_assignment(), *user.statements());
 	substitute_.reset();
 	sent_at_assign_ = stream_->sent();
-	said_fatal_ = shown_idle_ = false;
-	unproved_.clear();
+	said_fatal_ = false;
 	our_error_ = {};
 	interrupt_later_ = false;
 	cannot_park_ = false;
@@ -139,6 +147,14 @@ void ServerConn::close_shared_statements()
 	send_silent_sync();
 }
 
+void ServerConn::set_defaults(const Params &defaults)
+{
+	if (settings_.defaults() == defaults)
+		return;
+	settings_.set_defaults(defaults);
+	agent_.set_defaults(defaults.get());
+}
+
 void ServerConn::hand_to(ServerUser &user, const Client &client)
 {
 	user_ = &user;
@@ -154,7 +170,7 @@ ServerUser *ServerConn::leave_user()
 
 void ServerConn::run(const std::string &sql, For purpose)
 {
-	hush(true);
+	agent_.hush(true);
 	replies_.sent('Q', purpose);
 	put_query(sql);
 }
@@ -204,7 +220,8 @@ bool ServerConn::has_enough() const
 
 bool ServerConn::is_behind() const
 {
-	return replies_.size() > group_.engine().bounds().outstanding / 2 || stream_->unsent() > 0 || !unproved_.empty();
+	return replies_.size() > group_.engine().bounds().outstanding / 2 || stream_->unsent() > 0 ||
+	       settings_.has_unproved();
 }
 
 void ServerConn::on_writable()
@@ -254,20 +271,13 @@ ServerConn::Header ServerConn::read_header(const char *p, size_t have, size_t &t
 	                   (*p == 't' && total <= kChunk && client_.stream && replies_.tells_unnamed_types());
 	if (!whole || have >= total)
 		return Header::Whole;
-	if (*p == 'S' && total > most_setting()) // its name will do
-		return have > kLongestName + proto::kHeaderSize ? Header::Whole : Header::More;
-	return total > (*p == 'S'   ? most_setting()
+	if (*p == 'S' && total > settings_.most_value()) // its name will do
+		return have > ServerSettings::kLongestName + proto::kHeaderSize ? Header::Whole : Header::More;
+	return total > (*p == 'S'   ? settings_.most_value()
 	                : *p == 'A' ? kMostNotification
 	                            : kChunk)
 	           ? Header::Broken
 	           : Header::More;
-}
-
-// One that is longer is not read whole.
-size_t ServerConn::most_setting() const
-{
-	const size_t kilobytes = static_cast<size_t>(group_.engine().settings().session_settings_memory);
-	return std::max(kilobytes * 1024, kChunk) + kLongestName;
 }
 
 // Splits what the backend sent, keeps the account, and forwards all that is the client's as few runs.
@@ -314,7 +324,7 @@ void ServerConn::service_data(const char *data, size_t size)
 		size_t total = 0;
 		const Header header = read_header(p, have, total);
 		if (header == Header::More) {
-			stash_needs_ = total <= most_setting() ? total : 0;
+			stash_needs_ = total <= settings_.most_value() ? total : 0;
 			break;
 		}
 		const char type = *p;
@@ -461,7 +471,7 @@ void ServerConn::send_sync(For purpose)
 // What is sent behind it waits for nothing, so the agent must be able to count.
 void ServerConn::send_silent_sync()
 {
-	announce_own();
+	agent_.announce_own();
 	send_sync(For::Silence);
 }
 
@@ -471,7 +481,8 @@ bool ServerConn::parameter(std::string_view body)
 	const std::string_view name = r.string();
 	const bool named = r.ok();
 	const std::string_view value = r.string();
-	return on_parameter(named ? name : body.substr(0, kLongestName), r.ok() ? value : std::string_view(), r.ok());
+	return on_parameter(named ? name : body.substr(0, ServerSettings::kLongestName),
+	                    r.ok() ? value : std::string_view(), r.ok());
 }
 
 void ServerConn::command_complete(std::string_view tag)
@@ -480,16 +491,15 @@ void ServerConn::command_complete(std::string_view tag)
 		tag.remove_suffix(1);
 	if (tag == "DISCARD ALL" || tag == "DEALLOCATE ALL") {
 		statements_.on_discarded(client_statements());
-		if (tag == "DISCARD ALL" && !agent_)
-			params_ = params_.reported_only();
+		if (tag == "DISCARD ALL" && !agent_.there())
+			settings_.tell_discarded();
 	}
 }
 
 // A ReadyForQuery.
 void ServerConn::finished(For purpose, char status)
 {
-	if (preset_changed_)
-		learn_defaults();
+	settings_.end_round();
 	if (purpose == For::Client)
 		client_finished(status);
 	else if (purpose == For::Replay && user_)
@@ -527,7 +537,7 @@ void ServerConn::client_finished(char status)
 		transaction_began_ = query_began_;
 	}
 	if (user_)
-		user_->on_ready(status, status == 'I' ? new_commit() : 0);
+		user_->on_ready(status, status == 'I' ? agent_.new_commit() : 0);
 }
 
 void ServerConn::ours_finished(For purpose)
@@ -535,8 +545,8 @@ void ServerConn::ours_finished(For purpose)
 	const proto::Error why = std::exchange(our_error_, {});
 	if (state_ == ServerState::Cleaning && !replies_.empty())
 		interrupt(); // of a pipeline, the next query runs now
-	if (each_.empty() && replies_.empty())
-		hush(false); // also of what ran for a client that is gone
+	if (!settings_.one_by_one() && replies_.empty())
+		agent_.hush(false); // also of what ran for a client that is gone
 	switch (purpose) {
 	case For::Settings:
 		applied(why);
@@ -565,12 +575,19 @@ void ServerConn::discarded(const proto::Error &why)
 		out_of_step("an error in DISCARD ALL");
 		return;
 	}
-	params_ = params_.reported_only();
+	settings_.tell_discarded();
 	update_pins();
 	statements_.on_discarded(nullptr);
 }
 
 // ---- clock and view
+
+// The agent looks when it answers.
+void ServerConn::show_idle()
+{
+	agent_.show_idle();
+	send_silent_sync();
+}
 
 void ServerConn::tick(int64_t now)
 {
@@ -593,7 +610,7 @@ void ServerConn::tick(int64_t now)
 		const int32_t limit = s.server_idle_timeout.load(std::memory_order_relaxed);
 		if (stale() || expired(now) || (limit > 0 && (now - since_) / 1000 >= limit))
 			close();
-		else if (agent_ && !shown_idle_ && now - since_ >= kShowIdleAfter)
+		else if (agent_.needs_show_idle() && now - since_ >= kShowIdleAfter)
 			show_idle();
 		break;
 	}
@@ -642,7 +659,7 @@ void ServerConn::fill(control::ServerRow &row) const
 	row.state = state_;
 	row.pool_slot = group_.slot();
 	row.by_tcp = by_tcp_;
-	row.agent = agent_;
+	row.agent = agent_.there();
 	row.client_id = client_.id;
 	row.connected_at = connected_at_;
 	row.state_since = group_.engine().outside().wall_us() - (group_.engine().now() - since_);
@@ -654,7 +671,7 @@ void ServerConn::fill(control::ServerRow &row) const
 	put(row.tenant, group_.tenant());
 	put(row.database, group_.database());
 	put(row.role, group_.role());
-	if (const Param *p = params_->find("application_name"))
+	if (const Param *p = settings_.now()->find("application_name"))
 		put(row.application_name, p->value);
 }
 

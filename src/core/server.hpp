@@ -18,12 +18,14 @@
 #include <vector>
 
 #include "core/backend_statements.hpp"
+#include "core/agent_link.hpp"
 #include "core/list.hpp"
 #include "core/params.hpp"
 #include "core/places.hpp"
 #include "core/ports.hpp"
 #include "core/replies.hpp"
 #include "core/server_login.hpp"
+#include "core/server_settings.hpp"
 #include "core/substitute.hpp"
 #include "core/server_user.hpp"
 #include "proto/message.hpp"
@@ -55,18 +57,8 @@ public:
 	// Queues what makes the settings the client's. False: the client's bytes must wait for on_applied().
 	// `ground` is SQL to run before.
 	[[nodiscard]] bool apply(const Params &want, bool must_wait, std::string_view ground = {});
-	// The same one by one, so that those that are refused are known: see refused(). The client waits.
+	// The same one by one, so that those that are refused are known. The client waits.
 	[[nodiscard]] bool apply_each(const Params &want);
-	struct Refused {
-		std::string name;
-		proto::Error why;
-	};
-	const std::vector<Refused> &refused() const { return refused_; }
-	// What the client sent while its settings were on their way: the backend runs nothing of it if they are refused.
-	bool has_much_unproved() const { return unproved_.size() > kChunk; }
-	bool unproved() const { return applying_ && !holding_; }
-	void keep_unproved(std::string_view bytes) { unproved_ += bytes; }
-	std::string take_unproved() { return std::exchange(unproved_, {}); }
 	void set_defaults(const Params &defaults); // what RESET goes back to for its client
 	void give_back();                          // to the pool, but the client keeps the settings that it wanted
 	void queue(const char *data, size_t size) { stream_->queue(data, size); }
@@ -95,7 +87,6 @@ public:
 	void park();
 	void cannot_park();                            // for a while
 	void run(const std::string &sql, For purpose); // a query of ours
-	void own_commit_seen() { commit_known_ = commit_lsn(); }
 	bool is_listener() const { return is_listener_; }
 	void tick(int64_t now);
 	void fill(control::ServerRow &row) const;
@@ -104,7 +95,8 @@ public:
 
 	Replies &replies() { return replies_; }
 	const Replies &replies() const { return replies_; }
-	const Params &params() const { return params_; }
+	const Params &params() const { return settings_.now(); }
+	ServerSettings &settings() { return settings_; }
 	const ServerLogin *login() const { return login_.get(); } // while it lasts, and when the pool hears of its end
 	BackendStatements &statements() { return statements_; }
 	bool emit_fakes(); // queues replies of ours that are due; true: there were some
@@ -114,8 +106,8 @@ public:
 	Stream *stream() { return stream_; }
 	int32_t pid() const { return pid_; }
 	int64_t since() const { return since_; }
-	bool agent() const { return agent_; }
-	int32_t idle_session_timeout() const { return idle_session_timeout_; } // ms, of the client that it serves
+	AgentLink &agent() { return agent_; }
+	const AgentLink &agent() const { return agent_; }
 	const std::string &pins() const { return pins_; }
 	bool foreign_identity() const { return foreign_identity_; }
 	// Since when its client has kept it between transactions without a word; 0 = it does not, or can be parked.
@@ -128,12 +120,12 @@ public:
 	// ---- for its login
 	// A ParameterStatus. False: it is not for the client.
 	bool on_parameter(std::string_view name, std::string_view value, bool whole);
-	void keep_native(); // what it has told up to now is that of a fresh login
 
 	Hook<ServerConn> pool_hook;
 	std::optional<Claim> claim;
 
 private:
+	void take_agent_slot();
 	void login_data(const char *data, size_t size);
 	void login_failed(const LoginFailure &failure);
 	void give_up_login(std::string why);
@@ -153,29 +145,13 @@ private:
 	bool notification(std::string_view body);
 	bool parameter(std::string_view body);
 
-	// ---- the agent, in server_agent.cpp
-	void take_agent_slot();
-	void free_agent_slot();
-	std::string agent_name();
-	region::AgentSlot &agent_slot();
-	bool keep(std::string_view name, std::string_view value, bool whole, bool reported);
-	bool is_preset(std::string_view name, std::string_view value) const;
-	size_t most_setting() const;
-	void learn_defaults();
 	void tell_preset();
 	void update_pins();
-	bool is_refused(std::string_view name) const;
 	void applied_one(const proto::Error &error);
-	void identify(const Client &client);
-	void announce_own();
-	void hush(bool on);
 	void show_idle();
 	void send_sync(For purpose);
 	void send_silent_sync();
 	void put_query(const std::string &sql);
-	uint64_t commit_lsn();
-	uint64_t new_commit();
-	void set_pins(std::string_view pins);
 	Standing standing() const { return user_ ? user_->standing() : Standing(); }
 	bool kept(const Standing &client) const;
 	bool only_listens(const Standing &client) const;
@@ -183,7 +159,6 @@ private:
 	void recount_kept(bool kept);
 	void tick_active(int64_t now);
 	void end_idle_pin(int64_t idle_ms);
-	void announce_client();
 	void command_complete(std::string_view tag);
 	void finished(For purpose, char status);
 	void client_finished(char status);
@@ -209,32 +184,19 @@ private:
 	PoolGroup &group_;
 	Stream *stream_ = nullptr;
 	ServerUser *user_ = nullptr;
-	Client client_;        // of the user
-	std::string encoding_; // of a listener
+	Client client_; // of the user
 	std::unique_ptr<ServerLogin> login_;
 	Replies replies_;
-	Params params_;
 	Substitute substitute_;
+	AgentLink agent_;
+	ServerSettings settings_;
 	BackendStatements statements_;
-	Params native_;                // what the server reports by itself, as a fresh login has it
-	Params defaults_;              // what RESET goes back to, other than the server's own defaults
-	std::string agent_pins_;       // why the session must stay, as the agent says; "" = nothing
-	std::string pins_;             // the same, and because of settings
-	Params target_;                // settings that are being applied
-	Params told_;                  // the same as the client knows them
-	proto::Error our_error_;       // of the query of ours that is answered, or the backend's last words
-	std::string stash_out_;        // what applies the settings, until it is flushed
-	std::string stash_;            // the start of a message that is needed whole
-	size_t stash_needs_ = 0;       // its length, 0 = not known
-	size_t unread_ = 0;            // of what the backend sent, behind the message that is looked at
-	std::string unproved_;         // of the client's, since apply()
-	std::vector<SettingSql> each_; // the settings that are being applied one by one
-	size_t each_done_ = 0;
-	int each_again_ = 0; // so many may yet be tried once more
-	bool each_canceled_ = false;
-	std::vector<Refused> refused_;
+	std::string pins_;       // why the session must stay: what the agent says, and settings
+	proto::Error our_error_; // of the query of ours that is answered, or the backend's last words
+	std::string stash_;      // the start of a message that is needed whole
+	size_t stash_needs_ = 0; // its length, 0 = not known
+	size_t unread_ = 0;      // of what the backend sent, behind the message that is looked at
 	uint64_t sent_at_assign_ = 0;
-	uint64_t commit_known_ = 0; // what was committed up to here is another client's, or noted
 	uint64_t transactions_ = 0, queries_ = 0;
 	int64_t connected_at_ = 0; // wall clock
 	int64_t opened_ = 0;       // monotonic
@@ -246,23 +208,12 @@ private:
 	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
 	uint32_t body_left_ = 0;
 	uint32_t epoch_ = 0;
-	static constexpr uint32_t kNoSlot = UINT32_MAX;
-	static constexpr size_t kLongestName = 1024; // of a setting
-	uint32_t agent_slot_ = kNoSlot;
-	uint64_t identified_ = 0; // the client that the agent was told of, 0 = none
-	bool agent_ = false;      // it is there
 	bool terminated_ = false;
 	int32_t pid_ = 0;
 	control::ServerState state_ = control::ServerState::Connecting;
 	bool body_forward_ = false;
 	bool by_tcp_ = false;
-	int32_t idle_session_timeout_ = 0;
-	bool shown_idle_ = false;       // it was told that it serves nobody
-	bool preset_changed_ = false;   // a default may be another one since the last ReadyForQuery
-	bool applying_ = false;         // settings are on their way
-	bool holding_ = false;          // and the client waits for them
 	bool discard_ = false;          // DISCARD ALL before the next client
-	bool untracked_ = false;        // it has more settings than are looked at, so nobody else can ever have it
 	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
 	const bool is_listener_;
 	bool cannot_park_ = false;

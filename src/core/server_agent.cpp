@@ -1,4 +1,5 @@
-// What a server's backend tells by the agent in it, and what it is told. See region::AgentSlot and server.hpp.
+// What a server's backend tells of settings and pins, and what follows: who keeps it, is parked, or is ended. See
+// server.hpp; what the agent is told is in agent_link.hpp.
 //
 // The agent reports every setting that a client can change, at the end of each statement that changed it, and why
 // the session must stay where it is. Without it (a route by TCP, a server that does not preload the library) a
@@ -26,45 +27,6 @@ constexpr int64_t kParkAgain = 5000000; // after a parking that failed, microsec
 
 } // namespace
 
-void ServerConn::take_agent_slot()
-{
-	if (!by_tcp_) // the peer of a Unix socket can be known
-		agent_slot_ = group_.engine().take_agent_slot();
-	if (agent_slot_ == kNoSlot)
-		return;
-	agent_slot().defaults_length = 0;
-	agent_slot().client.store(0);
-	identified_ = UINT64_MAX;
-	identify({});
-}
-
-void ServerConn::free_agent_slot()
-{
-	if (agent_slot_ != kNoSlot)
-		group_.engine().free_agent_slot(agent_slot_);
-	agent_slot_ = kNoSlot;
-	agent_ = false;
-	statements_.set_agent(nullptr);
-}
-
-// As the startup packet says it; "" = there is none.
-std::string ServerConn::agent_name()
-{
-	if (agent_slot_ == kNoSlot)
-		return {};
-	return std::to_string(agent_slot_) + "." + std::to_string(agent_slot().generation.load());
-}
-
-region::AgentSlot &ServerConn::agent_slot()
-{
-	return group_.engine().region().agent(agent_slot_);
-}
-
-void ServerConn::keep_native()
-{
-	native_ = params_;
-}
-
 bool ServerConn::on_parameter(std::string_view name, std::string_view value, bool whole)
 {
 	bool forward = false;
@@ -74,14 +36,15 @@ bool ServerConn::on_parameter(std::string_view name, std::string_view value, boo
 	if (name == "pgpool.identity") // the login has looked at it
 		return false;
 	if (name == "pgpool.agent") {
-		agent_ = value == "1";
-		statements_.set_agent(agent_ ? &agent_slot() : nullptr);
+		agent_.answers(value == "1");
 	} else if (name == "pgpool.pins") {
-		set_pins(value);
+		agent_.set_pins(value);
+		pins_ = value;
+		update_pins();
 	} else if (name == "pgpool.idle_session_timeout") {
-		idle_session_timeout_ = atoi(std::string(value).c_str());
+		agent_.set_idle_session_timeout(atoi(std::string(value).c_str()));
 	} else if (name == "pgpool.own") { // of those that PostgreSQL itself reports
-		params_ = params_.with_own(value);
+		settings_.tell_own(value);
 	} else if (is_fixed_parameter(name)) {
 		const bool of_the_role = name == "session_authorization" || name == "is_superuser";
 		if (name == "session_authorization")
@@ -94,73 +57,24 @@ bool ServerConn::on_parameter(std::string_view name, std::string_view value, boo
 		return !for_us;
 	} else if (name.substr(0, 1) == "!") { // back to what it is reset to
 		name.remove_prefix(1);
-		if (defaults_ && defaults_->find(name))
-			(void)keep(name, value, whole, false);
-		else
-			params_ = params_.without(name);
+		settings_.tell_reset(name, value, whole);
 		update_pins();
 	} else {
-		forward = keep(name, value, whole, !(agent_ && native_ && !native_->find(name))) && !for_us;
+		forward = settings_.tell(name, value, whole) && !for_us;
+		update_pins();
 	}
 	if (user_ && is_tcp_setting(name))
-		user_->on_tcp_settings(params_);
+		user_->on_tcp_settings(settings_.now());
 	return forward;
-}
-
-// A value above what is kept of one client is known by its name alone, and so the client keeps this server: until the
-// setting is reset, or for good when there are twice as many as may be.
-bool ServerConn::keep(std::string_view name, std::string_view value, bool whole, bool reported)
-{
-	const region::Settings &s = group_.engine().settings();
-	const auto most = static_cast<size_t>(s.max_session_settings);
-	const Param *there = params_->find(name);
-	const size_t others = params_->bytes - (there ? there->name.size() + there->value.size() : 0);
-	const bool too_long =
-	    !whole || others + name.size() + value.size() > size_t{1024} * static_cast<size_t>(s.session_settings_memory);
-	untracked_ |= name.size() >= kLongestName || (!there && params_->own > 2 * most);
-	if (!untracked_)
-		params_ = params_.with(name, too_long ? std::string_view() : value, reported, too_long,
-		                       reported && is_preset(name, value));
-	preset_changed_ |= reported;
-	update_pins();
-	return reported;
-}
-
-// The agent tells which are not. Without it, what is as it was at the login.
-bool ServerConn::is_preset(std::string_view name, std::string_view value) const
-{
-	if (!native_) // at the login
-		return true;
-	const Param *p = agent_ ? params_->find(name) : native_->find(name);
-	return p && (agent_ ? p->preset : p->value == value);
-}
-
-// After a reload, which reaches a session that is there, too.
-void ServerConn::learn_defaults()
-{
-	preset_changed_ = false;
-	for (const auto &p : params_->items) {
-		if (p->reported && p->preset)
-			native_ = native_.with(p->name, p->value, true, p->unknown, true);
-	}
-}
-
-void ServerConn::set_pins(std::string_view pins)
-{
-	agent_pins_ = pins;
-	pins_ = pins;
-	update_pins();
 }
 
 void ServerConn::update_pins()
 {
 	static constexpr std::string_view kSettings = "settings";
-	const region::Settings &s = group_.engine().settings();
-	const bool too_many =
-	    untracked_ || params_->unknown > 0 || params_->own > static_cast<size_t>(s.max_session_settings);
-	if (too_many == (pins_.size() > agent_pins_.size()))
+	const bool too_many = settings_.too_many();
+	if (too_many == (pins_.size() > agent_.pins().size()))
 		return;
-	pins_ = agent_pins_;
+	pins_ = agent_.pins();
 	if (too_many)
 		pins_.append(pins_.empty() ? "" : ", ").append(kSettings);
 }
@@ -187,7 +101,7 @@ void ServerConn::count_kept()
 // A client that only listens can be parked, and so takes no server from the others for long.
 void ServerConn::recount_kept(bool kept)
 {
-	const bool parkable = kept && agent_ && !cannot_park_ && only_listens(standing());
+	const bool parkable = kept && agent_.there() && !cannot_park_ && only_listens(standing());
 	region::PoolCounters &c = group_.counters();
 	c.pinned.store(c.pinned.load() + kept - std::exchange(counted_pinned_, kept));
 	c.parkable.store(c.parkable.load() + parkable - std::exchange(counted_parkable_, parkable));
@@ -201,7 +115,7 @@ int64_t ServerConn::kept_since() const
 
 bool ServerConn::may_park() const
 {
-	if (!counted_parkable_ || !user_ || holding_ || !user_->may_park())
+	if (!counted_parkable_ || !user_ || settings_.awaited() || !user_->may_park())
 		return false;
 	const Standing client = standing();
 	return client_at_rest(client) && only_listens(client);
@@ -245,94 +159,6 @@ void ServerConn::end_idle_pin(int64_t idle_ms)
 	                " ms and kept its server because of: " + std::string(reasons) + ".",
 	            "The limit is pgpool.pin_idle_timeout or pin_idle_timeout of the tenant or user, now " +
 	                std::to_string(limit) + " ms."});
-}
-
-// Before the first message of the client that it is assigned to.
-void ServerConn::announce_client()
-{
-	if (agent_slot_ == kNoSlot)
-		return;
-	agent_slot().client.store(client_.id, std::memory_order_relaxed);
-	agent_slot().pin_sequences.store(group_.settings().pin_sequences.load(std::memory_order_relaxed),
-	                                 std::memory_order_release);
-}
-
-// Whom the backend serves, for pg_stat_activity and the log. Not at each release: the next client comes at once, and is
-// often the same.
-void ServerConn::identify(const Client &client)
-{
-	if (agent_slot_ == kNoSlot || client.id == identified_)
-		return;
-	identified_ = client.id;
-	region::AgentSlot &a = agent_slot();
-	const uint32_t sequence = a.identity_sequence.load(std::memory_order_relaxed) | 1;
-	a.identity_sequence.store(sequence, std::memory_order_relaxed);
-	std::atomic_thread_fence(std::memory_order_release);
-	a.address_length = static_cast<uint32_t>(std::min(client.address.size(), sizeof(a.address)));
-	if (!client.address.empty())
-		memcpy(a.address, client.address.data(), a.address_length);
-	a.pooled = client.id == 0;
-	a.identity_sequence.store(sequence + 1, std::memory_order_release);
-}
-
-// pg_stat_activity says of a backend that nobody uses for a while that it is so; the agent looks when it answers.
-void ServerConn::show_idle()
-{
-	identify({});
-	shown_idle_ = true;
-	send_silent_sync();
-}
-
-// A client's startup parameters are what RESET goes back to for it. One with more than fits gets the server's own.
-void ServerConn::set_defaults(const Params &defaults)
-{
-	if (agent_slot_ == kNoSlot || defaults_ == defaults)
-		return;
-	defaults_ = defaults;
-	region::AgentSlot &a = agent_slot();
-	size_t length = 0;
-	for (const auto &item : defaults ? defaults->items : ParamSet::Items()) {
-		const Param &p = *item;
-		const size_t size = p.name.size() + p.value.size() + 2;
-		if (length + size > sizeof(a.defaults)) {
-			length = 0;
-			break;
-		}
-		memcpy(a.defaults + length, p.name.c_str(), p.name.size() + 1);
-		memcpy(a.defaults + length + p.name.size() + 1, p.value.c_str(), p.value.size() + 1);
-		length += size;
-	}
-	a.defaults_length = static_cast<uint32_t>(length);
-}
-
-// Before its Parse is sent: the plans of `s` are to be made for their parameters each time.
-// Before a query of ours is sent to a backend that waits for one.
-void ServerConn::announce_own()
-{
-	if (!agent_)
-		return;
-	region::Atomic<uint32_t> &applies = agent_slot().applies;
-	applies.store(applies.load(std::memory_order_relaxed) + 1, std::memory_order_release);
-}
-
-// What runs now is ours and may be refused: settings one by one (whose values shall not get into the server's log),
-// LISTEN.
-void ServerConn::hush(bool on)
-{
-	if (agent_ && (agent_slot().hushed.load(std::memory_order_relaxed) != 0) != on)
-		agent_slot().hushed.store(on, std::memory_order_release);
-}
-
-uint64_t ServerConn::commit_lsn()
-{
-	return agent_ ? agent_slot().commit_lsn.load(std::memory_order_acquire) : 0;
-}
-
-// The position of a client that only reads is not that of who wrote here before.
-uint64_t ServerConn::new_commit()
-{
-	const uint64_t lsn = commit_lsn();
-	return lsn == std::exchange(commit_known_, lsn) ? 0 : lsn;
 }
 
 } // namespace pgpool::core

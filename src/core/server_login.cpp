@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/pool_group.hpp"
 #include "proto/bytes.hpp"
@@ -35,21 +36,24 @@ control::ServerLimit limit_of(std::string_view error)
 
 } // namespace
 
-ServerLogin::ServerLogin(ServerConn &server, PoolGroup &group) : server_(server), group_(group) {}
+ServerLogin::ServerLogin(ServerConn &server, PoolGroup &group, std::string encoding)
+    : server_(server), group_(group), encoding_(std::move(encoding))
+{
+}
 
 ServerLogin::~ServerLogin() = default;
 
-void ServerLogin::start(const std::string *listens_in, const std::string &agent)
+void ServerLogin::start(const std::string &agent)
 {
 	names_sequence_ = group_.names_sequence();
 	std::string out(4, '\0');
 	proto::Writer w(out);
 	w.u32(3u << 16);
 	w.string("user").string(group_.role()).string("database").string(group_.database());
-	if (listens_in) {
+	if (server_.is_listener()) {
 		w.string("application_name").string("pgpool");
 		// Notifications come as its clients expect them, and nothing ends its work.
-		w.string("client_encoding").string(*listens_in);
+		w.string("client_encoding").string(encoding_);
 		w.string("statement_timeout").string("0").string("lock_timeout").string("0");
 	}
 	// The agent lets it end no server, and tells it; the session acts on it.
@@ -234,7 +238,7 @@ void ServerLogin::sasl(uint32_t code, std::string_view rest)
 // Logged in, under these names. Whose names they are now, only the backend can tell: by the agent in it, or when asked.
 void ServerLogin::ready()
 {
-	server_.keep_native();
+	server_.settings().logged_in();
 	if (proof_ == Proof::None)
 		ask_for_proof();
 	else if (proof_ == Proof::Told)

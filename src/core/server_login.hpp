@@ -37,12 +37,11 @@ struct LoginFailure {
 class ServerLogin
 {
 public:
-	ServerLogin(ServerConn &server, PoolGroup &group);
+	// `encoding`: of one that listens.
+	ServerLogin(ServerConn &server, PoolGroup &group, std::string encoding);
 	~ServerLogin();
 
-	// `listens_in`: the encoding of one that listens, else nullptr. `agent`: how the startup packet names it, "" =
-	// none.
-	void start(const std::string *listens_in, const std::string &agent);
+	void start(const std::string &agent); // how the startup packet names it, "" = none
 
 	enum class Outcome { Open, Done, Failed };
 	Outcome on_data(const char *data, size_t size);
@@ -70,6 +69,7 @@ private:
 
 	ServerConn &server_;
 	PoolGroup &group_;
+	const std::string encoding_;
 	std::string in_;
 	std::string notices_;
 	std::unique_ptr<proto::ScramClient> scram_;

@@ -44,7 +44,7 @@ bool ServerConn::client_at_rest(const Standing &client) const
 bool ServerConn::try_release()
 {
 	const Standing client = standing();
-	if (!client.served || holding_)
+	if (!client.served || settings_.awaited())
 		return false;
 	if (client.leaving && replies_.empty() && client_.stream->unsent() == 0) {
 		user_->on_left();
@@ -104,10 +104,9 @@ void ServerConn::client_gone(const Left &left)
 	discard_ = client_.session_mode || left.own_names || foreign_identity_ || !pins_.empty();
 	// Without its Sync a pipeline is not committed, and a Sync of ours would do just that.
 	const bool hopeless = left.mid_message || (replies_.unsynced() && !replies_.skipping()) || stream_->unsent() > 0 ||
-	                      replies_.copy_in() || replies_.doubtful() || stream_->broken() || holding_;
+	                      replies_.copy_in() || replies_.doubtful() || stream_->broken() || settings_.awaited();
 	const int64_t until = replies_.ends_by_itself() ? left.served_until : 0;
 	leave_user();
-	holding_ = false;
 	if (state_ != ServerState::Active)
 		return;
 	if (hopeless) {
@@ -141,7 +140,6 @@ void ServerConn::end_what_runs(int64_t until)
 void ServerConn::forsake()
 {
 	statements_.replay().stop();
-	holding_ = false;
 	leave_user();
 	close();
 	end_what_runs(0);
@@ -157,11 +155,11 @@ void ServerConn::clean()
 	} else if (!replies_.empty()) {
 		return;
 	} else if (replies_.status() != 'I') {
-		announce_own();
+		agent_.announce_own();
 		proto::append_query(out, "ROLLBACK");
 		replies_.sent('Q', For::Rollback);
 	} else if (discard_) {
-		announce_own();
+		agent_.announce_own();
 		set_defaults(Params());
 		proto::append_query(out, "DISCARD ALL");
 		replies_.sent('Q', For::Discard);
@@ -281,7 +279,7 @@ Loss ServerConn::loss_now() const
 {
 	if (client_.session_mode)
 		return Loss::Gone;
-	if (holding_ && applying_)
+	if (settings_.awaited())
 		return Loss::Unused;
 	return replies_.at_rest() && user_ && !kept(standing()) ? Loss::AtRest : Loss::Gone;
 }
@@ -305,10 +303,11 @@ void ServerConn::end()
 	gone_ = true;
 	if (ServerUser *user = leave_user(); user && is_listener_)
 		user->on_lost(Loss::Gone, &our_error_);
-	agent_pins_.clear();
 	pins_.clear();
 	count_kept();
-	free_agent_slot();
+	if (agent_.has_slot())
+		group_.engine().free_agent_slot(agent_.slot());
+	agent_.leave();
 	stream_->close(false);
 	stream_ = nullptr;
 	pool_.on_server_gone(this);

@@ -1,18 +1,10 @@
-// How a server gets the settings of the client that it serves next, and what happens when it refuses some. See
-// server.hpp.
-//
-// The difference goes out in front of the client's own bytes. If it is refused, another server gets the settings one by
-// one, so that those that cannot be made again are known. Must not know what a client sends.
-#include "core/server.hpp"
+// See server_settings.hpp.
+#include "core/server_settings.hpp"
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <utility>
 
-#include "core/engine.hpp"
-#include "core/pool.hpp"
-#include "proto/message.hpp"
 #include "proto/startup.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -42,149 +34,177 @@ bool has_short_timeout(const ParamSet &settings)
 
 } // namespace
 
-bool ServerConn::apply(const Params &want, bool must_wait, std::string_view ground)
+ServerSettings::ServerSettings(ParamStore &store, const region::Settings &limits, const AgentLink &agent)
+    : limits_(limits), agent_(agent), now_(store.empty())
+{
+}
+
+// ---- what the backend tells
+
+bool ServerSettings::tell(std::string_view name, std::string_view value, bool whole)
+{
+	const bool reported = !(agent_.there() && native_ && !native_->find(name));
+	keep(name, value, whole, reported);
+	return reported;
+}
+
+void ServerSettings::tell_reset(std::string_view name, std::string_view value, bool whole)
+{
+	if (defaults_ && defaults_->find(name))
+		keep(name, value, whole, false);
+	else
+		now_ = now_.without(name);
+}
+
+// A value above what is kept of one client is known by its name alone, and so the client keeps this server: until the
+// setting is reset, or for good when there are twice as many as may be.
+void ServerSettings::keep(std::string_view name, std::string_view value, bool whole, bool reported)
+{
+	const auto most = static_cast<size_t>(limits_.max_session_settings);
+	const Param *there = now_->find(name);
+	const size_t others = now_->bytes - (there ? there->name.size() + there->value.size() : 0);
+	const bool too_long = !whole || others + name.size() + value.size() >
+	                                    size_t{1024} * static_cast<size_t>(limits_.session_settings_memory);
+	untracked_ |= name.size() >= kLongestName || (!there && now_->own > 2 * most);
+	if (!untracked_)
+		now_ = now_.with(name, too_long ? std::string_view() : value, reported, too_long,
+		                 reported && is_preset(name, value));
+	preset_changed_ |= reported;
+}
+
+// The agent tells which are not. Without it, what is as it was at the login.
+bool ServerSettings::is_preset(std::string_view name, std::string_view value) const
+{
+	if (!native_) // at the login
+		return true;
+	const Param *p = agent_.there() ? now_->find(name) : native_->find(name);
+	return p && (agent_.there() ? p->preset : p->value == value);
+}
+
+// Presets change after a reload, which reaches a session that is there, too.
+void ServerSettings::end_round()
+{
+	if (!std::exchange(preset_changed_, false))
+		return;
+	for (const auto &p : now_->items) {
+		if (p->reported && p->preset)
+			native_ = native_.with(p->name, p->value, true, p->unknown, true);
+	}
+}
+
+bool ServerSettings::too_many() const
+{
+	return untracked_ || now_->unknown > 0 || now_->own > static_cast<size_t>(limits_.max_session_settings);
+}
+
+size_t ServerSettings::most_value() const
+{
+	const auto kilobytes = static_cast<size_t>(limits_.session_settings_memory);
+	return std::max(kilobytes * 1024, kChunk) + kLongestName;
+}
+
+// ---- a change
+
+void ServerSettings::begin(const Params &want)
+{
+	told_ = want;
+	target_ = want.preset_as(now_, native_);
+	refused_.clear();
+}
+
+bool ServerSettings::change_to(const Params &want, bool must_wait, std::string_view ground)
 {
 	bool only_reported = true;
-	if (want == params_)
-		return true;
-	told_ = want;
-	target_ = want.preset_as(params_, native_);
-	const std::string sql = sql_between(*params_.get(), *target_.get(), only_reported);
+	begin(want);
+	const std::string sql = sql_between(*now_.get(), *target_.get(), only_reported);
 	if (sql.empty()) {
-		params_ = target_;
-		tell_preset();
-		return true;
+		now_ = target_;
+		return false;
 	}
 	// A serializable transaction may wait for those of others before its first SELECT, and a standby has none.
-	const bool serializable = params_->find("default_transaction_isolation") != nullptr;
+	const bool serializable = now_->find("default_transaction_isolation") != nullptr;
 	const std::string calm = serializable ? "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;" : "";
-	std::string message;
-	proto::append_query(message, calm + std::string(ground) + sql);
-	// queue() borrows; the text must live until flush(), so it goes out alone when nobody waits for it.
-	replies_.sent('Q', For::Settings);
-	applying_ = true;
-	stash_out_ = std::move(message);
-	stream_->queue(stash_out_.data(), stash_out_.size());
+	query_.clear();
+	proto::append_query(query_, calm + std::string(ground) + sql);
 	// Only the agent keeps the client's messages from running under other settings, should these be refused.
-	holding_ = must_wait || !(only_reported || agent_) || has_short_timeout(*params_.get());
-	announce_own();
-	if (!holding_)
-		params_ = target_;
-	return !holding_;
+	const bool waits = must_wait || !(only_reported || agent_.there()) || has_short_timeout(*now_.get());
+	change_ = waits ? Change::Awaited : Change::Sent;
+	if (!waits) // the client's messages go out as if they were in force
+		now_ = target_;
+	return true;
 }
 
-// What the client has not set is what a fresh login would have now; it hears so where it was told something else.
-void ServerConn::tell_preset()
+bool ServerSettings::change_one_by_one(const Params &want)
 {
-	if (!client_.stream) // not while it logs in: the greeting has them all
-		return;
-	std::string out;
-	for (const auto &p : params_->items) {
-		const Param *known = p->reported ? told_->find(p->name) : nullptr;
-		if (known && known->value != p->value)
-			proto::append_parameter(out, p->name, p->value);
-	}
-	if (out.empty())
-		return;
-	client_.stream->queue(out.data(), out.size());
-	client_.stream->flush();
-}
-
-void ServerConn::applied(const proto::Error &why)
-{
-	applying_ = false;
-	std::string().swap(stash_out_);
-	if (!why.sqlstate.empty()) {
-		// Without the agent the backend has run what came behind.
-		const bool unserved = holding_ || agent_;
-		const bool canceled = why.sqlstate == proto::sqlstate::kQueryCanceled;
-		if (user_ && unserved && !canceled && user_->on_settings_refused())
-			return;
-		if (holding_ && user_ && !client_.session_mode && canceled) {
-			ServerUser *user = leave_user();
-			close();
-			user->on_lost(Loss::Unused, nullptr);
-			return;
-		}
-		lost(&why);
-		return;
-	}
-	// What the server reports it has told; the rest is as we set it, in the server's spelling if the agent told that.
-	Params now = params_.reported_only();
-	for (const auto &p : target_->items) {
-		const Param *told = agent_ || p->reported ? params_->find(p->name) : nullptr;
-		if (is_refused(p->name))
-			continue;
-		if (!p->reported)
-			now = now.with(p->name, told ? told->value : p->value, false);
-		else if (!agent_ && told && told->value == p->value) // who set it, nobody else says
-			now = now.with(p->name, p->value, true, p->unknown, p->preset);
-	}
-	params_ = now;
-	tell_preset();
-	update_pins();
-	unproved_.clear();
-	if (holding_) {
-		holding_ = false;
-		if (user_)
-			user_->on_settings(refused_.empty());
-	}
-}
-
-bool ServerConn::apply_each(const Params &want)
-{
-	std::string out;
-	each_.clear();
-	refused_.clear();
+	begin(want);
+	each_ = each_between(*now_.get(), *target_.get());
 	each_done_ = 0;
 	each_again_ = kMostAgain;
 	each_canceled_ = false;
-	if (want == params_)
-		return true;
-	told_ = want;
-	target_ = want.preset_as(params_, native_);
-	for (SettingSql &s : each_between(*params_.get(), *target_.get())) {
-		proto::append_query(out, s.sql);
-		replies_.sent('Q', For::Setting);
-		each_.push_back(std::move(s));
-	}
 	if (each_.empty()) {
-		params_ = target_;
-		tell_preset();
-		return true;
+		now_ = target_;
+		return false;
 	}
-	hush(true);
-	stream_->queue(out.data(), out.size());
-	stream_->flush();
-	applying_ = holding_ = true;
-	return false;
+	change_ = Change::OneByOne;
+	return true;
 }
 
-// The reply to one of those that apply_each() sent.
-void ServerConn::applied_one(const proto::Error &error)
+ServerSettings::Progress ServerSettings::answered(const proto::Error &error)
 {
 	each_canceled_ |= error.sqlstate == proto::sqlstate::kQueryCanceled; // by somebody who meant another statement
 	if (!error.sqlstate.empty())
 		refused_.push_back({each_[each_done_].name, error});
 	if (++each_done_ < each_.size())
-		return;
-	if (std::exchange(each_canceled_, false) && each_again_-- > 0) {
-		// All of them, in their order: with the role some may not be set.
-		if (each_.front().sql != kResetRole)
-			each_.insert(each_.begin(), {"role", kResetRole});
-		refused_.clear();
-		each_done_ = 0;
-		for (const SettingSql &s : each_)
-			run(s.sql, For::Setting);
-		return;
-	}
-	each_.clear();
-	hush(false);
-	applied({});
+		return Progress::More;
+	if (!std::exchange(each_canceled_, false) || each_again_-- <= 0)
+		return Progress::Done;
+	// All of them, in their order: with the role some may not be set.
+	if (each_.front().sql != kResetRole)
+		each_.insert(each_.begin(), {"role", kResetRole});
 	refused_.clear();
+	each_done_ = 0;
+	return Progress::Again;
 }
 
-bool ServerConn::is_refused(std::string_view name) const
+// What the server reports it has told; the rest is as we set it, in the server's spelling if the agent told that.
+void ServerSettings::in_force()
+{
+	Params now = now_.reported_only();
+	for (const auto &p : target_->items) {
+		const Param *told = agent_.there() || p->reported ? now_->find(p->name) : nullptr;
+		if (is_refused(p->name))
+			continue;
+		if (!p->reported)
+			now = now.with(p->name, told ? told->value : p->value, false);
+		else if (!agent_.there() && told && told->value == p->value) // who set it, nobody else says
+			now = now.with(p->name, p->value, true, p->unknown, p->preset);
+	}
+	now_ = now;
+	std::string().swap(query_);
+	unproved_.clear();
+	each_.clear();
+	change_ = Change::None;
+}
+
+void ServerSettings::fail()
+{
+	std::string().swap(query_);
+	if (change_ == Change::Sent)
+		change_ = Change::None;
+}
+
+std::string ServerSettings::news() const
+{
+	std::string out;
+	for (const auto &p : now_->items) {
+		const Param *known = p->reported ? told_->find(p->name) : nullptr;
+		if (known && known->value != p->value)
+			proto::append_parameter(out, p->name, p->value);
+	}
+	return out;
+}
+
+bool ServerSettings::is_refused(std::string_view name) const
 {
 	return std::any_of(refused_.begin(), refused_.end(),
 	                   [&](const Refused &r) { return proto::equal_names(r.name, name); });

@@ -394,8 +394,10 @@ void Session::forward(const char *p, const char *end)
 				return;
 		}
 		if (type == 'X') {
-			if (server_->unproved()) // another server may have to run it all, and then there is this to be read
-				server_->keep_unproved({start, static_cast<size_t>(p - start) + std::min(have, size_t{length} + 1)});
+			if (server_->settings()
+			        .unproved()) // another server may have to run it all, and then there is this to be read
+				server_->settings().keep_unproved(
+				    {start, static_cast<size_t>(p - start) + std::min(have, size_t{length} + 1)});
 			send(out, run, p);
 			leave();
 			return;
@@ -461,8 +463,8 @@ void Session::forward(const char *p, const char *end)
 // As long as it may have to be served again.
 void Session::remember(std::string_view all, std::string_view of_batch)
 {
-	if (server_->unproved())
-		server_->keep_unproved(all);
+	if (server_->settings().unproved())
+		server_->settings().keep_unproved(all);
 	if (server_->statements().replay().on())
 		server_->statements().replay().add(of_batch);
 }
@@ -470,7 +472,7 @@ void Session::remember(std::string_view all, std::string_view of_batch)
 // What may have to be sent again is no more than so much.
 bool Session::waits_for_proof()
 {
-	const bool waits = server_->has_much_unproved();
+	const bool waits = server_->settings().has_much_unproved();
 	if (waits)
 		pause(Pause::Backlog);
 	return waits;

@@ -186,7 +186,7 @@ bool Session::on_settings_refused()
 {
 	if (subscription_) // what it listens to must not be lost on the way
 		return false;
-	if (!input_.put_back(server_->take_unproved())) {
+	if (!input_.put_back(server_->settings().take_unproved())) {
 		out_of_memory();
 		return true;
 	}
@@ -210,7 +210,7 @@ void Session::on_settings(bool all)
 void Session::on_applied_in_part()
 {
 	std::string warnings;
-	for (const ServerConn::Refused &r : server_->refused()) {
+	for (const ServerSettings::Refused &r : server_->settings().refused()) {
 		if (r.name == "role") {
 			const proto::Error why{r.why.sqlstate, r.why.message,
 			                       "The session has a role that the server refuses now, so nothing runs in it.",
@@ -233,7 +233,7 @@ void Session::on_applied_in_part()
 
 void Session::adopt(const ServerConn &server)
 {
-	adopt(server.params(), server.idle_session_timeout());
+	adopt(server.params(), server.agent().idle_session_timeout());
 }
 
 void Session::adopt(const Params &params, int32_t idle_session_timeout)
@@ -399,7 +399,7 @@ void Session::check_timeouts(int64_t now)
 // PostgreSQL's own limit, which counts from the last reply, whatever the client keeps.
 bool Session::idles_too_long(int64_t now)
 {
-	const int32_t limit = server_ ? server_->idle_session_timeout() : idle_session_timeout_;
+	const int32_t limit = server_ ? server_->agent().idle_session_timeout() : idle_session_timeout_;
 	const bool idle = !wait_hook.linked && !input_.mid_message() && (!server_ || server_->replies().at_rest());
 	const int64_t since = server_ ? std::max(since_, server_->since()) : since_;
 	if (limit <= 0 || !idle || (now - since) / 1000 < limit)

@@ -75,7 +75,7 @@ void Session::on_came_back(std::string notifications) // NOLINT(performance-unne
 {
 	server_->hand_to(*this, client());
 	subscription_.reset();
-	server_->own_commit_seen();
+	server_->agent().ignore_commits();
 	reply(notifications);
 	on_applied();
 }

@@ -28,13 +28,14 @@ std::string error(std::string_view code, std::string_view text, std::string_view
 // A backend as its server keeps it.
 struct Backend {
 	Backend(StatementPool &pool, const Params &params, uint64_t assignment, StatementRewriter &client)
-	    : statements(pool, replies, params, substitute)
+	    : statements(pool, replies, params, agent, substitute)
 	{
 		statements.assigned(assignment, client);
 		replies.sent('S', For::Sync); // what made it ready
 		replies.received('Z', 'I');
 	}
 	Replies replies;
+	AgentLink agent;
 	Substitute substitute;
 	BackendStatements statements;
 };
@@ -390,7 +391,8 @@ TEST_F(Rewriter, WithoutAnAgentNoPlanIsMadeForItsParametersEachTime)
 	send(first, parse("SELECT 1") + parse("SELECT 1") + kSync);
 	EXPECT_EQ(store.size(), 0u);
 	replies(first, "11ZI");
-	first.statements.set_agent(&agent);
+	first.agent.take(0, agent);
+	first.agent.answers(true);
 	EXPECT_EQ(send(first, parse("SELECT 2") + kSync), "P S") << "one that comes once is not shared";
 	replies(first, "1ZI");
 	EXPECT_EQ(send(first, parse("SELECT 2") + kSync), "P:_pgpool_1 D:_pgpool_1 S");
