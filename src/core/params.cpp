@@ -7,6 +7,7 @@
 
 #include "proto/message.hpp"
 #include "proto/startup.hpp"
+#include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
 
@@ -15,6 +16,9 @@ namespace pgpool::core
 
 namespace
 {
+
+// Of a setting that is saved.
+constexpr int kReported = 1, kUnknown = 2, kPreset = 4, kBitsEnd = 8;
 
 bool name_less(std::string_view a, std::string_view b)
 {
@@ -249,6 +253,35 @@ Params ParamStore::intern(ParamSet::Items items)
 	}
 	sets_.emplace(hash, set);
 	return Params(this, set);
+}
+
+void ParamStore::save(const ParamSet &set, std::string &out)
+{
+	proto::Writer w(out);
+	w.u32(static_cast<uint32_t>(set.items.size()));
+	for (const auto &p : set.items) {
+		const int bits = (p->reported ? kReported : 0) | (p->unknown ? kUnknown : 0) | (p->preset ? kPreset : 0);
+		w.u8(static_cast<uint8_t>(bits)).string(p->name).string(p->value);
+	}
+}
+
+// What is looked up by halves must be in order, each name once.
+Params ParamStore::load(proto::Reader &r)
+{
+	ParamSet::Items items;
+	const uint32_t count = r.u32();
+	for (uint32_t i = 0; r.ok() && i < count; i++) {
+		const uint8_t bits = r.u8();
+		const std::string_view name = r.string();
+		const std::string_view value = r.string();
+		const bool preset_only = (bits & kPreset) && !(bits & kReported);
+		const bool has_both = (bits & kUnknown) && !value.empty();
+		const bool in_order = items.empty() || name_less(items.back()->name, name);
+		if (!r.ok() || bits >= kBitsEnd || name.empty() || preset_only || has_both || !in_order)
+			return {};
+		items.push_back(make_param(name, value, bits & kReported, bits & kUnknown, bits & kPreset));
+	}
+	return r.ok() ? intern(std::move(items)) : Params();
 }
 
 void ParamStore::release(const ParamSet *set)

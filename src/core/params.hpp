@@ -15,6 +15,11 @@
 #include <unordered_map>
 #include <vector>
 
+namespace pgpool::proto
+{
+class Reader;
+}
+
 namespace pgpool::core
 {
 
@@ -86,6 +91,9 @@ class ParamStore
 public:
 	Params empty() { return intern({}); }
 	Params intern(ParamSet::Items items);
+	// A set as bytes, and back. nullptr in it: `r` does not go on with what save() makes of a set.
+	static void save(const ParamSet &set, std::string &out);
+	Params load(proto::Reader &r);
 	size_t size() const { return sets_.size(); }
 
 private:

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "proto/startup.hpp"
+#include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
 
@@ -15,6 +16,7 @@ namespace pgpool::core
 namespace
 {
 
+constexpr uint8_t kSavedVersion = 1;
 constexpr int kMostAgain = 3; // times that settings of one client are set: by a timeout a SET may be canceled each time
 constexpr const char *kResetRole = "RESET \"role\";";
 
@@ -35,7 +37,7 @@ bool has_short_timeout(const ParamSet &settings)
 } // namespace
 
 ServerSettings::ServerSettings(ParamStore &store, const region::Settings &limits, const AgentLink &agent)
-    : limits_(limits), agent_(agent), now_(store.empty())
+    : store_(store), limits_(limits), agent_(agent), now_(store.empty())
 {
 }
 
@@ -202,6 +204,36 @@ std::string ServerSettings::news() const
 			proto::append_parameter(out, p->name, p->value);
 	}
 	return out;
+}
+
+// A version, the two of them that may be, and the sets.
+std::string ServerSettings::save() const
+{
+	std::string out;
+	proto::Writer(out).u8(kSavedVersion).u8(untracked_).u8(defaults_ ? 1 : 0);
+	ParamStore::save(*native_.get(), out);
+	ParamStore::save(*now_.get(), out);
+	if (defaults_)
+		ParamStore::save(*defaults_.get(), out);
+	return out;
+}
+
+bool ServerSettings::load(std::string_view saved)
+{
+	proto::Reader r(saved);
+	const uint8_t version = r.u8(), untracked = r.u8(), has_defaults = r.u8();
+	if (!r.ok() || version != kSavedVersion || untracked > 1 || has_defaults > 1)
+		return false;
+	const Params native = store_.load(r);
+	const Params now = store_.load(r);
+	const Params defaults = has_defaults ? store_.load(r) : Params();
+	if (!native || !now || (has_defaults && !defaults) || r.left() > 0)
+		return false;
+	native_ = native;
+	now_ = now;
+	defaults_ = defaults;
+	untracked_ = untracked;
+	return true;
 }
 
 bool ServerSettings::is_refused(std::string_view name) const

@@ -78,6 +78,11 @@ public:
 	};
 	const std::vector<Refused> &refused() const { return refused_; } // of the last change
 
+	// All but a change that is on its way, as bytes for another worker. load() into those of a new server; false, and
+	// nothing is changed: save() has not made these bytes.
+	std::string save() const;
+	[[nodiscard]] bool load(std::string_view saved);
+
 private:
 	enum class Change : uint8_t { None, Sent, Awaited, OneByOne };
 
@@ -86,6 +91,7 @@ private:
 	bool is_refused(std::string_view name) const;
 	void begin(const Params &want);
 
+	ParamStore &store_;
 	const region::Settings &limits_;
 	const AgentLink &agent_;
 	Params now_;
