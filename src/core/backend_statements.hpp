@@ -2,7 +2,7 @@
 //
 // Owns the table of them (prepared.hpp), the notes of what is on its way (statement_notes.hpp) and the batch that may
 // be served again (replay.hpp). A client's messages come here as its StatementRewriter makes them, the backend's as its
-// server splits them; whom it serves is an argument, for that changes. Must not know sessions, streams or engines.
+// server splits them; whom it serves is an argument, for that changes. Must not know sessions or streams.
 #pragma once
 
 #include <cstdint>

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "core/engine.hpp"
+#include "core/clients.hpp"
 
 #include "proto/no_postgres.hpp"
 
@@ -12,20 +12,20 @@ namespace pgpool::core
 
 using Sessions = List<Session, &Session::all_hook>;
 
-ClientRows::ClientRows(Engine &engine) : engine_(engine), at_(engine.clients().sessions().front())
+ClientRows::ClientRows(Clients &clients) : clients_(clients), at_(clients.sessions().front())
 {
-	engine_.clients().rows_under_way().push_back(this);
+	clients_.rows_under_way().push_back(this);
 }
 
 ClientRows::~ClientRows()
 {
-	engine_.clients().rows_under_way().remove(this);
+	clients_.rows_under_way().remove(this);
 }
 
 std::vector<control::ClientRow> ClientRows::next(size_t most)
 {
 	std::vector<control::ClientRow> rows;
-	rows.reserve(std::min(most, engine_.clients().sessions().size()));
+	rows.reserve(std::min(most, clients_.sessions().size()));
 	for (; at_ && rows.size() < most; at_ = Sessions::next(at_)) {
 		rows.emplace_back();
 		at_->fill(rows.back());

@@ -1,6 +1,6 @@
 // All clients of a worker as rows of a view, some at a time.
 //
-// Owns the place in the engine's list of sessions. Between two calls sessions may come (they are seen) and end (they
+// Owns the place in the list of Clients of sessions. Between two calls sessions may come (they are seen) and end (they
 // are not): a view of very many clients takes neither their memory at once nor everybody's time. Must not know sockets.
 #pragma once
 
@@ -13,25 +13,25 @@
 namespace pgpool::core
 {
 
-class Engine;
+class Clients;
 class Session;
 
 class ClientRows
 {
 public:
-	explicit ClientRows(Engine &engine);
+	explicit ClientRows(Clients &clients);
 	~ClientRows();
 	ClientRows(const ClientRows &) = delete;
 	ClientRows &operator=(const ClientRows &) = delete;
 
 	// Not more than `most`; fewer only at the end.
 	std::vector<control::ClientRow> next(size_t most);
-	void forget(const Session *session); // it is taken out of the engine's list
+	void forget(const Session *session); // it is taken out of the list of Clients
 
-	Hook<ClientRows> hook; // of the engine
+	Hook<ClientRows> hook; // of Clients
 
 private:
-	Engine &engine_;
+	Clients &clients_;
 	Session *at_;
 };
 

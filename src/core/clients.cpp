@@ -1,12 +1,24 @@
 // See clients.hpp.
 #include "core/clients.hpp"
 
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "core/context.hpp"
+#include "core/login.hpp"
+
 #include "proto/no_postgres.hpp"
 
 namespace pgpool::core
 {
 
-Clients::Clients(region::View region, uint32_t worker) : region_(region), worker_(worker) {}
+Clients::Clients(Context &context, Pools &pools, Listeners &listeners, Questions &questions)
+    : context_(context), pools_(pools), listeners_(listeners), questions_(questions)
+{
+}
+
+Clients::~Clients() = default;
 
 void Clients::add(Session *session)
 {
@@ -14,7 +26,7 @@ void Clients::add(Session *session)
 	count(1);
 }
 
-void Clients::remove(Session *session)
+void Clients::on_ended(Session *session)
 {
 	if (session->key_pid() != 0)
 		remove_key(session);
@@ -23,11 +35,22 @@ void Clients::remove(Session *session)
 	logins_.remove(session);
 	turns_.remove(session);
 	count(-1);
+	context_.bury(std::unique_ptr<StreamOwner>(session));
+}
+
+void Clients::retire(std::unique_ptr<Login> login)
+{
+	retired_.push_back(std::move(login));
+}
+
+void Clients::end_event()
+{
+	retired_.clear();
 }
 
 void Clients::count(int delta)
 {
-	region::Atomic<int32_t> &clients = region_.worker(worker_).clients;
+	region::Atomic<int32_t> &clients = context_.slot().clients;
 	clients.store(clients.load() + delta);
 }
 
@@ -35,8 +58,8 @@ void Clients::count(int delta)
 bool Clients::more_than(int32_t limit) const
 {
 	int64_t sum = 0;
-	for (uint32_t w = 0; w < region_.header()->workers; w++)
-		sum += region_.worker(w).clients.load();
+	for (uint32_t w = 0; w < context_.region().header()->workers; w++)
+		sum += context_.region().worker(w).clients.load();
 	return sum > limit;
 }
 
@@ -70,10 +93,33 @@ void Clients::remove_key(Session *session)
 		keys_.erase(it);
 }
 
-Session *Clients::find_by_key(int32_t pid, std::string_view key) const
+bool Clients::cancel_here(int32_t pid, std::string_view key)
 {
 	auto it = keys_.find(pid);
-	return it != keys_.end() && it->second->matches_key(key) ? it->second : nullptr;
+	if (it == keys_.end() || !it->second->matches_key(key))
+		return false;
+	region::bump(context_.slot().cancels_delivered);
+	it->second->cancel();
+	return true;
+}
+
+void Clients::cancel(Session *asking, int32_t pid, std::string_view key)
+{
+	if (cancel_here(pid, key)) {
+		asking->close(false);
+		return;
+	}
+	auto m = control::make<control::CancelKey>(control::Type::CancelKey);
+	m.pid = pid;
+	m.key_length = static_cast<uint32_t>(std::min(key.size(), sizeof(m.key)));
+	memcpy(m.key, key.data(), m.key_length);
+	context_.outside().forward_cancel(m, asking->id());
+}
+
+void Clients::on_cancel_done(uint64_t session)
+{
+	if (Session *asking = find_login(session))
+		asking->close(false);
 }
 
 // Those that give way again come after the streams.

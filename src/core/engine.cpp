@@ -20,59 +20,56 @@ namespace
 {
 
 constexpr uint32_t kTicksPerSecond = 10;
-constexpr size_t kStrangersLine = 300; // bytes of what strangers make us log
-
-proto::Error shutdown_error()
-{
-	return {sqlstate::kAdminShutdown, "terminating connection due to administrator command", "", ""};
-}
 
 } // namespace
 
 Engine::Engine(Outside &outside, region::View region, uint32_t worker)
-    : outside_(outside), region_(region), worker_(worker), settings_(region::present_settings(*region.header())),
-      clients_(region, worker), questions_(outside), statements_(worker, region.header()->workers), pools_(*this)
+    : context_(outside, region, worker), questions_(outside), pools_(context_), listeners_(context_),
+      clients_(context_, pools_, listeners_, questions_)
 {
 	// What an earlier life of this worker had is gone with it.
-	for (uint32_t i = 0; i < region_.header()->max_pools; i++) {
-		region::PoolCounters &c = region_.pool_counters(i, worker_);
-		if (region_.pool(i).state.load() == region::SlotState::Free)
+	for (uint32_t i = 0; i < context_.region().header()->max_pools; i++) {
+		region::PoolCounters &c = context_.region().pool_counters(i, context_.worker());
+		if (context_.region().pool(i).state.load() == region::SlotState::Free)
 			continue;
 		for (auto *gauge : {&c.clients, &c.open, &c.active, &c.idle, &c.pinned, &c.parkable, &c.listeners, &c.waiting})
 			gauge->store(0);
 		c.waiting_since_us.store(0);
 		c.kept_since_us.store(0);
 	}
-	for (uint32_t i = 0; i < region_.header()->max_tenants; i++) {
-		if (region_.tenant(i).state.load() != region::SlotState::Free)
-			region_.tenant_counters(i, worker_).clients.store(0);
+	for (uint32_t i = 0; i < context_.region().header()->max_tenants; i++) {
+		if (context_.region().tenant(i).state.load() != region::SlotState::Free)
+			context_.region().tenant_counters(i, context_.worker()).clients.store(0);
 	}
-	for (uint32_t i = 0; i < region_.header()->max_agents; i++) {
-		if (region_.agent(i).owner.load() == worker_ + 1)
-			free_agent_slot(i);
+	for (uint32_t i = 0; i < context_.region().header()->max_agents; i++) {
+		if (context_.region().agent(i).owner.load() == context_.worker() + 1)
+			context_.free_agent_slot(i);
 	}
-	slot().clients.store(0);
-	slot().servers.store(0);
+	context_.slot().clients.store(0);
+	context_.slot().servers.store(0);
 	on_poke();
 }
 
-Engine::~Engine() = default;
+Engine::~Engine()
+{
+	end_event(); // who is buried refers to pools
+}
 
 void Engine::on_settings(const region::Settings &settings)
 {
-	settings_ = settings;
+	context_.set_settings(settings);
 }
 
 // ---- clients
 
 void Engine::accept(Stream *stream, bool session_port, bool fd_reserve_reached)
 {
-	bump(slot().accepted);
+	bump(context_.slot().accepted);
 	if (fd_reserve_reached) {
 		turn_away(stream);
 		return;
 	}
-	auto *session = new Session(*this, stream, clients_.next_id(), session_port);
+	auto *session = new Session(clients_, stream, clients_.next_id(), session_port);
 	clients_.add(session);
 	session->start_login();
 }
@@ -80,10 +77,10 @@ void Engine::accept(Stream *stream, bool session_port, bool fd_reserve_reached)
 // The descriptors that are left are for servers: whatever he wants to say, nobody waits for it.
 void Engine::turn_away(Stream *stream)
 {
-	const std::string limit = std::to_string(slot().file_limit.load());
-	bump(slot().refused);
-	bump(slot().login_failures);
-	log_stranger(*stream, "sorry, too many clients already: this worker's limit of open files is " + limit);
+	const std::string limit = std::to_string(context_.slot().file_limit.load());
+	bump(context_.slot().refused);
+	bump(context_.slot().login_failures);
+	context_.log_stranger(*stream, "sorry, too many clients already: this worker's limit of open files is " + limit);
 	std::string out;
 	proto::append_error(out, proto::Severity::Fatal,
 	                    {sqlstate::kTooManyConnections, "sorry, too many clients already",
@@ -92,51 +89,6 @@ void Engine::turn_away(Stream *stream)
 	stream->queue(out.data(), out.size());
 	stream->flush();
 	stream->close(false);
-}
-
-void Engine::session_ended(Session *session)
-{
-	clients_.remove(session);
-	bury(std::unique_ptr<StreamOwner>(session));
-}
-
-void Engine::log_stranger(const Stream &from, std::string line)
-{
-	const std::string peer = from.peer();
-	if (!strangers_.take(from.address(), peer, now()))
-		return;
-	if (line.size() > kStrangersLine)
-		line.replace(kStrangersLine, std::string::npos, "...");
-	for (char &c : line) {
-		if (static_cast<unsigned char>(c) < ' ' || c == 0x7f)
-			c = '?';
-	}
-	outside_.log(line + " (client " + peer + ")");
-}
-
-void Engine::retire(std::unique_ptr<Login> login)
-{
-	retired_.push_back(std::move(login));
-}
-
-bool Engine::refuses(proto::Error &why)
-{
-	if (life_ == Life::Draining)
-		why = shutdown_error();
-	else if (life_ == Life::Stopping)
-		why = {sqlstate::kCannotConnectNow, "the database system is shutting down", "", ""};
-	return draining();
-}
-
-bool Engine::evicts(uint32_t tenant_slot, proto::Error &why) const
-{
-	const region::TenantSlot &tenant = region_.tenant(tenant_slot);
-	const bool dropped = tenant.state.load(std::memory_order_relaxed) != region::SlotState::Used;
-	if (!dropped && tenant.banned.load(std::memory_order_relaxed) == 0)
-		return false;
-	why = {sqlstate::kAdminShutdown,
-	       std::string("tenant \"") + tenant.name + (dropped ? "\" was dropped" : "\" is banned"), "", ""};
-	return true;
 }
 
 // ---- the manager
@@ -150,26 +102,13 @@ void Engine::on_manager()
 
 void Engine::on_poke()
 {
-	const bool stopping = region_.header()->phase.load() == region::Phase::Stopping;
-	if (life_ != Life::Draining)
-		life_ = stopping ? Life::Stopping : Life::Serving;
+	const bool stopping = context_.region().header()->phase.load() == region::Phase::Stopping;
+	if (context_.life() != Context::Life::Draining)
+		context_.set_life(stopping ? Context::Life::Stopping : Context::Life::Serving);
 	pools_.refresh();
 	evict_clients();
 	if (stopping)
 		send_away_idle(shutdown_error());
-}
-
-// A number for has_looked(), which the manager has not reached yet.
-uint32_t Engine::ask_to_look()
-{
-	const uint32_t look = region_.header()->changes_told.fetch_add(1) + 1;
-	outside_.wake_manager();
-	return look;
-}
-
-bool Engine::has_looked(uint32_t look) const
-{
-	return static_cast<int32_t>(region_.header()->changes_seen.load() - look) >= 0;
 }
 
 // Clients of banned and dropped tenants, each as soon as it is between two transactions.
@@ -177,7 +116,7 @@ void Engine::evict_clients()
 {
 	clients_.sessions().each([this](Session *s) {
 		proto::Error why;
-		if (!s->login() && (!s->server() || s->server()->replies().at_rest()) && evicts(s->tenant_slot(), why))
+		if (!s->login() && (!s->server() || s->server()->replies().at_rest()) && context_.evicts(s->tenant_slot(), why))
 			s->fatal(why);
 	});
 }
@@ -188,47 +127,11 @@ void Engine::on_drain_database(uint32_t oid, uint32_t &done)
 	done += listeners_.close_unused(oid);
 }
 
-// ---- cancel
-
-bool Engine::cancel_here(int32_t pid, std::string_view key)
-{
-	Session *session = clients_.find_by_key(pid, key);
-	if (!session)
-		return false;
-	bump(slot().cancels_delivered);
-	session->cancel();
-	return true;
-}
-
-void Engine::cancel(Session *asking, int32_t pid, std::string_view key)
-{
-	if (cancel_here(pid, key)) {
-		asking->close(false);
-		return;
-	}
-	auto m = control::make<control::CancelKey>(control::Type::CancelKey);
-	m.pid = pid;
-	m.key_length = static_cast<uint32_t>(std::min(key.size(), sizeof(m.key)));
-	memcpy(m.key, key.data(), m.key_length);
-	outside_.forward_cancel(m, asking->id());
-}
-
-void Engine::on_cancel_done(uint64_t session)
-{
-	if (Session *asking = clients_.find_login(session))
-		asking->close(false);
-}
-
-void Engine::on_cancel_key(int32_t pid, std::string_view key)
-{
-	cancel_here(pid, key);
-}
-
 // ---- time
 
 void Engine::tick_logins(int64_t now)
 {
-	const int64_t limit = int64_t{settings_.login_timeout} * 1000;
+	const int64_t limit = int64_t{context_.settings().login_timeout} * 1000;
 	while (Session *s =
 	           clients_.logins().front()) { // the oldest: the limit is the present one, so nobody behind it is later
 		if (limit <= 0 || now - s->login()->began() < limit)
@@ -247,7 +150,7 @@ void Engine::tick_clients(int64_t now)
 
 void Engine::tick()
 {
-	const int64_t t = now();
+	const int64_t t = context_.now();
 	tick_logins(t);
 	pools_.tick(t);
 	listeners_.tick(t);
@@ -255,9 +158,8 @@ void Engine::tick()
 		tick_clients(t);
 		evict_clients();
 		pools_.shed();
-		if (const std::string more = strangers_.held_back(); !more.empty())
-			outside_.log(more);
-		if (draining())
+		context_.log_held_back();
+		if (context_.draining())
 			send_away_idle(shutdown_error());
 	}
 }
@@ -265,8 +167,8 @@ void Engine::tick()
 void Engine::end_event()
 {
 	pools_.end_event();
-	retired_.clear();
-	graveyard_.clear();
+	clients_.end_event();
+	context_.end_event();
 }
 
 // ---- the end
@@ -283,7 +185,7 @@ void Engine::send_away_idle(const proto::Error &why)
 
 void Engine::drain()
 {
-	life_ = Life::Draining;
+	context_.set_life(Context::Life::Draining);
 	send_away_idle(shutdown_error());
 }
 
@@ -294,30 +196,6 @@ void Engine::abandon()
 }
 
 // ---- lists
-
-// The backend may not be gone: from now on it knows that nothing in the slot is for it.
-void Engine::free_agent_slot(uint32_t i)
-{
-	region::AgentSlot &a = region_.agent(i);
-	a.generation.store(a.generation.load() + 1);
-	a.owner.store(0);
-}
-
-uint32_t Engine::take_agent_slot()
-{
-	for (uint32_t i = 0; i < region_.header()->max_agents; i++) {
-		region::AgentSlot &a = region_.agent(i);
-		uint32_t nobody = 0;
-		if (a.owner.load(std::memory_order_relaxed) != 0 || !a.owner.compare_exchange_strong(nobody, worker_ + 1))
-			continue;
-		a.backend_pid.store(0);
-		a.commit_lsn.store(0);
-		a.custom_written.store(0);
-		a.hushed.store(0);
-		return i;
-	}
-	return kNoAgentSlot;
-}
 
 std::vector<control::ServerRow> Engine::server_rows()
 {

@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <utility>
 
-#include "core/engine.hpp"
+#include "core/context.hpp"
 #include "core/pool_group.hpp"
 #include "core/server.hpp"
 #include "proto/wire.hpp"
@@ -36,7 +36,7 @@ void append_command(std::string &sql, const char *command, std::string_view chan
 
 bool Listener::unavailable() const
 {
-	return !server_ && engine_.now() < retry_at_;
+	return !server_ && context_.now() < retry_at_;
 }
 
 void Listener::attach(Subscriber *s)
@@ -53,7 +53,7 @@ void Listener::subscribe(Subscriber *s, PoolGroup &group)
 		s->missing += channel.there ? 0 : 1;
 	}
 	if (!server_ && !open(group)) {
-		retry_at_ = engine_.now() + kRetryAfter;
+		retry_at_ = context_.now() + kRetryAfter;
 		detach(s);
 		s->on_listener_lost({});
 		return;
@@ -81,7 +81,7 @@ void Listener::detach(Subscriber *s)
 	if (ready_)
 		run(Round::Kind::Unlisten, std::move(unlisten));
 	if (subscriptions_.empty())
-		unused_since_ = engine_.now();
+		unused_since_ = context_.now();
 }
 
 void Listener::expect(Subscriber *s)
@@ -117,7 +117,7 @@ uint64_t Listener::run(Round::Kind kind, std::vector<std::string> channels)
 void Listener::on_logged_in()
 {
 	ready_ = true;
-	run(Round::Kind::Marker, {engine_.listeners().marker_channel()});
+	run(Round::Kind::Marker, {all_.marker_channel()});
 	for (const auto &s : subscriptions_)
 		ask(*s.second);
 }
@@ -210,7 +210,7 @@ void Listener::failed(const Round &round)
 
 bool Listener::on_notification(const Notification &n)
 {
-	if (n.channel == engine_.listeners().marker_channel()) {
+	if (n.channel == all_.marker_channel()) {
 		const auto it = expected_.find(std::string(n.payload));
 		if (it != expected_.end())
 			it->second->on_marker(n);
@@ -236,7 +236,7 @@ void Listener::on_replies(uint64_t /*forwarded*/)
 		Stream *stream = it->second->stream();
 		stream->flush();
 		if (stream->unsent() > kMostUnread) {
-			engine_.outside().log("a client that listens does not read its notifications; it is disconnected");
+			context_.outside().log("a client that listens does not read its notifications; it is disconnected");
 			it->second->on_too_slow();
 		}
 	}
@@ -245,7 +245,7 @@ void Listener::on_replies(uint64_t /*forwarded*/)
 void Listener::on_lost(Loss /*loss*/, const proto::Error *why)
 {
 	if (!ready_)
-		retry_at_ = engine_.now() + kRetryAfter;
+		retry_at_ = context_.now() + kRetryAfter;
 	on_replies(0);
 	server_ = nullptr;
 	ready_ = false;
@@ -258,7 +258,7 @@ void Listener::on_lost(Loss /*loss*/, const proto::Error *why)
 
 void Listener::tick(int64_t now)
 {
-	if (engine_.draining() || now - unused_since_ >= kLinger)
+	if (context_.draining() || now - unused_since_ >= kLinger)
 		close_unused();
 }
 
@@ -280,7 +280,7 @@ Listener &Listeners::find(const PoolGroup &group, const Params &params)
 	const region::PoolSlot &pool = group.shared();
 	std::unique_ptr<Listener> &l = all_[{pool.database_oid, pool.role_oid, encoding}];
 	if (!l)
-		l = std::make_unique<Listener>(engine_, encoding);
+		l = std::make_unique<Listener>(context_, *this, encoding);
 	return *l;
 }
 
@@ -304,7 +304,7 @@ const std::string &Listeners::marker_channel()
 {
 	if (marker_channel_.empty()) {
 		uint64_t random[2];
-		engine_.outside().random(random, sizeof(random));
+		context_.outside().random(random, sizeof(random));
 		char name[48];
 		snprintf(name, sizeof(name), "_pgpool_%016llx%016llx", static_cast<unsigned long long>(random[0]),
 		         static_cast<unsigned long long>(random[1]));

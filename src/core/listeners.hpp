@@ -25,7 +25,8 @@
 namespace pgpool::core
 {
 
-class Engine;
+class Context;
+class Listeners;
 class PoolGroup;
 class ServerConn;
 class Stream;
@@ -59,7 +60,10 @@ void append_command(std::string &sql, const char *command, std::string_view chan
 class Listener final : public ServerUser
 {
 public:
-	Listener(Engine &engine, std::string encoding) : engine_(engine), encoding_(std::move(encoding)) {}
+	Listener(Context &context, Listeners &all, std::string encoding)
+	    : context_(context), all_(all), encoding_(std::move(encoding))
+	{
+	}
 	Listener(const Listener &) = delete;
 	Listener &operator=(const Listener &) = delete;
 
@@ -108,7 +112,8 @@ private:
 	void done(const Round &round);
 	void failed(const Round &round);
 
-	Engine &engine_;
+	Context &context_;
+	Listeners &all_;
 	const std::string encoding_;
 	ServerConn *server_ = nullptr;
 	bool ready_ = false;
@@ -126,7 +131,7 @@ private:
 class Listeners
 {
 public:
-	explicit Listeners(Engine &engine) : engine_(engine) {}
+	explicit Listeners(Context &context) : context_(context) {}
 	Listener &find(const PoolGroup &group, const Params &params);
 	void tick(int64_t now);
 	uint32_t close_unused(uint32_t database_oid);
@@ -135,7 +140,7 @@ public:
 	std::string next_marker() { return std::to_string(next_marker_++); }
 
 private:
-	Engine &engine_;
+	Context &context_;
 	// By database, role and encoding: a role may terminate its own backends, and so ends no client of another one.
 	std::map<std::tuple<uint32_t, uint32_t, std::string>, std::unique_ptr<Listener>> all_;
 	std::string marker_channel_;

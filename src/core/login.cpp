@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "core/engine.hpp"
+#include "core/clients.hpp"
+#include "core/context.hpp"
+#include "core/pools.hpp"
+#include "core/questions.hpp"
 #include "core/pool_group.hpp"
 #include "core/server.hpp"
 #include "core/session.hpp"
@@ -43,14 +46,14 @@ proto::Error to_error(const control::ErrorText &e)
 
 } // namespace
 
-Login::Login(Session &session) : session_(session), began_(session.engine().now()) {}
+Login::Login(Session &session) : session_(session), began_(session.context().now()) {}
 
 Login::~Login()
 {
 	if (asked_)
-		session_.engine().questions().forget(question_);
+		session_.clients().questions().forget(question_);
 	if (derivation_ != 0)
-		session_.engine().questions().forget_derivation(derivation_);
+		session_.clients().questions().forget_derivation(derivation_);
 }
 
 void Login::fail(const char *state, std::string message, std::string detail, std::string hint)
@@ -61,11 +64,11 @@ void Login::fail(const char *state, std::string message, std::string detail, std
 void Login::on_failed(const proto::Error &why)
 {
 	stage_ = Stage::Over;
-	bump(session_.engine().slot().login_failures);
+	bump(session_.context().slot().login_failures);
 	if (answer_ && answer_->tenant_slot != UINT32_MAX)
-		bump(session_.engine()
+		bump(session_.context()
 		         .region()
-		         .tenant_counters(answer_->tenant_slot, session_.engine().worker())
+		         .tenant_counters(answer_->tenant_slot, session_.context().worker())
 		         .login_failures);
 	session_.fatal(why);
 }
@@ -74,14 +77,14 @@ void Login::on_failed(const proto::Error &why)
 void Login::on_handshake_failed(const char *why)
 {
 	stage_ = Stage::Over;
-	bump(session_.engine().slot().login_failures);
-	session_.engine().log_stranger(*session_.stream(), "could not accept SSL connection: " + std::string(why));
+	bump(session_.context().slot().login_failures);
+	session_.context().log_stranger(*session_.stream(), "could not accept SSL connection: " + std::string(why));
 	session_.close(false);
 }
 
 void Login::on_timeout()
 {
-	const std::string limit = std::to_string(session_.engine().settings().login_timeout) + " ms";
+	const std::string limit = std::to_string(session_.context().settings().login_timeout) + " ms";
 	if (session_.stream()->handshaking()) {
 		on_handshake_failed(("the handshake was not complete after pgpool.login_timeout, " + limit).c_str());
 		return;
@@ -193,10 +196,10 @@ void Login::cancel_request(uint32_t size)
 {
 	proto::CancelRequest request;
 	if (proto::read_cancel({in_->data(), size}, request)) {
-		bump(session_.engine().slot().cancels);
+		bump(session_.context().slot().cancels);
 		stage_ = Stage::Over;
 		session_.stream()->read(false);
-		session_.engine().cancel(&session_, request.pid, request.key);
+		session_.clients().cancel(&session_, request.pid, request.key);
 		return; // never an answer, right key or wrong
 	}
 	session_.close(false);
@@ -216,7 +219,7 @@ void Login::begin(uint32_t size)
 	if (startup_.replication) {
 		startup_.refusal = {sqlstate::kFeatureNotSupported, "replication connections are not pooled", "",
 		                    "Connect to the server's own port, " +
-		                        std::to_string(session_.engine().settings().server_port) + "."};
+		                        std::to_string(session_.context().settings().server_port) + "."};
 	}
 	if (startup_.user.size() > 255 || startup_.database.size() > 255 || startup_.tenant.size() >= region::kNameLen) {
 		fail(sqlstate::kInvalidAuthorization, "user, database or tenant name is too long", "",
@@ -224,15 +227,15 @@ void Login::begin(uint32_t size)
 		return;
 	}
 	proto::Error why;
-	Engine &engine = session_.engine();
-	if (engine.refuses(why)) {
+	Context &context = session_.context();
+	if (context.refuses(why)) {
 		on_failed(why);
 		return;
 	}
-	if (engine.clients().more_than(engine.settings().max_client_connections)) {
-		bump(engine.slot().refused);
+	if (session_.clients().more_than(context.settings().max_client_connections)) {
+		bump(context.slot().refused);
 		fail(sqlstate::kTooManyConnections, "sorry, too many clients already",
-		     "pgpool.max_client_connections is " + std::to_string(engine.settings().max_client_connections) + ".",
+		     "pgpool.max_client_connections is " + std::to_string(context.settings().max_client_connections) + ".",
 		     "Raise pgpool.max_client_connections and reload.");
 		return;
 	}
@@ -261,14 +264,14 @@ void Login::ask()
 	put(q.tenant, startup_.tenant);
 	q.proved = proved_ != nullptr;
 	stage_ = Stage::Asking;
-	question_ = session_.engine().questions().ask(&session_, q);
+	question_ = session_.clients().questions().ask(&session_, q);
 	asked_ = true;
 }
 
 void Login::on_manager()
 {
 	if (stage_ == Stage::Asking) {
-		session_.engine().questions().forget(question_);
+		session_.clients().questions().forget(question_);
 		ask();
 	}
 }
@@ -330,7 +333,7 @@ void Login::start_exchange()
 		break;
 	case AuthMethod::Md5: {
 		expect_ = Expect::Md5;
-		session_.engine().outside().random(md5_salt_, sizeof(md5_salt_));
+		session_.context().outside().random(md5_salt_, sizeof(md5_salt_));
 		proto::append_authentication(out, proto::kAuthMd5, {md5_salt_, sizeof(md5_salt_)});
 		break;
 	}
@@ -355,9 +358,9 @@ void Login::start_exchange()
 // As PostgreSQL logs it.
 void Login::log_refusal()
 {
-	session_.engine().log_stranger(*session_.stream(), answer_->error.message +
-	                                                       std::string(answer_->log_detail[0] ? ": " : "") +
-	                                                       answer_->log_detail);
+	session_.context().log_stranger(*session_.stream(), answer_->error.message +
+	                                                        std::string(answer_->log_detail[0] ? ": " : "") +
+	                                                        answer_->log_detail);
 }
 
 // ---- after the proof
@@ -382,14 +385,14 @@ void Login::authenticated()
 		on_failed(startup_.refusal);
 		return;
 	}
-	Engine &engine = session_.engine();
+	Context &context = session_.context();
 	if (answer_->pool_slot == UINT32_MAX && !proved_) {
 		proved_ = std::move(answer_);
 		ask();
 		return;
 	}
-	PoolGroup *group = engine.pools().group(answer_->pool_slot, answer_->pool_generation);
-	const region::TenantSlot &tenant = engine.region().tenant(answer_->tenant_slot);
+	PoolGroup *group = session_.clients().pools().group(answer_->pool_slot, answer_->pool_generation);
+	const region::TenantSlot &tenant = context.region().tenant(answer_->tenant_slot);
 	if (!group || tenant.generation.load() != answer_->tenant_generation) {
 		fail(sqlstate::kCannotConnectNow, "the pool was given to another role meanwhile", "", "Try again.");
 		return;
@@ -428,8 +431,8 @@ void Login::admitted()
 // max_clients of the tenant and of the role, over all workers: add first, then look (layout.hpp).
 bool Login::within_limits()
 {
-	Engine &engine = session_.engine();
-	const region::View &region = engine.region();
+	Context &context = session_.context();
+	const region::View &region = context.region();
 	const region::TenantSlot &tenant = region.tenant(answer_->tenant_slot);
 	session_.count_in_tenant(answer_->tenant_slot);
 	int64_t in_tenant = 0, in_pool = 0;
@@ -442,8 +445,8 @@ bool Login::within_limits()
 	const bool by_role = role_limit > 0 && in_pool > role_limit;
 	if (!by_role && (tenant_limit <= 0 || in_tenant <= tenant_limit))
 		return true;
-	bump(engine.slot().refused);
-	bump(region.tenant_counters(answer_->tenant_slot, engine.worker()).refused);
+	bump(context.slot().refused);
+	bump(region.tenant_counters(answer_->tenant_slot, context.worker()).refused);
 	fail(sqlstate::kTooManyConnections,
 	     std::string("too many clients ") + (by_role ? "of role \"" + session_.group()->role() + "\" " : "") +
 	         "in tenant \"" + tenant.name + "\"",
@@ -640,7 +643,7 @@ void Login::remember_startup()
 // In the server's spelling.
 void Login::remember_defaults()
 {
-	Params defaults = session_.engine().params().empty();
+	Params defaults = session_.context().params().empty();
 	auto add = [&](const std::string &name) {
 		if (const Param *p = session_.params()->find(name))
 			defaults = defaults.with(p->name, p->value, false);
@@ -654,7 +657,7 @@ void Login::remember_defaults()
 
 void Login::greet()
 {
-	Engine &engine = session_.engine();
+	Context &context = session_.context();
 	PoolGroup *group = session_.group();
 	session_.choose_key(session_.session_mode() ? session_.server()->pid() : 0);
 	std::string out = group->greeting().notices();
@@ -675,11 +678,11 @@ void Login::greet()
 	session_.stream()->queue(out.data(), out.size());
 	session_.stream()->flush();
 	stage_ = Stage::Over;
-	bump(engine.slot().logins);
-	bump(engine.region().tenant_counters(answer_->tenant_slot, engine.worker()).logins);
-	if (engine.settings().log_connections)
-		engine.outside().log("client of role \"" + group->role() + "\" logged in to database \"" + group->database() +
-		                     "\" of tenant \"" + group->tenant() + "\"");
+	bump(context.slot().logins);
+	bump(context.region().tenant_counters(answer_->tenant_slot, context.worker()).logins);
+	if (context.settings().log_connections)
+		context.outside().log("client of role \"" + group->role() + "\" logged in to database \"" + group->database() +
+		                      "\" of tenant \"" + group->tenant() + "\"");
 	// Queries that came early are served now; this object ends here.
 	const proto::SecretString early = std::move(in_);
 	Session &session = session_;

@@ -1,7 +1,10 @@
 // The exchange of proofs within a client's login: SCRAM, md5, a password in clear. See login.hpp.
 //
 // Owns each message of it, and that no hash runs on the event loop. Must not know what follows from the proof.
-#include "core/engine.hpp"
+#include "core/clients.hpp"
+#include "core/context.hpp"
+#include "core/pools.hpp"
+#include "core/questions.hpp"
 #include "core/login.hpp"
 #include "core/session.hpp"
 #include "proto/md5.hpp"
@@ -125,7 +128,7 @@ void Login::check_password(std::string_view password)
 void Login::derive(std::string_view password, const proto::ScramVerifier &verifier)
 {
 	stage_ = Stage::Deriving;
-	derivation_ = session_.engine().questions().derive(&session_, password, verifier);
+	derivation_ = session_.clients().questions().derive(&session_, password, verifier);
 }
 
 void Login::on_derived(bool right, const proto::ScramKey &key)
@@ -164,8 +167,8 @@ void Login::check_md5(std::string_view response)
 void Login::wrong_password()
 {
 	const std::string user = answer_->role;
-	session_.engine().log_stranger(*session_.stream(), "password authentication failed for user \"" + user + "\"" +
-	                                                       (answer_->log_detail[0] ? ": " : "") + answer_->log_detail);
+	session_.context().log_stranger(*session_.stream(), "password authentication failed for user \"" + user + "\"" +
+	                                                        (answer_->log_detail[0] ? ": " : "") + answer_->log_detail);
 	fail(sqlstate::kInvalidPassword, "password authentication failed for user \"" + user + "\"");
 }
 

@@ -5,9 +5,10 @@
 #include <memory>
 #include <optional>
 
-#include "core/engine.hpp"
+#include "core/context.hpp"
 #include "core/listeners.hpp"
 #include "core/pool_group.hpp"
+#include "core/pools.hpp"
 
 #include "proto/no_postgres.hpp"
 
@@ -36,14 +37,14 @@ bool is_for_waiters(const ServerConn *server, ServerState state)
 } // namespace
 
 Pool::Pool(PoolGroup &group)
-    : group_(group), engine_(group.engine()), mine_(group.counters()),
-      places_(engine_.pools().places(), group.slot(), group.generation())
+    : group_(group), all_(group.all()), context_(group.context()), mine_(group.counters()),
+      places_(all_.places(), group.slot(), group.generation())
 {
 }
 
 Pool::~Pool()
 {
-	engine_.pools().uncounted().remove(this);
+	all_.uncounted().remove(this);
 }
 
 void Pool::refresh(bool renamed)
@@ -51,7 +52,7 @@ void Pool::refresh(bool renamed)
 	if (renamed) { // it was refused by another name
 		attempts_.forget_refusal();
 		attempts_.retry();
-	} else if (attempts_.in_doubt() && engine_.has_looked(attempts_.refusal()->look)) {
+	} else if (attempts_.in_doubt() && context_.has_looked(attempts_.refusal()->look)) {
 		const Attempts::Refusal r = attempts_.take_refusal();
 		fail_waiters(r.why, r.fatal);
 	}
@@ -111,12 +112,12 @@ void Pool::on_moved(ServerConn *server, ServerState from)
 void Pool::count()
 {
 	if (!gauges_hook.linked)
-		engine_.pools().uncounted().push_back(this);
+		all_.uncounted().push_back(this);
 }
 
 void Pool::write_gauges()
 {
-	engine_.pools().uncounted().remove(this);
+	all_.uncounted().remove(this);
 	set(mine_.idle, idle_.size());
 	set(mine_.active, active_.size());
 	set(mine_.waiting, waiters_.size());
@@ -191,7 +192,7 @@ void Pool::serve()
 			continue;
 		}
 		waiters_.remove(session);
-		bump(mine_.wait_us, static_cast<uint64_t>(std::max<int64_t>(0, engine_.now() - session->since())));
+		bump(mine_.wait_us, static_cast<uint64_t>(std::max<int64_t>(0, context_.now() - session->since())));
 		session->on_assigned(server);
 	}
 	serving_ = false;
@@ -203,7 +204,7 @@ void Pool::on_server_ready(ServerConn *server)
 	const bool logged_in = server->state() == ServerState::Login;
 	if (logged_in) {
 		bump(mine_.server_logins);
-		attempts_.succeeded(engine_.now());
+		attempts_.succeeded(context_.now());
 		if (server->is_listener()) {
 			server->set_state(ServerState::Listener);
 			if (server->user())
@@ -214,21 +215,21 @@ void Pool::on_server_ready(ServerConn *server)
 		if (!greeting.base() || (!greeting.is_of(server->opened_in_epoch()) && !server->stale()))
 			greeting.learn(server->params(), server->login()->notices(), server->opened_in_epoch());
 	}
-	if (places_.pay() || engine_.draining() || group_.draining()) {
+	if (places_.pay() || context_.draining() || group_.draining()) {
 		server->close();
 		return;
 	}
 	server->set_state(ServerState::Idle);
 	serve();
 	if (logged_in && attempts_.is_full()) {
-		attempts_.made_room(!waiters_.empty(), engine_.now());
+		attempts_.made_room(!waiters_.empty(), context_.now());
 		grow();
 	}
 }
 
 void Pool::grow()
 {
-	const int64_t now = engine_.now();
+	const int64_t now = context_.now();
 	while (waiters_.size() > connecting_ && idle_.empty()) {
 		if (places_.held(now) || group_.draining())
 			return;
@@ -246,7 +247,7 @@ void Pool::grow()
 		}
 		const Places::Taken taken = places_.take(Places::Kind::Client);
 		if (taken == Places::Taken::WorkerFull)
-			engine_.pools().make_place();
+			all_.make_place();
 		if (taken != Places::Taken::Yes) {
 			ask_others(now);
 			return;
@@ -259,9 +260,9 @@ bool Pool::wanted() const
 {
 	if (has_waiters()) // also those of this event
 		return true;
-	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
-		if (w != engine_.worker() &&
-		    engine_.region().pool_counters(group_.slot(), w).waiting.load(std::memory_order_relaxed) > 0)
+	for (uint32_t w = 0; w < context_.region().header()->workers; w++) {
+		if (w != context_.worker() &&
+		    context_.region().pool_counters(group_.slot(), w).waiting.load(std::memory_order_relaxed) > 0)
 			return true;
 	}
 	return false;
@@ -269,11 +270,11 @@ bool Pool::wanted() const
 
 ServerConn *Pool::open_listener(Listener *listener)
 {
-	if (!group_.can_log_in() || group_.dead() || group_.draining() || engine_.draining())
+	if (!group_.can_log_in() || group_.dead() || group_.draining() || context_.draining())
 		return nullptr;
 	const Places::Taken taken = places_.take(Places::Kind::Listener);
 	if (taken == Places::Taken::WorkerFull)
-		engine_.pools().make_place();
+		all_.make_place();
 	if (taken != Places::Taken::Yes)
 		return nullptr;
 	auto *server = new ServerConn(*this, listener, listener->encoding());
@@ -295,9 +296,9 @@ void Pool::on_server_failed(ServerConn *server, const LoginFailure &failure)
 {
 	const proto::Error &why = failure.why;
 	bump(mine_.server_login_failures);
-	const int64_t now = engine_.now();
+	const int64_t now = context_.now();
 	if (attempts_.may_log(now))
-		engine_.outside().log(group_.described() + ": a server could not be opened: " + why.message);
+		context_.outside().log(group_.described() + ": a server could not be opened: " + why.message);
 	if (server->is_listener())
 		return;
 	attempts_.failed(why, failure.limit, now);
@@ -317,7 +318,7 @@ void Pool::doubt(const proto::Error &why, bool fatal)
 	// The manager may know better than the server's refusal why there is no way in.
 	const Credential *credential = group_.credential();
 	const bool explained = credential && !credential->route_error.sqlstate.empty();
-	attempts_.doubt({explained ? credential->route_error : why, fatal, engine_.ask_to_look()});
+	attempts_.doubt({explained ? credential->route_error : why, fatal, context_.ask_to_look()});
 }
 
 void Pool::on_server_gone(ServerConn *server)
@@ -325,18 +326,18 @@ void Pool::on_server_gone(ServerConn *server)
 	take_out(server, server->state());
 	const std::optional<Claim> claimed = server->claim;
 	places_.give_back(server->is_listener() ? Places::Kind::Listener : Places::Kind::Client, claimed.has_value(),
-	                  engine_.now());
-	engine_.bury(std::unique_ptr<StreamOwner>(server));
+	                  context_.now());
+	context_.bury(std::unique_ptr<StreamOwner>(server));
 	if (claimed)
-		engine_.pools().tell_place_free(*claimed);
-	engine_.pools().want_servers();
+		all_.tell_place_free(*claimed);
+	all_.want_servers();
 }
 
 // ---- limits over all workers
 
 int64_t Pool::waited() const
 {
-	return waiters_.empty() ? 0 : engine_.now() - waiters_.front()->since();
+	return waiters_.empty() ? 0 : context_.now() - waiters_.front()->since();
 }
 
 void Pool::ask_others(int64_t now)
@@ -351,7 +352,7 @@ void Pool::ask_for_place(int64_t now)
 {
 	if (!attempts_.is_full() || waiters_.empty() || !places_.may_ask(now))
 		return;
-	if (engine_.pools().give_up_idle(attempts_.full(), places_.claim()))
+	if (all_.give_up_idle(attempts_.full(), places_.claim()))
 		places_.asked(now);
 	else if (!places_.ask_for_idle(now, attempts_.full()))
 		ask_others(now);
@@ -373,7 +374,7 @@ void Pool::on_place_free()
 {
 	if (attempts_.is_full())
 		attempts_.retry();
-	engine_.pools().want_servers();
+	all_.want_servers();
 }
 
 // Another worker's client waits.
@@ -421,7 +422,7 @@ proto::Error Pool::lack(const std::string &limit) const
 	const std::string message = "no server connection became free within " + limit;
 	if (places_.surplus() < 0)
 		return {proto::sqlstate::kTooManyConnections, message,
-		        "pgpool.max_server_connections is " + std::to_string(engine_.settings().max_server_connections) +
+		        "pgpool.max_server_connections is " + std::to_string(context_.settings().max_server_connections) +
 		            ", and all places are taken by other pools.",
 		        "Raise pgpool.max_server_connections (and max_connections), or make other pools smaller."};
 	return {proto::sqlstate::kTooManyConnections, message,
@@ -455,19 +456,19 @@ void Pool::end_surplus_pin(int64_t now)
 	}
 	const int64_t since = longest ? longest->kept_since() : 0;
 	mine_.kept_since_us.store(since, std::memory_order_relaxed);
-	const int64_t grace = int64_t{engine_.settings().pin_grace_time} * 1000;
+	const int64_t grace = int64_t{context_.settings().pin_grace_time} * 1000;
 	if (!longest || grace <= 0)
 		return;
 	int32_t kept = 0;
 	int64_t waiting_since = 0;
-	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
-		const region::PoolCounters &c = engine_.region().pool_counters(group_.slot(), w);
+	for (uint32_t w = 0; w < context_.region().header()->workers; w++) {
+		const region::PoolCounters &c = context_.region().pool_counters(group_.slot(), w);
 		kept += c.pinned.load() - c.parkable.load();
 		const int64_t waits = c.waiting_since_us.load(std::memory_order_relaxed);
 		if (waits > 0 && (waiting_since == 0 || waits < waiting_since))
 			waiting_since = waits;
 		const int64_t theirs = c.kept_since_us.load(std::memory_order_relaxed);
-		if (theirs > 0 && (theirs < since || (theirs == since && w < engine_.worker())))
+		if (theirs > 0 && (theirs < since || (theirs == since && w < context_.worker())))
 			return;
 	}
 	const int32_t most = std::min(group_.settings().max_pinned.load(), group_.settings().pool_size.load() - 1);
@@ -487,7 +488,7 @@ void Pool::tick(int64_t now)
 	if (gauges_hook.linked) // what comes now looks at those of all workers
 		write_gauges();
 	end_surplus_pin(now);
-	if (engine_.draining())
+	if (context_.draining())
 		close_idle();
 	grow();
 }

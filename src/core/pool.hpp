@@ -23,9 +23,10 @@
 namespace pgpool::core
 {
 
-class Engine;
+class Context;
 class Listener;
 class PoolGroup;
+class Pools;
 
 class Pool
 {
@@ -91,7 +92,8 @@ private:
 	void end_surplus_pin(int64_t now);
 
 	PoolGroup &group_;
-	Engine &engine_;
+	Pools &all_;
+	Context &context_;
 	region::PoolCounters &mine_;
 	ServerList idle_; // most recently used first
 	ServerList active_, other_;

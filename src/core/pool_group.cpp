@@ -3,7 +3,8 @@
 
 #include <algorithm>
 
-#include "core/engine.hpp"
+#include "core/context.hpp"
+#include "core/pools.hpp"
 #include "region/names.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -11,10 +12,10 @@
 namespace pgpool::core
 {
 
-PoolGroup::PoolGroup(Engine &engine, uint32_t slot, uint32_t generation)
-    : engine_(engine), slot_(slot), generation_(generation), shared_(engine.region().pool(slot)),
-      mine_(engine.region().pool_counters(slot, engine.worker())),
-      statements_(engine.statements(), engine.catalog(), engine.settings(), shared_, mine_,
+PoolGroup::PoolGroup(Pools &all, uint32_t slot, uint32_t generation)
+    : context_(all.context()), all_(all), slot_(slot), generation_(generation), shared_(context_.region().pool(slot)),
+      mine_(context_.region().pool_counters(slot, context_.worker())),
+      statements_(context_.statements(), context_.catalog(), context_.settings(), shared_, mine_,
                   uint64_t{slot} << 32 | generation),
       pools_{{Pool(*this)}}
 {
@@ -83,16 +84,16 @@ void PoolGroup::learn(std::unique_ptr<Credential> credential)
 
 void PoolGroup::tell_others()
 {
-	if (engine_.region().header()->workers < 2 || credential_->proves_nothing())
+	if (context_.region().header()->workers < 2 || credential_->proves_nothing())
 		return;
 	proto::Secret<control::Proof> secret(control::make<control::Proof>(control::Type::Proof));
 	control::Proof &proof = secret.edit();
 	proof.pool_slot = slot_;
 	proof.pool_generation = generation_;
 	credential_->write(proof);
-	for (uint32_t w = 0; w < engine_.region().header()->workers; w++) {
-		if (w != engine_.worker())
-			engine_.outside().tell_worker(w, &proof, sizeof(proof));
+	for (uint32_t w = 0; w < context_.region().header()->workers; w++) {
+		if (w != context_.worker())
+			context_.outside().tell_worker(w, &proof, sizeof(proof));
 	}
 }
 

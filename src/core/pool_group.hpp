@@ -23,10 +23,12 @@
 namespace pgpool::core
 {
 
+class Pools;
+
 class PoolGroup
 {
 public:
-	PoolGroup(Engine &engine, uint32_t slot, uint32_t generation);
+	PoolGroup(Pools &all, uint32_t slot, uint32_t generation);
 	PoolGroup(const PoolGroup &) = delete;
 	PoolGroup &operator=(const PoolGroup &) = delete;
 
@@ -69,7 +71,8 @@ public:
 	}
 
 	// ---- what it is
-	Engine &engine() { return engine_; }
+	Context &context() { return context_; }
+	Pools &all() { return all_; }
 	uint32_t slot() const { return slot_; }
 	uint32_t generation() const { return generation_; }
 	const region::PoolSlot &shared() const { return shared_; }
@@ -89,7 +92,8 @@ private:
 	void read_names();
 	void tell_others();
 
-	Engine &engine_;
+	Context &context_;
+	Pools &all_;
 	const uint32_t slot_;
 	const uint32_t generation_;
 	region::PoolSlot &shared_;

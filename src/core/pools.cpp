@@ -3,15 +3,15 @@
 
 #include <algorithm>
 
-#include "core/engine.hpp"
+#include "core/context.hpp"
 
 #include "proto/no_postgres.hpp"
 
 namespace pgpool::core
 {
 
-Pools::Pools(Engine &engine)
-    : engine_(engine), places_(engine.outside(), engine.region(), engine.worker(), engine.settings())
+Pools::Pools(Context &context)
+    : context_(context), places_(context.outside(), context.region(), context.worker(), context.settings())
 {
 }
 
@@ -25,7 +25,7 @@ PoolGroup *Pools::find(uint32_t slot, uint32_t generation) const
 
 PoolGroup *Pools::group(uint32_t slot, uint32_t generation)
 {
-	const region::View &region = engine_.region();
+	const region::View &region = context_.region();
 	if (slot >= region.header()->max_pools)
 		return nullptr;
 	const region::PoolSlot &shared = region.pool(slot);
@@ -33,7 +33,7 @@ PoolGroup *Pools::group(uint32_t slot, uint32_t generation)
 		return nullptr;
 	std::unique_ptr<PoolGroup> &p = groups_[slot];
 	if (!p || p->generation() != generation) {
-		p = std::make_unique<PoolGroup>(engine_, slot, generation);
+		p = std::make_unique<PoolGroup>(*this, slot, generation);
 		if (drains_.count(shared.database_oid) != 0)
 			p->drain();
 	}
@@ -118,12 +118,12 @@ bool Pools::close_spare()
 void Pools::make_place()
 {
 	if (!close_spare())
-		places_.ask_all(engine_.now());
+		places_.ask_all(context_.now());
 }
 
 bool Pools::give_up_idle(control::ServerLimit limit, const Claim &to)
 {
-	const region::PoolSlot &for_whom = engine_.region().pool(to.pool_slot);
+	const region::PoolSlot &for_whom = context_.region().pool(to.pool_slot);
 	return std::any_of(groups_.begin(), groups_.end(), [&](auto &entry) {
 		return counts_for(limit, for_whom, entry.second->shared()) && entry.second->give_up_idle(to);
 	});
@@ -131,7 +131,7 @@ bool Pools::give_up_idle(control::ServerLimit limit, const Claim &to)
 
 void Pools::tell_place_free(const Claim &to)
 {
-	if (to.worker == engine_.worker())
+	if (to.worker == context_.worker())
 		on_place_free(to.pool_slot, to.pool_generation);
 	else
 		places_.tell_free(to);
@@ -141,7 +141,7 @@ void Pools::tell_place_free(const Claim &to)
 
 void Pools::on_yield(const control::YieldServer &yield)
 {
-	const region::Header &header = *engine_.region().header();
+	const region::Header &header = *context_.region().header();
 	if (yield.pool_slot == control::kAnyPool) {
 		close_spare();
 		return;

@@ -20,8 +20,9 @@ namespace pgpool::core
 class Pools
 {
 public:
-	explicit Pools(Engine &engine);
+	explicit Pools(Context &context);
 	~Pools();
+	Context &context() { return context_; }
 	Pools(const Pools &) = delete;
 	Pools &operator=(const Pools &) = delete;
 
@@ -61,7 +62,7 @@ private:
 	PoolGroup *find(uint32_t slot, uint32_t generation) const;
 	bool close_spare();
 
-	Engine &engine_;
+	Context &context_;
 	WorkerPlaces places_;
 	List<Pool, &Pool::gauges_hook> uncounted_; // outlives the pools, which take themselves out
 	std::unordered_map<uint32_t, std::unique_ptr<PoolGroup>> groups_;

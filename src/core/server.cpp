@@ -6,7 +6,7 @@
 #include <cstring>
 #include <utility>
 
-#include "core/engine.hpp"
+#include "core/context.hpp"
 #include "core/pool_group.hpp"
 #include "proto/bytes.hpp"
 #include "proto/wire.hpp"
@@ -38,9 +38,9 @@ bool is_needed_whole(char type)
 ServerConn::ServerConn(Pool &pool, ServerUser *listener, std::string encoding)
     : pool_(pool), group_(pool.group()), user_(listener),
       login_(std::make_unique<ServerLogin>(*this, group_, std::move(encoding))),
-      settings_(group_.engine().params(), group_.engine().settings(), agent_),
+      settings_(group_.context().params(), group_.context().settings(), agent_),
       statements_(group_.statements(), replies_, settings_.now(), agent_, substitute_),
-      connected_at_(group_.engine().outside().wall_us()), opened_(group_.engine().now()), since_(opened_),
+      connected_at_(group_.context().outside().wall_us()), opened_(group_.context().now()), since_(opened_),
       deadline_(opened_ + kConnectTime), epoch_(group_.epoch()), is_listener_(listener != nullptr)
 {
 }
@@ -51,7 +51,7 @@ bool ServerConn::dial()
 {
 	const Credential *credential = group_.credential();
 	by_tcp_ = credential->route == control::ServerRoute::Tcp;
-	stream_ = group_.engine().outside().dial({credential->route}, this);
+	stream_ = group_.context().outside().dial({credential->route}, this);
 	return stream_ != nullptr;
 }
 
@@ -66,10 +66,10 @@ void ServerConn::take_agent_slot()
 {
 	if (by_tcp_) // the peer of a Unix socket can be known
 		return;
-	Engine &engine = group_.engine();
-	const uint32_t number = engine.take_agent_slot();
-	if (number != Engine::kNoAgentSlot)
-		agent_.take(number, engine.region().agent(number));
+	Context &context = group_.context();
+	const uint32_t number = context.take_agent_slot();
+	if (number != Context::kNoAgentSlot)
+		agent_.take(number, context.region().agent(number));
 }
 
 void ServerConn::login_data(const char *data, size_t size)
@@ -101,7 +101,7 @@ void ServerConn::login_failed(const LoginFailure &failure)
 
 void ServerConn::set_state(ServerState to)
 {
-	since_ = group_.engine().now();
+	since_ = group_.context().now();
 	count_kept();
 	pool_.on_moved(this, std::exchange(state_, to));
 }
@@ -124,7 +124,7 @@ void ServerConn::assign(ServerUser &user, const Client &client, const Params &de
 	hand_to(user, client);
 	agent_.serve(client.id, client.address, group_.settings().pin_sequences.load(std::memory_order_relaxed));
 	set_defaults(defaults);
-	statements_.assigned(group_.engine().next_assignment(), *user.statements());
+	statements_.assigned(group_.context().next_assignment(), *user.statements());
 	substitute_.reset();
 	sent_at_assign_ = stream_->sent();
 	said_fatal_ = false;
@@ -203,7 +203,7 @@ bool ServerConn::emit_fakes()
 void ServerConn::flush()
 {
 	if (query_began_ == 0 && !replies_.empty()) {
-		query_began_ = group_.engine().now();
+		query_began_ = group_.context().now();
 		if (transaction_began_ == 0)
 			transaction_began_ = query_began_;
 	}
@@ -215,12 +215,12 @@ void ServerConn::flush()
 
 bool ServerConn::has_enough() const
 {
-	return replies_.size() >= group_.engine().bounds().outstanding || stream_->unsent() > kChunk;
+	return replies_.size() >= group_.context().bounds().outstanding || stream_->unsent() > kChunk;
 }
 
 bool ServerConn::is_behind() const
 {
-	return replies_.size() > group_.engine().bounds().outstanding / 2 || stream_->unsent() > 0 ||
+	return replies_.size() > group_.context().bounds().outstanding / 2 || stream_->unsent() > 0 ||
 	       settings_.has_unproved();
 }
 
@@ -522,7 +522,7 @@ void ServerConn::interrupt_later()
 
 void ServerConn::client_finished(char status)
 {
-	const int64_t now = group_.engine().now();
+	const int64_t now = group_.context().now();
 	region::PoolCounters &c = group_.counters();
 	bump(c.queries);
 	queries_++;
@@ -662,7 +662,7 @@ void ServerConn::fill(control::ServerRow &row) const
 	row.agent = agent_.there();
 	row.client_id = client_.id;
 	row.connected_at = connected_at_;
-	row.state_since = group_.engine().outside().wall_us() - (group_.engine().now() - since_);
+	row.state_since = group_.context().outside().wall_us() - (group_.context().now() - since_);
 	row.transactions = transactions_;
 	row.queries = queries_;
 	auto put = [](auto &field, std::string_view text) {

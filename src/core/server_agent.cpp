@@ -11,7 +11,7 @@
 #include <cstring>
 #include <utility>
 
-#include "core/engine.hpp"
+#include "core/context.hpp"
 #include "core/pool_group.hpp"
 #include "proto/wire.hpp"
 
@@ -129,7 +129,7 @@ void ServerConn::park()
 
 void ServerConn::cannot_park()
 {
-	park_again_at_ = group_.engine().now() + kParkAgain;
+	park_again_at_ = group_.context().now() + kParkAgain;
 	cannot_park_ = true;
 	count_kept();
 }

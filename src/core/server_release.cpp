@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/engine.hpp"
+#include "core/context.hpp"
 #include "core/pool_group.hpp"
 #include "proto/wire.hpp"
 
@@ -81,7 +81,7 @@ void ServerConn::release()
 		return;
 	}
 	// A pipeline left more than there may be, or the limit was lowered.
-	deadline_ = group_.engine().now() + kCleaningTime;
+	deadline_ = group_.context().now() + kCleaningTime;
 	set_state(ServerState::Cleaning);
 	clean();
 }
@@ -91,7 +91,7 @@ void ServerConn::give_back()
 {
 	leave_user();
 	discard_ = false;
-	deadline_ = group_.engine().now() + kCleaningTime;
+	deadline_ = group_.context().now() + kCleaningTime;
 	set_state(ServerState::Cleaning);
 }
 
@@ -114,7 +114,7 @@ void ServerConn::client_gone(const Left &left)
 		end_what_runs(until);
 		return;
 	}
-	deadline_ = group_.engine().now() + kCleaningTime;
+	deadline_ = group_.context().now() + kCleaningTime;
 	set_state(ServerState::Cleaning);
 	stream_->read(true);
 	if (!replies_.empty()) {
@@ -130,10 +130,10 @@ void ServerConn::end_what_runs(int64_t until)
 {
 	if (gone_ || replies_.empty())
 		return;
-	if (until > group_.engine().now())
+	if (until > group_.context().now())
 		deadline_ = until;
 	else
-		end_closing(group_.engine().now());
+		end_closing(group_.context().now());
 }
 
 // What was written, or not written, of the client's messages is not what the account says.
@@ -183,7 +183,7 @@ void ServerConn::cleaned()
 	if (gone_ || state_ == ServerState::Closing)
 		return;
 	if (stale() || replies_.was_doubtful() || !pins_.empty() || said_fatal_ || foreign_identity_ || stream_->broken() ||
-	    expired(group_.engine().now())) {
+	    expired(group_.context().now())) {
 		close();
 		return;
 	}
@@ -199,7 +199,7 @@ void ServerConn::interrupt()
 		return;
 	}
 	if (pid_ > 0 && !gone_ && state_ != ServerState::Closing && !stream_->broken())
-		group_.engine().outside().interrupt_backend(pid_);
+		group_.context().outside().interrupt_backend(pid_);
 }
 
 // ---- the end
@@ -216,7 +216,7 @@ void ServerConn::close()
 {
 	if (gone_ || state_ == ServerState::Closing)
 		return;
-	deadline_ = group_.engine().now() + kClosingTime;
+	deadline_ = group_.context().now() + kClosingTime;
 	const bool can_say_goodbye =
 	    state_ == ServerState::Idle || state_ == ServerState::Cleaning || state_ == ServerState::Listener;
 	set_state(ServerState::Closing);
@@ -236,8 +236,8 @@ void ServerConn::close()
 
 void ServerConn::out_of_step(const char *what)
 {
-	group_.engine().outside().log(std::string("server connection out of step: the backend with pid ") +
-	                              std::to_string(pid_) + " sent " + what + "; the connection is closed");
+	group_.context().outside().log(std::string("server connection out of step: the backend with pid ") +
+	                               std::to_string(pid_) + " sent " + what + "; the connection is closed");
 	const proto::Error why{proto::sqlstate::kProtocolViolation, std::string("the server sent ") + what,
 	                       "The connection to it was closed.", ""};
 	lost(&why);
@@ -293,7 +293,7 @@ void ServerConn::end_closing(int64_t now)
 		return;
 	}
 	deadline_ = now + kClosingTime;
-	group_.engine().outside().terminate_backend(pid_);
+	group_.context().outside().terminate_backend(pid_);
 }
 
 void ServerConn::end()
@@ -306,7 +306,7 @@ void ServerConn::end()
 	pins_.clear();
 	count_kept();
 	if (agent_.has_slot())
-		group_.engine().free_agent_slot(agent_.slot());
+		group_.context().free_agent_slot(agent_.slot());
 	agent_.leave();
 	stream_->close(false);
 	stream_ = nullptr;

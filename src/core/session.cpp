@@ -5,7 +5,8 @@
 #include <cstring>
 #include <utility>
 
-#include "core/engine.hpp"
+#include "core/clients.hpp"
+#include "core/context.hpp"
 #include "core/login.hpp"
 #include "core/pool_group.hpp"
 #include "core/server.hpp"
@@ -63,9 +64,9 @@ constexpr size_t kMostRewritten = 4 * kChunk; // in one turn: a few bytes may st
 
 } // namespace
 
-Session::Session(Engine &engine, Stream *stream, uint64_t serial, bool session_port)
-    : engine_(engine), stream_(stream), id_(uint64_t{engine.worker()} << 48 | serial),
-      connected_at_(engine.outside().wall_us()), since_(engine.now()), session_port_(session_port)
+Session::Session(Clients &clients, Stream *stream, uint64_t serial, bool session_port)
+    : context_(clients.context()), clients_(clients), stream_(stream), id_(uint64_t{context_.worker()} << 48 | serial),
+      connected_at_(context_.outside().wall_us()), since_(context_.now()), session_port_(session_port)
 {
 	stream_->set_owner(this);
 }
@@ -123,7 +124,7 @@ void Session::pause(Pause why)
 {
 	input_.set_pause(why);
 	if (why == Pause::Turn)
-		engine_.clients().later(this);
+		clients_.later(this);
 	else
 		stream_->read(false);
 }
@@ -166,7 +167,7 @@ void Session::on_turn()
 // One message more. False: what the client sent now is enough for one turn.
 bool Session::has_turn(uint32_t &messages)
 {
-	if (messages++ < engine_.bounds().messages)
+	if (messages++ < context_.bounds().messages)
 		return true;
 	pause(Pause::Turn);
 	return false;
@@ -286,7 +287,7 @@ void Session::acquire(const char *p, const char *end)
 		fatal(group_->death());
 		return;
 	}
-	if (engine_.refuses(why) || engine_.evicts(tenant_slot_, why)) {
+	if (context_.refuses(why) || context_.evicts(tenant_slot_, why)) {
 		fatal(why);
 		return;
 	}
@@ -295,7 +296,7 @@ void Session::acquire(const char *p, const char *end)
 		if (dead_)
 			return;
 		if (stash(p, end))
-			since_ = engine_.now();
+			since_ = context_.now();
 		return;
 	}
 	take(server);
@@ -305,7 +306,7 @@ void Session::acquire(const char *p, const char *end)
 			server_->flush();
 		return;
 	}
-	since_ = engine_.now();
+	since_ = context_.now();
 	if (subscription_) {
 		if (stash(p, end))
 			come_back();
@@ -332,7 +333,7 @@ Client Session::client() const
 void Session::on_assigned(ServerConn *server)
 {
 	take(server);
-	since_ = engine_.now();
+	since_ = context_.now();
 	if (login_) {
 		login_->on_assigned();
 		return;
@@ -374,7 +375,7 @@ void Session::forward(const char *p, const char *end)
 	const char *run = p;
 	const char *replay_from = start;
 	BackendStatements &backend = server_->statements();
-	std::string &out = engine_.copy();
+	std::string &out = context_.copy();
 	out.clear();
 	using Verdict = StatementRewriter::Verdict;
 	Verdict verdict = Verdict::Verbatim;

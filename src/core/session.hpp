@@ -26,7 +26,8 @@
 namespace pgpool::core
 {
 
-class Engine;
+class Clients;
+class Context;
 class Login;
 class Pool;
 class PoolGroup;
@@ -36,7 +37,7 @@ class Subscription;
 class Session final : public StreamOwner, public ServerUser
 {
 public:
-	Session(Engine &engine, Stream *stream, uint64_t serial, bool session_port);
+	Session(Clients &clients, Stream *stream, uint64_t serial, bool session_port);
 	~Session() override;
 
 	// StreamOwner
@@ -100,7 +101,8 @@ public:
 	void fill(control::ClientRow &row) const;
 	void close(bool flush); // ends the session; a server is cleaned up
 
-	Engine &engine() { return engine_; }
+	Context &context() { return context_; }
+	Clients &clients() { return clients_; }
 	Stream *stream() { return stream_; }
 	PoolGroup *group() { return group_; }
 	Pool &pool(); // of the target that serves it
@@ -177,7 +179,8 @@ private:
 	std::string described() const;
 	void log_timed_out();
 
-	Engine &engine_;
+	Context &context_;
+	Clients &clients_;
 	Stream *stream_;
 	std::unique_ptr<Login> login_;
 	std::unique_ptr<Subscription> subscription_; // it is parked, or about to be, or comes back

@@ -11,7 +11,8 @@
 #include <cstring>
 #include <utility>
 
-#include "core/engine.hpp"
+#include "core/clients.hpp"
+#include "core/context.hpp"
 #include "core/login.hpp"
 #include "core/pool_group.hpp"
 #include "core/server.hpp"
@@ -95,7 +96,7 @@ void Session::await_the_last()
 
 void Session::note_leaving()
 {
-	since_ = engine_.now();
+	since_ = context_.now();
 	if (left_at_ == 0)
 		left_at_ = since_;
 }
@@ -172,12 +173,12 @@ void Session::on_released()
 
 void Session::on_serverless()
 {
-	since_ = engine_.now();
+	since_ = context_.now();
 	if (input_.pause() == Pause::Backlog)
 		pause(Pause::Turn);
 	if (leaving_)
 		close(true);
-	else if (engine_.draining())
+	else if (context_.draining())
 		fatal({proto::sqlstate::kAdminShutdown, "terminating connection due to administrator command", "", ""});
 }
 
@@ -309,8 +310,8 @@ void Session::out_of_memory()
 	const proto::Error why{proto::sqlstate::kOutOfMemory, "out of memory", "", ""};
 	const bool between_replies = !server_ || server_->between_replies();
 	if (group_)
-		engine_.outside().log("out of memory (SQLSTATE 53200): the connection of a client is closed, role \"" +
-		                      group_->role() + "\", database \"" + group_->database() + "\"");
+		context_.outside().log("out of memory (SQLSTATE 53200): the connection of a client is closed, role \"" +
+		                       group_->role() + "\", database \"" + group_->database() + "\"");
 	if (ServerConn *server = std::exchange(server_, nullptr))
 		server->forsake();
 	if (between_replies)
@@ -337,7 +338,7 @@ void Session::on_wait_failed(const proto::Error &why, bool is_fatal)
 	else
 		input_.skip_to_sync(true); // of a pipeline, everything up to Sync
 	reply(out);
-	since_ = engine_.now();
+	since_ = context_.now();
 	if (ended_) {
 		close(true); // nobody is to wait once more for it
 		return;
@@ -410,13 +411,13 @@ bool Session::idles_too_long(int64_t now)
 
 bool Session::cut_off(int64_t now)
 {
-	const int32_t limit = engine_.settings().write_timeout;
+	const int32_t limit = context_.settings().write_timeout;
 	const int64_t blocked = stream_->blocked_since();
 	if (limit <= 0 || blocked == 0 || (now - blocked) / 1000 < limit)
 		return false;
 	const std::string time = std::to_string((now - blocked) / 1000) + " ms";
-	engine_.outside().log(described() + " took no data for " + time + ": disconnected (pgpool.write_timeout is " +
-	                      std::to_string(limit) + " ms)");
+	context_.outside().log(described() + " took no data for " + time + ": disconnected (pgpool.write_timeout is " +
+	                       std::to_string(limit) + " ms)");
 	fatal({proto::sqlstate::kIdleSession, "terminating connection because the client takes no data",
 	       "The client took no data for " + time + ".",
 	       "The limit is pgpool.write_timeout, now " + std::to_string(limit) + " ms."});
@@ -425,15 +426,15 @@ bool Session::cut_off(int64_t now)
 
 void Session::log_timed_out()
 {
-	const region::Settings &s = engine_.settings();
+	const region::Settings &s = context_.settings();
 	const std::string what =
 	    " did not acknowledge what was sent to it: the connection timed out (pgpool.tcp_user_timeout is " +
 	    std::to_string(s.tcp_user_timeout) + " ms, pgpool.tcp_keepalives_idle " +
 	    std::to_string(s.tcp_keepalives_idle) + " s)";
 	if (login_)
-		engine_.log_stranger(*stream_, "a client that logs in" + what);
+		context_.log_stranger(*stream_, "a client that logs in" + what);
 	else
-		engine_.outside().log(described() + what);
+		context_.outside().log(described() + what);
 }
 
 // For the log.
@@ -454,18 +455,18 @@ bool Session::matches_key(std::string_view key) const
 void Session::choose_key(int32_t pid)
 {
 	if (key_pid_ != 0)
-		engine_.clients().remove_key(this);
+		clients_.remove_key(this);
 	key_length_ = minor >= 2 ? 32 : 4;
-	engine_.outside().random(key_, key_length_);
+	context_.outside().random(key_, key_length_);
 	key_pid_ = pid;
 	while (key_pid_ == 0) {
 		uint32_t random;
-		engine_.outside().random(&random, sizeof(random));
+		context_.outside().random(&random, sizeof(random));
 		random &= 0x7fffffff;
-		if (!engine_.clients().key_taken(static_cast<int32_t>(random)))
+		if (!clients_.key_taken(static_cast<int32_t>(random)))
 			key_pid_ = static_cast<int32_t>(random);
 	}
-	engine_.clients().add_key(this);
+	clients_.add_key(this);
 }
 
 void Session::set_group(PoolGroup *group, bool session_mode)
@@ -483,27 +484,27 @@ Pool &Session::pool()
 
 void Session::on_queued()
 {
-	since_ = engine_.now();
+	since_ = context_.now();
 }
 
 void Session::count_in_tenant(uint32_t tenant_slot, int32_t delta)
 {
 	tenant_slot_ = tenant_slot;
-	region::Atomic<int32_t> &clients = engine_.region().tenant_counters(tenant_slot, engine_.worker()).clients;
+	region::Atomic<int32_t> &clients = context_.region().tenant_counters(tenant_slot, context_.worker()).clients;
 	clients.store(clients.load() + delta);
 }
 
 void Session::start_login()
 {
 	login_ = std::make_unique<Login>(*this);
-	engine_.clients().logins().push_back(this);
+	clients_.logins().push_back(this);
 }
 
 void Session::login_done()
 {
-	engine_.clients().logins().remove(this);
-	engine_.retire(std::move(login_)); // it is still at work below us
-	since_ = engine_.now();
+	clients_.logins().remove(this);
+	clients_.retire(std::move(login_)); // it is still at work below us
+	since_ = context_.now();
 	if (server_)
 		server_->hand_to(*this, client());
 	stream_->wipe_input(false);
@@ -542,18 +543,18 @@ void Session::close(bool flush)
 	if (ServerConn *server = std::exchange(server_, nullptr))
 		server->client_gone({input_.mid_message(), statements_.leaves_own_names(), served_until()});
 	statements_.forget();
-	if (engine_.settings().log_disconnections && group_ && key_pid_ != 0)
-		engine_.outside().log("disconnection: session time " +
-		                      std::to_string((engine_.outside().wall_us() - connected_at_) / 1000) + " ms, role \"" +
-		                      group_->role() + "\", database \"" + group_->database() + "\", tenant \"" +
-		                      group_->tenant() + "\"");
+	if (context_.settings().log_disconnections && group_ && key_pid_ != 0)
+		context_.outside().log("disconnection: session time " +
+		                       std::to_string((context_.outside().wall_us() - connected_at_) / 1000) + " ms, role \"" +
+		                       group_->role() + "\", database \"" + group_->database() + "\", tenant \"" +
+		                       group_->tenant() + "\"");
 	if (group_)
 		group_->detach();
 	if (tenant_slot_ != UINT32_MAX)
 		count_in_tenant(tenant_slot_, -1);
 	stream_->close(flush);
 	stream_ = nullptr;
-	engine_.session_ended(this);
+	clients_.on_ended(this);
 }
 
 void Session::fill(control::ClientRow &row) const
@@ -589,7 +590,7 @@ void Session::fill(control::ClientRow &row) const
 	row.protocol_minor = minor;
 	row.key_pid = key_pid_;
 	row.connected_at = connected_at_;
-	row.state_since = engine_.outside().wall_us() - (engine_.now() - since_);
+	row.state_since = context_.outside().wall_us() - (context_.now() - since_);
 	row.transactions = transactions_;
 	row.queries = queries_;
 	if (group_) {

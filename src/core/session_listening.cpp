@@ -4,7 +4,8 @@
 // subscription's. What the client sends meanwhile is in its input.
 #include <utility>
 
-#include "core/engine.hpp"
+#include "core/clients.hpp"
+#include "core/context.hpp"
 #include "core/listeners.hpp"
 #include "core/pool_group.hpp"
 #include "core/server.hpp"
@@ -30,7 +31,7 @@ void Session::end_handover()
 // It only listens: it can do without its server.
 bool Session::park()
 {
-	Listener &listener = engine_.listeners().find(*group_, server_->params());
+	Listener &listener = clients_.listeners().find(*group_, server_->params());
 	if (listener.unavailable())
 		return false;
 	subscription_ = std::make_unique<Subscription>(*this, listener);

@@ -62,7 +62,7 @@ void add_tenant(control::PreparedRow &row, const std::string &tenant)
 std::vector<control::PreparedRow> Engine::prepared_rows()
 {
 	std::vector<const Statement *> shown;
-	statements_.each([&](const Statement &s) { shown.push_back(&s); });
+	context_.statements().each([&](const Statement &s) { shown.push_back(&s); });
 	if (shown.size() > kMostRows) {
 		std::nth_element(shown.begin(), shown.begin() + kMostRows, shown.end(),
 		                 [](const Statement *a, const Statement *b) { return a->uses > b->uses; });

@@ -1,7 +1,7 @@
 // See subscription.hpp.
 #include "core/subscription.hpp"
 
-#include "core/engine.hpp"
+#include "core/clients.hpp"
 #include "core/listeners.hpp"
 #include "core/server.hpp"
 #include "core/session.hpp"
@@ -92,8 +92,8 @@ void Subscription::on_subscribed()
 void Subscription::mark()
 {
 	step_ = step_ == Step::Away ? Step::Returning : Step::Marking;
-	const std::string &channel = session_.engine().listeners().marker_channel();
-	marker_ = session_.engine().listeners().next_marker();
+	const std::string &channel = session_.clients().listeners().marker_channel();
+	marker_ = session_.clients().listeners().next_marker();
 	own_pid_ = session_.server()->pid();
 	own_passed_ = listener_passed_ = false;
 	listener_->expect(this);
@@ -111,7 +111,7 @@ void Subscription::mark()
 
 bool Subscription::on_notification(const Notification &n)
 {
-	if (n.channel == session_.engine().listeners().marker_channel()) {
+	if (n.channel == session_.clients().listeners().marker_channel()) {
 		if (n.payload == marker_ && n.pid == own_pid_)
 			own_marker();
 		return false;
@@ -158,7 +158,7 @@ void Subscription::on_round(For /*purpose*/, const proto::Error &error)
 		return;
 	case Step::Marking: // and no marker came, or nobody is there to take over
 		step_ = Step::TakingBack;
-		run("UNLISTEN " + session_.engine().listeners().marker_channel());
+		run("UNLISTEN " + session_.clients().listeners().marker_channel());
 		return;
 	case Step::TakingBack:
 		session_.on_park_failed();

@@ -180,7 +180,7 @@ void WorkerLoop::forward_cancel(const control::CancelKey &cancel, uint64_t sessi
 	auto left = std::make_shared<int>(1);
 	auto done = [this, left, session] {
 		if (--*left == 0)
-			engine_.on_cancel_done(session);
+			engine_.clients().on_cancel_done(session);
 	};
 	for (uint32_t w = 0; w < host_.region.header()->workers; w++) {
 		if (w == host_.worker || host_.region.worker(w).pid.load() == 0)
@@ -243,7 +243,7 @@ void WorkerLoop::raise_file_limit()
 	}
 	getrlimit(RLIMIT_NOFILE, &limit);
 	file_limit_ = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, INT32_MAX));
-	engine_.slot().file_limit.store(file_limit_);
+	engine_.context().slot().file_limit.store(file_limit_);
 	const int64_t needed = int64_t{loop_.settings().max_client_connections} / std::max(1, loop_.settings().workers);
 	if (client_files() < needed)
 		problem("the limit of open files, " + std::to_string(file_limit_) + ", is too low for this worker's share of " +
@@ -266,7 +266,7 @@ void WorkerLoop::load_tls()
 
 void WorkerLoop::problem(const std::string &text)
 {
-	region::WorkerSlot &slot = engine_.slot();
+	region::WorkerSlot &slot = engine_.context().slot();
 	memset(slot.problem, 0, sizeof(slot.problem));
 	memcpy(slot.problem, text.data(), std::min(text.size(), sizeof(slot.problem) - 1));
 	log(text);
@@ -274,7 +274,7 @@ void WorkerLoop::problem(const std::string &text)
 
 void WorkerLoop::solved(const std::string &text)
 {
-	memset(engine_.slot().problem, 0, sizeof(engine_.slot().problem));
+	memset(engine_.context().slot().problem, 0, sizeof(engine_.context().slot().problem));
 	log(text);
 }
 
@@ -308,9 +308,9 @@ void WorkerLoop::listen()
 
 void WorkerLoop::publish_listening()
 {
-	engine_.slot().listening.store((!tcp_.empty() ? region::kListenTcp : 0) |
-	                               (!session_tcp_.empty() ? region::kListenSession : 0) |
-	                               (!unix_.empty() ? region::kListenUnix : 0));
+	engine_.context().slot().listening.store((!tcp_.empty() ? region::kListenTcp : 0) |
+	                                         (!session_tcp_.empty() ? region::kListenSession : 0) |
+	                                         (!unix_.empty() ? region::kListenUnix : 0));
 }
 
 void WorkerLoop::stop_listening()
@@ -385,7 +385,7 @@ void WorkerLoop::run()
 	    },
 	    0, kTickMs);
 
-	region::WorkerSlot &slot = engine_.slot();
+	region::WorkerSlot &slot = engine_.context().slot();
 	slot.started_at.store(wall_us());
 	slot.starts.store(slot.starts.load() + 1);
 	slot.pid.store(getpid());
@@ -409,7 +409,7 @@ void WorkerLoop::on_signal()
 	if (host_.stop_requested() && !stopping_) {
 		stopping_ = true;
 		stop_deadline_ = now_us() + int64_t{loop_.settings().shutdown_timeout} * 1000;
-		engine_.slot().state.store(region::WorkerState::Draining);
+		engine_.context().slot().state.store(region::WorkerState::Draining);
 		stop_listening();
 		engine_.drain();
 	}
@@ -538,7 +538,7 @@ void WorkerLoop::send_end(PacketSocket &to, uint64_t id)
 
 void WorkerLoop::send_client_rows(PacketSocket &to, uint64_t id)
 {
-	auto clients = std::make_shared<core::ClientRows>(engine_);
+	auto clients = std::make_shared<core::ClientRows>(engine_.clients());
 	to.feed([this, &to, id, clients] {
 		const auto rows = clients->next(kRowsInPacket<control::ClientRow>);
 		if (!rows.empty())
@@ -581,7 +581,7 @@ void WorkerLoop::on_control_packet(PacketSocket &from, const control::Head &head
 	case control::Type::CancelKey: {
 		const auto &m = reinterpret_cast<const control::CancelKey &>(head);
 		if (head.size == sizeof(m) && m.key_length <= sizeof(m.key))
-			engine_.on_cancel_key(m.pid, {reinterpret_cast<const char *>(m.key), m.key_length});
+			engine_.clients().cancel_here(m.pid, {reinterpret_cast<const char *>(m.key), m.key_length});
 		break;
 	}
 	case control::Type::YieldServer:

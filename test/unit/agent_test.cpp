@@ -278,7 +278,7 @@ TEST_F(Agent, APoolOfWhichAllServersAreKeptDoesNotLockUp)
 
 TEST_F(Agent, WithoutATimeOfGraceOthersWait)
 {
-	region::Settings settings = world.engine().settings();
+	region::Settings settings = world.engine().context().settings();
 	settings.pin_grace_time = 0;
 	world.engine().on_settings(settings);
 	Stream *a = login(), *b = login();

@@ -108,7 +108,7 @@ TEST_F(Bounds, WhatIsDroppedBehindAnErrorOfOursIsNotKeptEither)
 
 TEST_F(Bounds, AnotherClientHasItsTurnBeforeAPipelineIsDone)
 {
-	world.engine().set_bounds({10, 4096});
+	world.engine().context().set_bounds({10, 4096});
 	Stream *a = idle_client_with("s"), *b = login();
 	a->from_peer = times(parse("SELECT 1", "p") + close_name('S', "p"), 60000);
 	b->from_peer = query("SELECT b");
@@ -126,7 +126,7 @@ TEST_F(Bounds, AnotherClientHasItsTurnBeforeAPipelineIsDone)
 
 TEST_F(Bounds, WhoHasTurnsIsNotReadFasterThanItIsServed)
 {
-	world.engine().set_bounds({10, 4096});
+	world.engine().context().set_bounds({10, 4096});
 	Stream *a = login();
 	a->from_peer = times(kFlush, kInput);
 	for (int i = 0; i < 50; i++) {
@@ -142,7 +142,7 @@ TEST_F(Bounds, WhoHasTurnsIsNotReadFasterThanItIsServed)
 
 TEST_F(Bounds, WhatAClientSentBeforeItsEndIsServedInTurns)
 {
-	world.engine().set_bounds({2, 4096});
+	world.engine().context().set_bounds({2, 4096});
 	Stream *a = login();
 	std::string all;
 	for (int i = 0; i < 20; i++)
@@ -159,7 +159,7 @@ TEST_F(Bounds, WhatAClientSentBeforeItsEndIsServedInTurns)
 
 TEST_F(Bounds, ABackendThatHoldsRepliesBackIsAskedForThem)
 {
-	world.engine().set_bounds({1000, 8});
+	world.engine().context().set_bounds({1000, 8});
 	Stream *a = login();
 	std::string pipeline;
 	for (int i = 0; i < 50; i++)

@@ -94,7 +94,7 @@ TEST_F(Engine, ClientsAreListedAFewAtATimeWhileTheyComeAndGo)
 		clients.push_back(login());
 	for (const control::ClientRow &r : client_rows(engine()))
 		ids.push_back(r.id);
-	core::ClientRows rows(engine()), others(engine());
+	core::ClientRows rows(engine().clients()), others(engine().clients());
 	std::vector<uint64_t> seen;
 	auto take = [&](size_t most) {
 		const auto some = rows.next(most);
@@ -461,12 +461,12 @@ TEST_F(Engine, WhatStrangersMakeUsLogIsShortAndNotTooOften)
 	const size_t before = world.log.size();
 	Stream s;
 	for (int i = 0; i < 1000; i++)
-		engine().log_stranger(s, std::string(5000, 'x') + "\n");
+		engine().context().log_stranger(s, std::string(5000, 'x') + "\n");
 	ASSERT_EQ(world.log.size(), before + 20);
 	EXPECT_LE(world.log.back().size(), 330u);
 	world.pass(1100);
 	EXPECT_EQ(world.log.back(), "980 more logins were refused and not logged (peer: 980)");
-	engine().log_stranger(s, "a\nb\x7f");
+	engine().context().log_stranger(s, "a\nb\x7f");
 	EXPECT_EQ(world.log.back(), "a?b? (client peer)");
 }
 
@@ -546,8 +546,8 @@ TEST_F(Engine, AnswersAndMessagesForWhoIsGoneAreIgnored)
 {
 	auto answer = control::make<control::AuthAnswer>(control::Type::AuthAnswer, 4711);
 	engine().questions().on_answer(answer);
-	engine().on_cancel_done(4711);
-	engine().on_cancel_key(4711, "none");
+	engine().clients().on_cancel_done(4711);
+	engine().clients().cancel_here(4711, "none");
 	engine().pools().on_place_free(0, 4711);
 	auto yield = control::make<control::YieldServer>(control::Type::YieldServer);
 	yield.pool_slot = 3;

@@ -455,7 +455,7 @@ private:
 
 inline std::vector<control::ClientRow> client_rows(core::Engine &engine)
 {
-	return core::ClientRows(engine).next(SIZE_MAX);
+	return core::ClientRows(engine.clients()).next(SIZE_MAX);
 }
 
 inline void Stream::alive(const char *what)
@@ -679,10 +679,11 @@ inline void Node::forward_cancel(const control::CancelKey &cancel, uint64_t sess
 		const At inside(At::Core);
 		for (auto &n : w->nodes) {
 			if (n->index != me)
-				n->engine->on_cancel_key(cancel.pid, {reinterpret_cast<const char *>(cancel.key), cancel.key_length});
+				n->engine->clients().cancel_here(cancel.pid,
+				                                 {reinterpret_cast<const char *>(cancel.key), cancel.key_length});
 			n->engine->end_event();
 		}
-		w->engine(me).on_cancel_done(session);
+		w->engine(me).clients().on_cancel_done(session);
 		w->engine(me).end_event();
 	});
 }

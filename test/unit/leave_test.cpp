@@ -191,7 +191,7 @@ TEST_P(Leaving, HalfAMessageIsNotWaitedFor)
 	world.settings().query_wait_timeout.store(20000);
 	const std::string large(80000, 'x');
 	std::string many; // more than one turn takes
-	world.engine().set_bounds({10, 4096});
+	world.engine().context().set_bounds({10, 4096});
 	for (int i = 0; i < 15; i++)
 		many += query("ROWS c1.x 60 90");
 	const std::vector<std::string> before{"",

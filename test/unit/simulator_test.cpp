@@ -76,7 +76,7 @@ public:
 		if (chance(40)) {
 			bounded_ = true;
 			for (auto &n : world_.nodes)
-				n->engine->set_bounds({static_cast<uint32_t>(pick(1, 4)), pick(2, 8)});
+				n->engine->context().set_bounds({static_cast<uint32_t>(pick(1, 4)), pick(2, 8)});
 		}
 		if (slow_)
 			world_.server_room = 0;
