@@ -98,7 +98,7 @@ void Listener::forget(Subscriber *s)
 
 bool Listener::open(PoolGroup &group)
 {
-	server_ = group.pool(Target::Primary).open_listener(this);
+	server_ = group.pool(Target::Primary).open_listener(this, encoding_);
 	return server_ != nullptr;
 }
 

@@ -9,17 +9,13 @@
 
 #include <cstdint>
 
+#include "core/claim.hpp"
 #include "core/ports.hpp"
 #include "region/control.hpp"
 #include "region/layout.hpp"
 
 namespace pgpool::core
 {
-
-// Who gets the place of a server that is closed for him.
-struct Claim {
-	uint32_t worker, pool_slot, pool_generation;
-};
 
 // Servers of both pools count for this limit of PostgreSQL's own.
 bool counts_for(control::ServerLimit limit, const region::PoolSlot &a, const region::PoolSlot &b);

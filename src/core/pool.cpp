@@ -6,7 +6,6 @@
 #include <optional>
 
 #include "core/context.hpp"
-#include "core/listeners.hpp"
 #include "core/pool_group.hpp"
 #include "core/pools.hpp"
 
@@ -128,22 +127,22 @@ void Pool::write_gauges()
 
 // One that has the settings already; else, of those that were in use last, the one that waits longest: the others may
 // fit whom they served.
-ServerConn *Pool::pick(const Session *session)
+ServerConn *Pool::pick(const Waiter *waiter)
 {
 	ServerConn *oldest = nullptr;
 	ServerConn *s = idle_.front();
 	for (int i = 0; s && i < kLookAt; i++, s = ServerList::next(s)) {
-		if (s->params() == const_cast<Session *>(session)->params())
+		if (s->params() == waiter->wanted_settings())
 			return s;
 		oldest = s;
 	}
 	return oldest;
 }
 
-ServerConn *Pool::acquire(Session *session)
+ServerConn *Pool::acquire(Waiter *waiter)
 {
 	while (waiters_.empty() && !idle_.empty()) {
-		ServerConn *server = pick(session);
+		ServerConn *server = pick(waiter);
 		if (server->stale()) {
 			server->close();
 			continue;
@@ -151,8 +150,8 @@ ServerConn *Pool::acquire(Session *session)
 		return server;
 	}
 	bump(mine_.waits);
-	session->on_queued();
-	waiters_.push_back(session);
+	waiter->on_queued();
+	waiters_.push_back(waiter);
 	count();
 	grow();
 	if (waiters_.size() > connecting_)
@@ -171,9 +170,9 @@ void Pool::park_one()
 	}
 }
 
-void Pool::stop_waiting(Session *session)
+void Pool::stop_waiting(Waiter *waiter)
 {
-	waiters_.remove(session);
+	waiters_.remove(waiter);
 	count();
 }
 
@@ -185,15 +184,15 @@ void Pool::serve()
 		return;
 	serving_ = true;
 	while (!waiters_.empty() && !idle_.empty()) {
-		Session *session = waiters_.front();
-		ServerConn *server = pick(session);
+		Waiter *waiter = waiters_.front();
+		ServerConn *server = pick(waiter);
 		if (server->stale()) {
 			server->close();
 			continue;
 		}
-		waiters_.remove(session);
-		bump(mine_.wait_us, static_cast<uint64_t>(std::max<int64_t>(0, context_.now() - session->since())));
-		session->on_assigned(server);
+		waiters_.remove(waiter);
+		bump(mine_.wait_us, static_cast<uint64_t>(std::max<int64_t>(0, context_.now() - waiter->since())));
+		waiter->on_assigned(server);
 	}
 	serving_ = false;
 	count();
@@ -252,7 +251,7 @@ void Pool::grow()
 			ask_others(now);
 			return;
 		}
-		dial(new ServerConn(*this));
+		dial(new ServerConn(*this, group_));
 	}
 }
 
@@ -268,7 +267,7 @@ bool Pool::wanted() const
 	return false;
 }
 
-ServerConn *Pool::open_listener(Listener *listener)
+ServerConn *Pool::open_listener(ServerUser *listener, const std::string &encoding)
 {
 	if (!group_.can_log_in() || group_.dead() || group_.draining() || context_.draining())
 		return nullptr;
@@ -277,7 +276,7 @@ ServerConn *Pool::open_listener(Listener *listener)
 		all_.make_place();
 	if (taken != Places::Taken::Yes)
 		return nullptr;
-	auto *server = new ServerConn(*this, listener, listener->encoding());
+	auto *server = new ServerConn(*this, group_, listener, encoding);
 	return dial(server) ? server : nullptr;
 }
 
@@ -406,9 +405,9 @@ void Pool::fail_waiters(const proto::Error &why, bool fatal)
 {
 	// A session that is told may queue again at once: only those who wait now are told.
 	for (size_t n = waiters_.size(); n > 0 && !waiters_.empty(); n--) {
-		Session *session = waiters_.front();
-		waiters_.remove(session);
-		session->on_wait_failed(why, fatal);
+		Waiter *waiter = waiters_.front();
+		waiters_.remove(waiter);
+		waiter->on_wait_failed(why, fatal);
 	}
 	count();
 }
@@ -436,11 +435,11 @@ void Pool::fail_late_waiters(int64_t now)
 {
 	const int32_t limit = group_.settings().query_wait_timeout.load(std::memory_order_relaxed);
 	while (limit > 0 && !waiters_.empty() && (now - waiters_.front()->since()) / 1000 >= limit) {
-		Session *session = waiters_.front();
-		waiters_.remove(session);
+		Waiter *waiter = waiters_.front();
+		waiters_.remove(waiter);
 		bump(mine_.wait_timeouts);
 		count();
-		session->on_wait_failed(lack(std::to_string(limit) + " ms"), false);
+		waiter->on_wait_failed(lack(std::to_string(limit) + " ms"), false);
 	}
 }
 

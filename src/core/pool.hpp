@@ -16,7 +16,8 @@
 #include "core/list.hpp"
 #include "core/places.hpp"
 #include "core/server.hpp"
-#include "core/session.hpp"
+#include "core/server_owner.hpp"
+#include "core/waiter.hpp"
 #include "proto/message.hpp"
 #include "region/layout.hpp"
 
@@ -24,11 +25,10 @@ namespace pgpool::core
 {
 
 class Context;
-class Listener;
 class PoolGroup;
 class Pools;
 
-class Pool
+class Pool final : public ServerOwner
 {
 public:
 	explicit Pool(PoolGroup &group);
@@ -38,17 +38,17 @@ public:
 
 	// ---- for sessions
 	// nullptr: it waits and hears on_assigned() or on_wait_failed().
-	ServerConn *acquire(Session *session);
-	void stop_waiting(Session *session);
+	ServerConn *acquire(Waiter *waiter);
+	void stop_waiting(Waiter *waiter);
 	// Why no server was had in that time.
 	proto::Error lack(const std::string &limit) const;
 
 	// ---- for servers
-	void on_server_ready(ServerConn *server);                               // logged in, or released
-	void on_server_failed(ServerConn *server, const LoginFailure &failure); // it could not log in
-	void on_server_gone(ServerConn *server);
-	void on_moved(ServerConn *server, control::ServerState from); // from one state to another
-	bool wanted() const;                                          // somebody waits for a server, in whichever worker
+	void on_server_ready(ServerConn *server) override;
+	void on_server_failed(ServerConn *server, const LoginFailure &failure) override;
+	void on_server_gone(ServerConn *server) override;
+	void on_moved(ServerConn *server, control::ServerState from) override;
+	bool wanted() const override;
 
 	// ---- for the group and the engine
 	PoolGroup &group() { return group_; }
@@ -59,9 +59,10 @@ public:
 	void yield(uint32_t worker, uint32_t waited_ms);
 	bool close_one_idle();
 	void close_idle();
-	bool give_up_idle(const Claim &to);            // false: there is none, or our own clients wait
-	void on_place_free();                          // that was asked for
-	ServerConn *open_listener(Listener *listener); // nullptr: it cannot be had
+	bool give_up_idle(const Claim &to); // false: there is none, or our own clients wait
+	void on_place_free();               // that was asked for
+	// With this client_encoding. nullptr: it cannot be had.
+	ServerConn *open_listener(ServerUser *listener, const std::string &encoding);
 	bool has_servers() const { return !idle_.empty() || !active_.empty() || !other_.empty(); }
 	void write_gauges(); // what the views and the other workers see
 	bool has_waiters() const { return !waiters_.empty(); }
@@ -81,7 +82,7 @@ private:
 	bool dial(ServerConn *server);
 	void park_one();
 	void serve();
-	ServerConn *pick(const Session *session);
+	ServerConn *pick(const Waiter *waiter);
 	void count();
 	int64_t waited() const; // the first in the queue, microseconds
 	void fail_waiters(const proto::Error &why, bool fatal = true);
@@ -97,7 +98,7 @@ private:
 	region::PoolCounters &mine_;
 	ServerList idle_; // most recently used first
 	ServerList active_, other_;
-	List<Session, &Session::wait_hook> waiters_;
+	List<Waiter, &Waiter::wait_hook> waiters_;
 	uint32_t connecting_ = 0; // servers that will serve those who wait, when they have logged in
 	bool serving_ = false;    // serve() is at work
 	Attempts attempts_;

@@ -5,7 +5,6 @@
 
 #include "core/context.hpp"
 #include "core/pools.hpp"
-#include "region/names.hpp"
 
 #include "proto/no_postgres.hpp"
 
@@ -13,52 +12,16 @@ namespace pgpool::core
 {
 
 PoolGroup::PoolGroup(Pools &all, uint32_t slot, uint32_t generation)
-    : context_(all.context()), all_(all), slot_(slot), generation_(generation), shared_(context_.region().pool(slot)),
-      mine_(context_.region().pool_counters(slot, context_.worker())),
-      statements_(context_.statements(), context_.catalog(), context_.settings(), shared_, mine_,
-                  uint64_t{slot} << 32 | generation),
-      pools_{{Pool(*this)}}
+    : Group(all.context(), slot, generation), all_(all), pools_{{Pool(*this)}}
 {
-	read_names();
-	tenant_ = shared_.tenant;
-}
-
-void PoolGroup::read_names()
-{
-	region::PoolNames names;
-	names_sequence_ = region::read_names(shared_, names);
-	database_ = names.database;
-	role_ = names.role;
 }
 
 void PoolGroup::refresh()
 {
-	const bool renamed = shared_.name_sequence.load(std::memory_order_relaxed) != names_sequence_;
+	const bool renamed = has_other_names();
 	if (renamed)
 		read_names();
 	each_pool([renamed](Pool &p) { p.refresh(renamed); });
-}
-
-proto::Error PoolGroup::death() const
-{
-	const std::string rest = "The connection cannot be used any more.";
-	switch (shared_.missing.load(std::memory_order_relaxed)) {
-	case region::Missing::Database:
-		return {proto::sqlstate::kUnknownDatabase, "database \"" + database_ + "\" does not exist",
-		        "It was dropped. " + rest, ""};
-	case region::Missing::Role:
-		return {proto::sqlstate::kInvalidAuthorization, "role \"" + role_ + "\" does not exist",
-		        "It was dropped. " + rest, ""};
-	case region::Missing::Tenant:
-	case region::Missing::Nothing:
-		break;
-	}
-	return {proto::sqlstate::kAdminShutdown, "tenant \"" + tenant_ + "\" was dropped", rest, ""};
-}
-
-std::string PoolGroup::described() const
-{
-	return "pool of role \"" + role_ + "\" in database \"" + database_ + "\" of tenant \"" + tenant_ + "\"";
 }
 
 // ---- clients

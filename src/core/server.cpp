@@ -7,7 +7,8 @@
 #include <utility>
 
 #include "core/context.hpp"
-#include "core/pool_group.hpp"
+#include "core/group.hpp"
+#include "core/rewriter.hpp"
 #include "proto/bytes.hpp"
 #include "proto/wire.hpp"
 
@@ -35,8 +36,8 @@ bool is_needed_whole(char type)
 
 } // namespace
 
-ServerConn::ServerConn(Pool &pool, ServerUser *listener, std::string encoding)
-    : pool_(pool), group_(pool.group()), user_(listener),
+ServerConn::ServerConn(ServerOwner &owner, Group &group, ServerUser *listener, std::string encoding)
+    : owner_(owner), group_(group), user_(listener),
       login_(std::make_unique<ServerLogin>(*this, group_, std::move(encoding))),
       settings_(group_.context().params(), group_.context().settings(), agent_),
       statements_(group_.statements(), replies_, settings_.now(), agent_, substitute_),
@@ -79,7 +80,7 @@ void ServerConn::login_data(const char *data, size_t size)
 	if (outcome == ServerLogin::Outcome::Failed)
 		login_failed(login_->failure());
 	if (outcome == ServerLogin::Outcome::Done)
-		pool_.on_server_ready(this);
+		owner_.on_server_ready(this);
 	if (outcome != ServerLogin::Outcome::Open)
 		login_.reset();
 }
@@ -95,7 +96,7 @@ void ServerConn::give_up_login(std::string why)
 void ServerConn::login_failed(const LoginFailure &failure)
 {
 	our_error_ = failure.why;
-	pool_.on_server_failed(this, failure);
+	owner_.on_server_failed(this, failure);
 	end();
 }
 
@@ -103,7 +104,7 @@ void ServerConn::set_state(ServerState to)
 {
 	since_ = group_.context().now();
 	count_kept();
-	pool_.on_moved(this, std::exchange(state_, to));
+	owner_.on_moved(this, std::exchange(state_, to));
 }
 
 bool ServerConn::stale() const
@@ -631,7 +632,7 @@ void ServerConn::tick_active(int64_t now)
 		cannot_park_ = false;
 		count_kept();
 	}
-	if (may_park() && (now - since_ >= kParkAfter || pool_.wanted()))
+	if (may_park() && (now - since_ >= kParkAfter || owner_.wanted()))
 		park();
 	const Standing client = standing();
 	if (!client.served)

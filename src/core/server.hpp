@@ -21,10 +21,11 @@
 #include "core/agent_link.hpp"
 #include "core/list.hpp"
 #include "core/params.hpp"
-#include "core/places.hpp"
+#include "core/claim.hpp"
 #include "core/ports.hpp"
 #include "core/replies.hpp"
 #include "core/server_login.hpp"
+#include "core/server_owner.hpp"
 #include "core/server_settings.hpp"
 #include "core/substitute.hpp"
 #include "core/server_user.hpp"
@@ -33,14 +34,13 @@
 namespace pgpool::core
 {
 
-class Pool;
-class PoolGroup;
+class Group;
 
 class ServerConn final : public StreamOwner
 {
 public:
 	// With a listener it is a Listener for good, with this client_encoding.
-	explicit ServerConn(Pool &pool, ServerUser *listener = nullptr, std::string encoding = {});
+	ServerConn(ServerOwner &owner, Group &group, ServerUser *listener = nullptr, std::string encoding = {});
 	~ServerConn() override;
 
 	[[nodiscard]] bool dial(); // false: no socket to be had
@@ -180,8 +180,8 @@ private:
 	void end_what_runs(int64_t until);
 	void end();
 
-	Pool &pool_;
-	PoolGroup &group_;
+	ServerOwner &owner_;
+	Group &group_;
 	Stream *stream_ = nullptr;
 	ServerUser *user_ = nullptr;
 	Client client_; // of the user

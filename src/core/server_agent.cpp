@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "core/context.hpp"
-#include "core/pool_group.hpp"
+#include "core/group.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"

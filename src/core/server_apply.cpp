@@ -5,7 +5,7 @@
 // are known. Must not know what a client sends.
 #include "core/server.hpp"
 
-#include "core/pool_group.hpp"
+#include "core/group.hpp"
 #include "proto/message.hpp"
 
 #include "proto/no_postgres.hpp"

@@ -3,7 +3,7 @@
 // What an error means for statements, BackendStatements knows. Must not know how messages are read.
 #include "core/server.hpp"
 
-#include "core/pool_group.hpp"
+#include "core/group.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"

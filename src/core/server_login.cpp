@@ -5,7 +5,8 @@
 #include <cstring>
 #include <utility>
 
-#include "core/pool_group.hpp"
+#include "core/group.hpp"
+#include "core/server.hpp"
 #include "proto/bytes.hpp"
 #include "proto/md5.hpp"
 #include "proto/scram.hpp"
@@ -36,7 +37,7 @@ control::ServerLimit limit_of(std::string_view error)
 
 } // namespace
 
-ServerLogin::ServerLogin(ServerConn &server, PoolGroup &group, std::string encoding)
+ServerLogin::ServerLogin(ServerConn &server, Group &group, std::string encoding)
     : server_(server), group_(group), encoding_(std::move(encoding))
 {
 }

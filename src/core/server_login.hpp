@@ -24,7 +24,7 @@ class ScramClient;
 namespace pgpool::core
 {
 
-class PoolGroup;
+class Group;
 class ServerConn;
 
 struct LoginFailure {
@@ -38,7 +38,7 @@ class ServerLogin
 {
 public:
 	// `encoding`: of one that listens.
-	ServerLogin(ServerConn &server, PoolGroup &group, std::string encoding);
+	ServerLogin(ServerConn &server, Group &group, std::string encoding);
 	~ServerLogin();
 
 	void start(const std::string &agent); // how the startup packet names it, "" = none
@@ -68,7 +68,7 @@ private:
 	void fail(const proto::Error &why);
 
 	ServerConn &server_;
-	PoolGroup &group_;
+	Group &group_;
 	const std::string encoding_;
 	std::string in_;
 	std::string notices_;

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "core/context.hpp"
-#include "core/pool_group.hpp"
+#include "core/group.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -57,7 +57,7 @@ bool ServerConn::try_release()
 		return false;
 	}
 	if (!may_release(client)) {
-		if (may_park() && pool_.wanted())
+		if (may_park() && owner_.wanted())
 			park();
 		return false;
 	}
@@ -187,7 +187,7 @@ void ServerConn::cleaned()
 		close();
 		return;
 	}
-	pool_.on_server_ready(this);
+	owner_.on_server_ready(this);
 }
 
 void ServerConn::interrupt()
@@ -310,7 +310,7 @@ void ServerConn::end()
 	agent_.leave();
 	stream_->close(false);
 	stream_ = nullptr;
-	pool_.on_server_gone(this);
+	owner_.on_server_gone(this);
 }
 
 } // namespace pgpool::core

@@ -21,6 +21,7 @@
 #include "core/replies.hpp"
 #include "core/rewriter.hpp"
 #include "core/server_user.hpp"
+#include "core/waiter.hpp"
 #include "proto/message.hpp"
 
 namespace pgpool::core
@@ -34,7 +35,7 @@ class PoolGroup;
 class ServerConn;
 class Subscription;
 
-class Session final : public StreamOwner, public ServerUser
+class Session final : public StreamOwner, public ServerUser, public Waiter
 {
 public:
 	Session(Clients &clients, Stream *stream, uint64_t serial, bool session_port);
@@ -57,9 +58,11 @@ public:
 	std::string_view key() const { return {key_, key_length_}; }
 
 	// ---- for the pool
-	void on_assigned(ServerConn *server); // after it had to wait
-	void on_queued();
-	void on_wait_failed(const proto::Error &why, bool fatal);
+	void on_assigned(ServerConn *server) override;
+	const Params &wanted_settings() const override { return params_; }
+	int64_t since() const override { return since_; }
+	void on_queued() override;
+	void on_wait_failed(const proto::Error &why, bool fatal) override;
 	// ---- for the server: see ServerUser
 	Standing standing() const override;
 	std::string_view pinned_by() const override;
@@ -119,10 +122,9 @@ public:
 	bool session_port() const { return session_port_; }
 	bool dead() const { return dead_; }
 	Client client() const;
-	int64_t since() const { return since_; }
 	uint8_t minor = 0;
 
-	Hook<Session> all_hook, login_hook, wait_hook, turn_hook;
+	Hook<Session> all_hook, login_hook, turn_hook;
 
 private:
 	enum class Next { More, Server, Ended };

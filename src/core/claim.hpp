@@ -1,0 +1,13 @@
+// Who gets the place of a server that is closed for him. Owns nothing.
+#pragma once
+
+#include <cstdint>
+
+namespace pgpool::core
+{
+
+struct Claim {
+	uint32_t worker, pool_slot, pool_generation;
+};
+
+} // namespace pgpool::core
