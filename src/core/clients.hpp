@@ -1,7 +1,8 @@
 // The sessions of one worker, and the ways to find one: by number, by cancel key, by whose turn it is.
 //
-// Owns the lists; a session itself is freed by the engine at the end of the event in which it ended. Of the clients of
-// all workers it knows the number (pgpool.max_client_connections). Must not know pools and servers, but where they are.
+// Owns the lists; a session itself is buried in the Context, and freed at the end of the event in which it ended. Of
+// the clients of all workers it knows the number (pgpool.max_client_connections). Must not know pools and servers, but
+// where they are.
 #pragma once
 
 #include <cstdint>

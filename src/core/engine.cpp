@@ -52,7 +52,8 @@ Engine::Engine(Outside &outside, region::View region, uint32_t worker)
 
 Engine::~Engine()
 {
-	end_event(); // who is buried refers to pools
+	clients_.end_event();
+	context_.end_event(); // who is buried refers to pools
 }
 
 void Engine::on_settings(const region::Settings &settings)

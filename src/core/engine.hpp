@@ -1,8 +1,8 @@
 // The engine of one worker: all its sessions and pools, its clock ticks and its verbs.
 //
-// Owns sessions (clients.hpp), pools (pools.hpp) and the listeners; passes events of the control socket on to them.
-// Objects that end are buried and freed at the end of the event, so that no method returns into freed
-// memory. Knows neither sockets nor libuv: see ports.hpp.
+// Owns what all share (context.hpp), clients, pools, the questions of logins and the listeners; passes events of the
+// control socket on to them. Objects that end are buried and freed at the end of the event, so that no method returns
+// into freed memory. Knows neither sockets nor libuv: see ports.hpp.
 #pragma once
 
 #include <cstdint>

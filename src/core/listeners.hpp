@@ -122,7 +122,7 @@ private:
 	std::unordered_map<std::string, Channel> channels_;
 	std::map<uint64_t, Subscriber *> subscriptions_; // by the client's id, so that the order is always the same
 	std::unordered_map<std::string, Subscriber *> expected_;
-	std::vector<uint64_t> touched_; // clients that were given something since the last flush()
+	std::vector<uint64_t> touched_; // clients that were given something since the last on_replies()
 	int64_t unused_since_ = 0;
 	int64_t retry_at_ = 0;
 };

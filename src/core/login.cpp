@@ -555,6 +555,18 @@ void Login::on_lost(Loss loss, const proto::Error *why)
 		session_.on_assigned(server);
 }
 
+Standing Login::standing() const
+{
+	Standing s;
+	s.to_be_served = false; // a cancel means what runs for the login
+	return s;
+}
+
+bool Login::cut_off(int64_t now)
+{
+	return session_.cut_off(now);
+}
+
 bool Login::on_out_of_memory()
 {
 	return session_.on_out_of_memory();

@@ -40,7 +40,9 @@ public:
 	// ---- for the server that says what the settings become
 	void on_assigned();
 	void on_settings(bool all) override;
+	Standing standing() const override;
 	bool on_out_of_memory() override;
+	bool cut_off(int64_t now) override;
 	void on_lost(Loss loss, const proto::Error *why) override;
 	void on_hot_standby(bool on) override;
 	StatementRewriter *statements() override;

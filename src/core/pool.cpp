@@ -43,6 +43,8 @@ Pool::Pool(PoolGroup &group)
 
 Pool::~Pool()
 {
+	if (gauges_hook.linked)
+		write_gauges();
 	all_.uncounted().remove(this);
 }
 

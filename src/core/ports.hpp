@@ -105,7 +105,7 @@ public:
 	virtual void interrupt_backend(int32_t pid) = 0;                            // SIGINT
 	virtual void terminate_backend(int32_t pid) = 0;                            // SIGTERM
 	virtual void tell_worker(uint32_t worker, const void *packet, size_t size) = 0;
-	// To all other workers; Engine::on_cancel_done(session) follows when each has acted on it.
+	// To all other workers; Clients::on_cancel_done(session) follows when each has acted on it.
 	virtual void forward_cancel(const control::CancelKey &cancel, uint64_t session) = 0;
 };
 

@@ -1,7 +1,7 @@
 // What logins have asked and nobody has answered yet: the manager about who they are, a thread about a password.
 //
 // Owns the numbers by which an answer finds its login; one that was forgotten, or that is not known, is dropped. The
-// manager is asked about so many at a time, the others wait here. Must not know what is asked.
+// manager is asked about so many at a time, the others wait here. Must not know what the answers say.
 #pragma once
 
 #include <cstdint>

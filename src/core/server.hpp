@@ -54,7 +54,7 @@ public:
 	// ---- for the pool and the user
 	void assign(ServerUser &user, const Client &client, const Params &defaults);
 	void hand_to(ServerUser &user, const Client &client); // of the same client
-	// Queues what makes the settings the client's. False: the client's bytes must wait for on_applied().
+	// Queues what makes the settings the client's. False: the client's bytes must wait for ServerUser::on_settings().
 	// `ground` is SQL to run before.
 	[[nodiscard]] bool apply(const Params &want, bool must_wait, std::string_view ground = {});
 	// The same one by one, so that those that are refused are known. The client waits.

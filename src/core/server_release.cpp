@@ -158,6 +158,10 @@ void ServerConn::clean()
 		agent_.announce_own();
 		proto::append_query(out, "ROLLBACK");
 		replies_.sent('Q', For::Rollback);
+	} else if (replies_.unsynced()) {
+		// A copy ate the Sync of its batch. One of ours would commit what its client, who is gone, did not.
+		close();
+		return;
 	} else if (discard_) {
 		agent_.announce_own();
 		set_defaults(Params());
@@ -194,7 +198,7 @@ void ServerConn::interrupt()
 {
 	// While the server is this client's, so that no other client's query can be hit: kill() is
 	// synchronous, and the next client's bytes are written after it.
-	if (user_ && replies_.round_is_ours()) {
+	if (user_ && standing().to_be_served && replies_.round_is_ours()) {
 		interrupt_later_ = true; // it works for us now: the client's query comes behind
 		return;
 	}

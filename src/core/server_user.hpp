@@ -33,6 +33,7 @@ struct Client {
 // What the release rule asks of a user between two messages.
 struct Standing {
 	bool served = false;      // the client's messages go to the server; else the server works for the user alone
+	bool to_be_served = true; // its messages come behind what is ours
 	bool mid_message = false; // half a message of the client's went
 	bool leaving = false;     // the client sends no more
 	bool pinned = false;      // the next server would not do

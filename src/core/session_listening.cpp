@@ -56,8 +56,10 @@ void Session::on_parked(bool release)
 		on_serverless();
 	if (dead_)
 		return;
-	if (server_)
+	if (server_) {
+		adopt(*server_); // it may be lost on the way back, and then they would be those from before it
 		server_->hand_to(*this, client());
+	}
 	end_handover();
 	if (release && !dead_ && server_)
 		server_->try_release();

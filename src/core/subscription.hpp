@@ -40,13 +40,11 @@ public:
 	// ---- for the session. Each of these may end in a call to it that destroys this object.
 	void begin();
 	void come_back(); // the session has a server
-	// Its server works for this, and not for the client.
-	bool busy() const { return step_ != Step::Away; }
 	// The listener has taken over: the client can do without its own server.
 	bool taken_over() const { return step_ >= Step::Leaving; }
 	bool returning() const { return step_ == Step::Returning; }
 
-	// ---- for its own server, while busy()
+	// ---- for its own server, in a handover
 	void on_row(std::string_view body) override;
 	bool on_notification(const Notification &n) override;
 	void on_round(For purpose, const proto::Error &error) override;

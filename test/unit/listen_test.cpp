@@ -390,6 +390,45 @@ TEST_F(Listen, AServerThatDiesOnTheWayBackIsReplacedByAnother)
 	}
 }
 
+// It was set on the server that the client has given up, or on none that was ever given back.
+TEST_F(Listen, SettingsAreTheClientsWhereverItsServerDies)
+{
+	auto one_event = [&] {
+		for (size_t k = 0; k < world.streams.size(); k++) {
+			Stream *s = world.streams[k].get();
+			if ((s->backend && world.backend_event(s, SIZE_MAX, SIZE_MAX)) || world.stream_event(s, core::kChunk))
+				return;
+		}
+	};
+	int went_on = 0;
+	for (int before = 0; before < 25; before++) {
+		for (int behind = 0; behind < 15; behind++) {
+			Stream *a = login();
+			ask(a, query("LISTEN news"));
+			ask(a, query("SET search_path mine")); // the server is not given back behind it
+			world.tick(1000);
+			for (int i = 0; i < before; i++)
+				one_event();
+			a->from_peer += query("SELECT c1.x");
+			for (int i = 0; i < behind; i++)
+				one_event();
+			for (auto &b : world.backends) {
+				if (!b->dead && b.get() != listener())
+					b->die();
+			}
+			world.settle();
+			got(a);
+			if (!a->closed) {
+				went_on++;
+				EXPECT_EQ(ask(a, query("SHOW search_path")), "T D:mine C:SHOW Z:I") << before << ", " << behind;
+			}
+			a->peer_eof = a->peer_gone = true;
+			world.pass(7000);
+		}
+	}
+	EXPECT_GT(went_on, 50);
+}
+
 TEST_F(Listen, WithoutAListenerTheClientKeepsItsServer)
 {
 	Stream *a = listening();
