@@ -14,7 +14,7 @@ my $me = (getpwuid $>)[0];
 my $admin = PgPoolWire->open(path => $node->host . '/.s.PGSQL.' . $node->port);
 $admin->login(user => $me, database => 'postgres');
 sub sql { my $r = $admin->query($_[0]); die "$_[0]: $r->{error}{M}" if $r->{error}; return join "\n", map { join '|', map { $_ // '' } @$_ } @{ $r->{rows} } }
-sql("CREATE ROLE $_ LOGIN PASSWORD 'secret'") for qw(bench app reader chief nobody);
+sql("CREATE ROLE $_ LOGIN PASSWORD 'secret'") for qw(bench app reader chief outsider);
 sql("GRANT pg_monitor TO reader");
 sql("GRANT pgpool_admin TO chief");
 sql('CREATE DATABASE bench OWNER bench');
@@ -174,14 +174,14 @@ my $text = 'SELECT $1 || $2 || 3 -- twin';
 	# a server that has room for few
 	$node->append_conf('postgresql.conf', 'pgpool.max_prepared_statements = 2');
 	$node->reload;
-	my $c = connect_as($node, user => 'nobody', password => 'secret');
+	my $c = connect_as($node, user => 'outsider', password => 'secret');
 	$c->query('BEGIN');
 	my $n = 0;
-	ok(poll_until(sub { $n++; step($c, parse("SELECT $n -- room", "s$n")); sql("SELECT statement_evictions > 1 FROM pgpool.pg_stat_pools WHERE role = 'nobody'") eq 't' }), "$n statements on one server: some must go");
+	ok(poll_until(sub { $n++; step($c, parse("SELECT $n -- room", "s$n")); sql("SELECT statement_evictions > 1 FROM pgpool.pg_stat_pools WHERE role = 'outsider'") eq 't' }), "$n statements on one server: some must go");
 	my ($evictions, $there) = split / /, sql("SELECT sum(evictions) || ' ' || sum(servers) FROM pgpool.pg_stat_prepared WHERE text LIKE '%-- room'");
 	is($evictions + $there, $n, "each is there ($there) or was closed ($evictions)");
 	is($there, $c->value("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%-- room'"), 'pg_prepared_statements of that server has the same number');
-	is(sql("SELECT statement_evictions FROM pgpool.pg_stat_pools WHERE role = 'nobody'"), $evictions, '... and pg_stat_pools counts them');
+	is(sql("SELECT statement_evictions FROM pgpool.pg_stat_pools WHERE role = 'outsider'"), $evictions, '... and pg_stat_pools counts them');
 	$c->close;
 	$node->append_conf('postgresql.conf', 'pgpool.max_prepared_statements = 1000');
 	$node->reload;
@@ -195,20 +195,20 @@ sub texts_for { my $role = shift; my $r = $admin->query("SET ROLE $role; SELECT 
 my @changes = ("SELECT pgpool.create_tenant('t1')", "SELECT pgpool.alter_tenant('t1', pool_size => 2)", "SELECT pgpool.set_user('t1', 'app')", "SELECT pgpool.drop_user('t1', 'app')",
 	"SELECT pgpool.ban_tenant('t1')", "SELECT pgpool.unban_tenant('t1')", "SELECT pgpool.drop_tenant('t1')", 'SELECT pgpool.reset_stats()',
 	'SELECT pgpool.terminate_client(1)', 'SELECT pgpool.cancel_client(1)', 'SELECT count(*) FROM pgpool.check()');
-my %wanted = (nobody => [ '42501', '42501' ], reader => [ 'ok', '42501' ], chief => [ 'ok', 'ok' ]);
-for my $role (qw(nobody reader chief))
+my %wanted = (outsider => [ '42501', '42501' ], reader => [ 'ok', '42501' ], chief => [ 'ok', 'ok' ]);
+for my $role (qw(outsider reader chief))
 {
 	my @read = grep { as($role, "SELECT count(*) FROM $_") ne $wanted{$role}[0] } @views;
 	is("@read", '', "$role: reading the views is $wanted{$role}[0]");
 	my @change = grep { as($role, $_) ne $wanted{$role}[1] } @changes;
 	is("@change", '', "$role: changing is $wanted{$role}[1]");
-	my $shown = $role eq 'nobody' ? 'refused' : $role eq 'reader' ? 't' : 'f';
+	my $shown = $role eq 'outsider' ? 'refused' : $role eq 'reader' ? 't' : 'f';
 	is(texts_for($role), $shown, "$role: texts of prepared statements are seen: $shown");
 	is(as($role, 'SELECT server_password FROM pgpool.tenant_secret'), '42501', "$role: no stored password can be read");
 	is(as($role, $_), '42501', "$role: $_ is refused") for "INSERT INTO pgpool.tenant (name) VALUES ('x')", 'UPDATE pgpool.tenant SET pool_size = 1', 'DELETE FROM pgpool.tenant_user';
 }
 # through the pool the same holds
-my ($out, $err) = do { local $ENV{PGPASSWORD} = 'secret'; psql_pool($node, 'user=nobody dbname=postgres', '-c', 'SELECT * FROM pgpool.pg_stat_clients') };
+my ($out, $err) = do { local $ENV{PGPASSWORD} = 'secret'; psql_pool($node, 'user=outsider dbname=postgres', '-c', 'SELECT * FROM pgpool.pg_stat_clients') };
 like($err, qr/permission denied for schema pgpool/, 'through the pool, too');
 is(sql("SELECT count(*) FROM pgpool.check() WHERE status = 'error'"), '0', 'check() finds no error') or diag sql('SELECT * FROM pgpool.check()');
 $node->stop;

@@ -8,7 +8,7 @@ use Time::HiRes qw(time);
 use PgPool;
 
 my $pool = PgPool->new('drain', workers => 2, pool_size => 6, conf => 'max_prepared_transactions = 2');
-$pool->sql($_) for "CREATE ROLE nobody LOGIN PASSWORD 'nobody-secret'", "CREATE ROLE maker LOGIN CREATEDB PASSWORD 'maker-secret'", 'CREATE DATABASE target OWNER app';
+$pool->sql($_) for "CREATE ROLE outsider LOGIN PASSWORD 'outsider-secret'", "CREATE ROLE maker LOGIN CREATEDB PASSWORD 'maker-secret'", 'CREATE DATABASE target OWNER app';
 my %direct;
 my $su = { host => $pool->socket_dir, port => $pool->server_port, user => scalar getpwuid($<), database => 'postgres', timeout => 60 };
 
@@ -25,10 +25,10 @@ sub answer { my ($r) = @_; return $r->{error} ? $r->{error}{C} : 'done' }
 my $client = $pool->raw(database => 'target');
 my $pid = pid($client);
 for my $case (
-	[ 'nobody', 'CREATE DATABASE x', '42501' ],
-	[ 'nobody', 'CREATE DATABASE x TEMPLATE target', '42501' ],
-	[ 'nobody', 'DROP DATABASE target', '42501' ],
-	[ 'nobody', 'DROP DATABASE target WITH (FORCE)', '42501' ],
+	[ 'outsider', 'CREATE DATABASE x', '42501' ],
+	[ 'outsider', 'CREATE DATABASE x TEMPLATE target', '42501' ],
+	[ 'outsider', 'DROP DATABASE target', '42501' ],
+	[ 'outsider', 'DROP DATABASE target WITH (FORCE)', '42501' ],
 	[ 'maker', 'CREATE DATABASE x TEMPLATE target', '42501' ],
 	[ 'maker', 'DROP DATABASE target', '42501' ],
 	[ 'maker', 'ALTER DATABASE target RENAME TO x', '42501' ],
