@@ -133,8 +133,8 @@ void Engine::on_drain_database(uint32_t oid, uint32_t &done)
 void Engine::tick_logins(int64_t now)
 {
 	const int64_t limit = int64_t{context_.settings().login_timeout} * 1000;
-	while (Session *s =
-	           clients_.logins().front()) { // the oldest: the limit is the present one, so nobody behind it is later
+	// The oldest first: the limit is the present one, so nobody behind it is later.
+	while (Session *s = clients_.logins().front()) {
 		if (limit <= 0 || now - s->login()->began() < limit)
 			break;
 		s->login()->on_timeout();

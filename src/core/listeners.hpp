@@ -80,7 +80,6 @@ public:
 	void forget(Subscriber *s);
 
 	// ---- for its server
-	const std::string &encoding() const { return encoding_; }
 	void on_logged_in() override;
 	bool on_notification(const Notification &n) override;
 	void on_replies(uint64_t forwarded) override;

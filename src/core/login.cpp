@@ -435,11 +435,8 @@ bool Login::within_limits()
 	const region::View &region = context.region();
 	const region::TenantSlot &tenant = region.tenant(answer_->tenant_slot);
 	session_.count_in_tenant(answer_->tenant_slot);
-	int64_t in_tenant = 0, in_pool = 0;
-	for (uint32_t w = 0; w < region.header()->workers; w++) {
-		in_tenant += region.tenant_counters(answer_->tenant_slot, w).clients.load();
-		in_pool += region.pool_counters(answer_->pool_slot, w).clients.load();
-	}
+	const int64_t in_tenant = region.tenant_clients(answer_->tenant_slot);
+	const int64_t in_pool = region.pool_gauges(answer_->pool_slot).clients;
 	const int32_t tenant_limit = tenant.max_clients.load();
 	const int32_t role_limit = session_.group()->settings().max_clients.load();
 	const bool by_role = role_limit > 0 && in_pool > role_limit;
