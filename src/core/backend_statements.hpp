@@ -56,6 +56,7 @@ public:
 	// ---- for the rewriter
 	StatementPool &pool() { return pool_; }
 	Replies &replies() { return replies_; }
+	const Replies &replies() const { return replies_; }
 	ServerStatements &table() { return table_; }
 	StatementNotes &notes() { return notes_; }
 	Replay &replay() { return replay_; }

@@ -5,6 +5,8 @@
 // outside a transaction block, nothing was executed and nothing was told to the client, so the batch is served
 // once more with the statement parsed anew. A stale one only if the batch prepares it or asks for a description, too: a
 // client that goes by one of its own, from before, would take the new columns for the old; it needs the error.
+// A batch with another behind it cannot be served again. Where it prepares what it uses, a backend of the client's own
+// would never call that stale, as it holds a lock from the Parse on: so what comes behind such a batch waits.
 // Owns the copy of the bytes. Knows no more of messages than where the next one begins.
 #pragma once
 
@@ -13,6 +15,7 @@
 
 #include "core/ports.hpp"
 #include "core/prepared.hpp"
+#include "core/replies.hpp"
 #include "proto/message.hpp"
 #include "proto/wire.hpp"
 
@@ -30,10 +33,12 @@ public:
 	bool on() const { return statement_ != nullptr; }
 	// The first message that the backend will answer uses `s`, which it has had for some time.
 	// `just_prepared`: by the batch itself, so that the client cannot know anything else of it.
-	void begin(Statement *s, std::string_view name, bool just_prepared)
+	void begin(Statement *s, std::string_view name, bool just_prepared, const Replies &replies)
 	{
 		stop();
 		just_prepared_ = just_prepared;
+		batch_ = replies.batch();
+		first_ = replies.sent_so_far() + 1;
 		statement_ = StatementStore::keep(s);
 		name_ = name;
 	}
@@ -53,6 +58,9 @@ public:
 	}
 	Statement *statement() const { return statement_; }
 	const std::string &name() const { return name_; } // of the client's
+	// What comes now is behind the batch, which must be the last one that was sent as long as this is on.
+	bool holds_back(const Replies &replies) const { return on() && just_prepared_ && batch_ != replies.batch(); }
+	uint64_t first() const { return first_; } // place of that first message, see Replies
 	// The client takes the columns as they will be: it asks for them, and names no format for each of the old ones.
 	bool takes_any_columns() const
 	{
@@ -88,6 +96,8 @@ private:
 	Statement *statement_ = nullptr;
 	std::string name_;
 	bool just_prepared_ = false;
+	uint64_t batch_ = 0;
+	uint64_t first_ = 0;
 	std::string bytes_;
 };
 

@@ -169,8 +169,16 @@ bool StatementRewriter::has_what_it_awaits(const Replies &replies) const
 
 void StatementRewriter::await_round()
 {
-	if (waits_ == Waits::No)
-		waits_ = Waits::Round;
+	waits_ = Waits::Round;
+}
+
+bool StatementRewriter::waits_behind(const BackendStatements &backend)
+{
+	if (!backend.replay().holds_back(backend.replies()))
+		return false;
+	own_->awaited = backend.replay().first();
+	waits_ = Waits::Replies;
+	return true;
 }
 
 void StatementRewriter::settled()

@@ -83,6 +83,7 @@ public:
 	bool waits_for_round() const { return waits_ == Waits::Round; } // the next ReadyForQuery
 	bool has_what_it_awaits(const Replies &replies) const;          // replies, and they are here
 	void await_round();
+	bool waits_behind(const BackendStatements &backend); // a batch that may have to be served again
 	void settled();
 
 	// ---- what becomes of its statements

@@ -102,7 +102,7 @@ Verdict StatementRewriter::Rewriting::use_statement(std::string_view name, Use &
 		if (!expected.known() && use.item)
 			use.item->learn(s, use.now);
 		if (replies_.fresh())
-			backend_.replay().begin(s, name, own_.prepared == s);
+			backend_.replay().begin(s, name, own_.prepared == s, replies_);
 	}
 	return Verdict::Done;
 }
@@ -123,7 +123,7 @@ void StatementRewriter::Rewriting::keep_types(std::string_view name, Use &use, c
 void StatementRewriter::Rewriting::refuse_columns(Statement *s, std::string_view name)
 {
 	if (replies_.fresh())
-		backend_.replay().begin(s, name, false);
+		backend_.replay().begin(s, name, false, replies_);
 	if (message_.type() == 'D') {
 		proto::Writer(out_).begin('D').u8('S').string(s->name).end();
 		replies_.sent(Replies::kParameters);

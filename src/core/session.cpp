@@ -403,7 +403,7 @@ void Session::forward(const char *p, const char *end)
 			leave();
 			return;
 		}
-		if (!may_forward_another(out, messages))
+		if (!may_forward_another(out, messages) || statements_.waits_behind(backend))
 			break;
 		const size_t total = size_t{length} + 1;
 		const StatementRewriter::Message message{p, have, total};

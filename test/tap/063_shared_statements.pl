@@ -93,6 +93,31 @@ for my $block ('', 'in one segment')
 	$ddl->send(PgPoolWire::message('X', ''));
 }
 
+# ---- the change comes behind Parse, which pgpool answers, and before Bind, which waits for the owner's lock
+owner('CREATE TABLE app.u (a int); ALTER TABLE app.u OWNER TO app; INSERT INTO app.u VALUES (1)');
+my $one    = hold(); # so that one server serves all others
+my $raced  = connect_as($node, @app);
+my @again  = (parse('SELECT * FROM u', 'raced'), run_of('raced'));
+my @behind = (parse('SELECT 7', 'behind'), run_of('behind'));
+for my $case ([ 'alone', [@again] ],
+	[ 'with a Sync behind it',              [ @again, sync() ], [], 'I' ],
+	[ 'with another batch behind it',       [ @again, @behind ], [], '(7) SELECT 1 I' ],
+	[ 'with another one, which comes later', [@again], [@behind], '(7) SELECT 1 I' ])
+{
+	my ($how, $now, $later, @more) = @$case;
+	ask($raced, parse('SELECT * FROM u', 'warm'), run_of('warm'));
+	my $ddl = connect_as($node, port => $node->port, @app);
+	$ddl->query('BEGIN; LOCK TABLE u');
+	$raced->send(join '', @$now);
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND relation = 'app.u'::regclass"), "a batch $how: its Bind waits");
+	$raced->send(join '', @$later) if $later;
+	$ddl->query('ALTER TABLE u ADD COLUMN b int DEFAULT 2; COMMIT');
+	is(join(', ', map { shown($raced->answer) } 0 .. @more), join(', ', '(1,2) SELECT 1 I', @more), '... is as if PostgreSQL had parsed it');
+	$ddl->query('ALTER TABLE u DROP COLUMN b');
+	ask($raced, map({ close_of($_) } qw(warm raced behind)), sync());
+}
+$one->query('ROLLBACK');
+
 # ---- taken away where pgpool cannot see it
 my $busy = hold();
 is(ask($c, run_of('s')), '0A000 cached plan must not change result type I', 'the server has it as others prepared it since: the client does not');

@@ -120,6 +120,38 @@ TEST_F(Statements, AClientThatGoesByAnEarlierDescriptionIsToldAndMayPrepareAnew)
 	EXPECT_EQ(ask(a, use("s")), "E:0A000 Z:I") << "that name still has the old columns";
 }
 
+// The catalog changes between the Parse, which is answered here, and the Bind: a backend of the client's own has a
+// lock.
+TEST_F(Statements, WhatAClientPreparesInABatchIsNotStaleInItWhateverIsBehind)
+{
+	world.catalog->changed = nullptr; // the worker hears of it too late
+	const std::string again = "1 2 D:x C:SELECT 1 Z:I";
+	const std::pair<std::string, std::string> behind[] = {
+	    {"", ""},
+	    {kSync, " Z:I"},
+	    {use("s"), " 2 D:x C:SELECT 1 Z:I"},
+	    {parse("SHAPE y", "t") + use("t") + close_name('S', "t") + kSync, " 1 2 D:y C:SELECT 1 Z:I 3 Z:I"},
+	    {query("SELECT 1"), " T D:1 C:SELECT 1 Z:I"},
+	    {query(""), " I Z:I"},
+	    {execute() + kSync, " E:34000 Z:I"},
+	};
+	for (const auto &[more, answer] : behind) {
+		Stream *a = login();
+		ask(a, parse("SHAPE x", "other") + kSync);
+		alter();
+		EXPECT_EQ(ask(a, parse("SHAPE x", "s") + use("s") + more), again + answer);
+		send(a, message('X'));
+	}
+}
+
+TEST_F(Statements, TheDataOfACopyBehindTheSyncThatItEatsDoNotWaitForTheEndOfTheBatch)
+{
+	Stream *a = login();
+	ask(a, parse("COPYIN x", "other") + kSync);
+	EXPECT_EQ(ask(a, parse("COPYIN x", "s") + use("s") + message('d', "1\n") + message('c') + kSync),
+	          "1 2 G C:COPY 1 Z:I");
+}
+
 TEST_F(Statements, ColumnsThatAClientKnowsAreNotThoseOfAnothersStatement)
 {
 	Stream *a = login(), *b = login();
