@@ -1,9 +1,9 @@
 # pgpool - how it is built.  `make help` lists the targets.
 #
 # Two libraries come from one tree:
-#   pgpool.so         src/server/*.cpp except worker*.cpp.  It is preloaded, so every backend carries it: no
+#   pgpool.so         src/postgres/*/*.cpp except src/postgres/worker.  It is preloaded, so every backend carries it: no
 #                     exceptions, no RTTI, linked with the C driver, and the link fails if libstdc++ is needed.
-#   pgpool_worker.so  src/{region,proto,core,net}/*.cpp and src/server/worker*.cpp.  Only the network workers load it.
+#   pgpool_worker.so  the other folders of src, and src/postgres/worker.  Only the network workers load it.
 # PGXS builds one library of objects (MODULE_big), so both have rules here; PGXS installs the control and
 # SQL files and tells where things go.
 #
@@ -72,10 +72,12 @@ WORKER_FLAGS= $(NET_FLAGS) $(SERVER_INC)
 LINK_FLAGS  = -shared -Wl,-z,relro -Wl,-z,now -Wl,--as-needed
 
 # ---------------------------------------------------------------- the two libraries
+# what knows neither PostgreSQL nor libuv
+PURE        = src/region/*.cpp src/proto/*.cpp src/core/*/*.cpp
 objects     = $(patsubst src/%.cpp,$(BUILD)/obj/%.o,$(sort $(wildcard $(1))))
-WORKER_OBJS = $(call objects,src/server/worker*.cpp)
-POOL_OBJS   = $(filter-out $(WORKER_OBJS),$(call objects,src/server/*.cpp))
-NET_OBJS    = $(call objects,src/region/*.cpp src/proto/*.cpp src/core/*.cpp src/net/*.cpp)
+WORKER_OBJS = $(call objects,src/postgres/worker/*.cpp)
+POOL_OBJS   = $(filter-out $(WORKER_OBJS),$(call objects,src/postgres/*/*.cpp))
+NET_OBJS    = $(call objects,$(PURE) src/net/*.cpp)
 LIBRARIES   = $(BUILD)/pgpool.so $(BUILD)/pgpool_worker.so
 
 all: libs $(DATA_built)
@@ -89,9 +91,9 @@ FORCE:
 
 compile = @mkdir -p $(@D); echo '  CXX   $<'; $(CXX) $(1) $(DEPS) -c -o $@ $<
 
-$(BUILD)/obj/server/%.o: src/server/%.cpp $(BUILD)/flags
+$(BUILD)/obj/postgres/%.o: src/postgres/%.cpp $(BUILD)/flags
 	$(call compile,$(POOL_FLAGS))
-$(BUILD)/obj/server/worker%.o: src/server/worker%.cpp $(BUILD)/flags
+$(BUILD)/obj/postgres/worker/%.o: src/postgres/worker/%.cpp $(BUILD)/flags
 	$(call compile,$(WORKER_FLAGS))
 $(BUILD)/obj/%.o: src/%.cpp $(BUILD)/flags
 	$(call compile,$(NET_FLAGS))
@@ -143,7 +145,7 @@ distclean: clean
 SANITIZE    = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TEST_FLAGS  = -std=c++17 -g -O1 $(WARNINGS) $(if $(WERROR),-Werror) -D_GNU_SOURCE -D_GLIBCXX_ASSERTIONS \
               -DPGPOOL_VERSION='"$(EXTVERSION)"' -Isrc -Itest
-pure_objects= $(patsubst %.cpp,$(BUILD)/$(1)/%.o,$(sort $(wildcard src/region/*.cpp src/proto/*.cpp src/core/*.cpp)))
+pure_objects= $(patsubst %.cpp,$(BUILD)/$(1)/%.o,$(sort $(wildcard $(PURE))))
 UNIT_OBJS   = $(patsubst %.cpp,$(BUILD)/san/%.o,$(sort $(wildcard test/unit/*.cpp)))
 UNIT_FILTER ?= *
 
@@ -174,7 +176,7 @@ simulate: $(BUILD)/simulator/run
 # src/core as the unit tests and COVERAGE_SCHEDULES schedules take it.  Its own objects have no exceptions and no
 # optimisation, so that every branch is one of the source.
 COVERAGE_SCHEDULES ?= 5000
-COVERED      = $(patsubst %.cpp,$(BUILD)/cov/%.o,$(sort $(wildcard src/core/*.cpp)))
+COVERED      = $(patsubst %.cpp,$(BUILD)/cov/%.o,$(sort $(wildcard src/core/*/*.cpp)))
 COVERED_WITH = $(patsubst %.cpp,$(BUILD)/fast/%.o,$(sort $(wildcard test/unit/*.cpp src/region/*.cpp src/proto/*.cpp)))
 $(BUILD)/cov/%.o: %.cpp $(BUILD)/flags
 	$(call compile,$(TEST_FLAGS) -O0 -fno-exceptions --coverage)

@@ -1,5 +1,6 @@
 #!/bin/bash
-# dev/layercheck.sh - proves the layers of src/: an include never points up, and the lower ones know no library.
+# dev/layercheck.sh - proves the layers of src/ and the rooms in them: an include never points up, and the lower ones know
+# no library.
 #
 # Owns: $BUILD/layercheck, a directory of poisoned headers. Needs a C++ compiler (CXX); no PostgreSQL, no libuv.
 # Leaves: that directory. Says which file broke which rule; status 1 if any did.
@@ -14,36 +15,54 @@ dir=${BUILD:-build}/layercheck
 bad=0
 broken() { echo "layercheck: $*" >&2; bad=1; }
 
-# folder -> what it may include
+# The rooms of src/core, the lowest first: one may include itself and those before it.
+core_rooms=(base account settings agent statements context group server pool listening client worker)
+# The rooms of src/postgres stand beside each other, on base.
+postgres_rooms=(base backend manager functions postmaster worker)
+
+# folder -> the start of what it may include
 allowed() {
+    local room below='proto|region'
     case $1 in
-    proto) echo proto ;;
-    region) echo region ;;
-    core) echo 'core|proto|region' ;;
-    net) echo 'net|core|proto|region' ;;
-    server) echo 'server|net|core|proto|region' ;;
+    proto | region) echo "$1" && return ;;
+    core/*)
+        for room in "${core_rooms[@]}"; do
+            below+="|core/$room"
+            [ "core/$room" != "$1" ] || break
+        done
+        ;;
+    net) below+='|core|net' ;;
+    postgres/*) below+="|core|net|postgres/base|$1" ;;
     esac
+    echo "$below"
 }
 shopt -s nullglob
 files=0
-for folder in proto region core net server; do
-    for file in src/"$folder"/*.cpp src/"$folder"/*.hpp; do
+folders=(proto region "${core_rooms[@]/#/core/}" net "${postgres_rooms[@]/#/postgres/}")
+for folder in "${folders[@]}"; do
+    may=$(allowed "$folder")
+    here=(src/"$folder"/*.cpp src/"$folder"/*.hpp)
+    [ ${#here[@]} -gt 0 ] || broken "src/$folder is in the list of this script and has no source file"
+    case $folder in
+    proto | region | core/*) forbidden='(postgres(_fe)?|c|libpq-fe|fmgr|miscadmin|uv)\.h' ;;
+    net) forbidden='(postgres(_fe)?|c|fmgr|miscadmin)\.h' ;;
+    *) forbidden= ;;
+    esac
+    for file in "${here[@]}"; do
         files=$((files + 1))
         while IFS=: read -r line text; do
-            broken "$file:$line: src/$folder may not include $text (it may: $(allowed $folder))"
-        done < <(grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*["<](proto|region|core|net|server)/' "$file" |
-            grep -vE "[\"<]($(allowed $folder))/" || true)
-        case $folder in
-        proto | region | core) forbidden='(postgres(_fe)?|c|libpq-fe|fmgr|miscadmin|uv)\.h' ;;
-        net) forbidden='(postgres(_fe)?|c|fmgr|miscadmin)\.h' ;;
-        server) continue ;;
-        esac
+            broken "$file:$line: src/$folder may not include $text (it may: $may)"
+        done < <(grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*["<](proto|region|core|net|postgres)/' "$file" |
+            grep -vE "[\"<]($may)/" || true)
+        [ -n "$forbidden" ] || continue
         while IFS=: read -r line text; do
-            broken "$file:$line: $text: only src/server may see PostgreSQL, only src/net and src/server libuv"
+            broken "$file:$line: $text: only src/postgres may see PostgreSQL, only src/net and src/postgres libuv"
         done < <(grep -nE "^[[:space:]]*#[[:space:]]*include[[:space:]]*[\"<]${forbidden}[\">]" "$file" || true)
     done
 done
-[ $files -gt 0 ] || broken "there is no source file"
+while read -r file; do
+    broken "$file is in no room that this script knows"
+done < <(find src -name '*.[ch]pp' | grep -vE "^src/($(IFS='|' && echo "${folders[*]}"))/[^/]+$" || true)
 
 rm -rf "$dir"
 mkdir -p "$dir/libraries" "$dir/openssl-too/openssl"
@@ -59,7 +78,7 @@ compile() { # file [option]...
     "$CXX" -std=c++17 -D_GNU_SOURCE -DPGPOOL_VERSION='"layercheck"' -Isrc -isystem "$dir/libraries" "$@" \
         -fsyntax-only -x c++ -include "$file" /dev/null || broken "$file does not compile by itself without PostgreSQL and libuv"
 }
-for file in src/region/*.[ch]pp src/proto/*.[ch]pp src/core/*.[ch]pp; do
+for file in src/region/*.[ch]pp src/proto/*.[ch]pp src/core/*/*.[ch]pp; do
     # a header with a source file of its name is compiled with that
     case $file in *.hpp) [ ! -e "${file%.hpp}.cpp" ] || continue ;; esac
     case $file in

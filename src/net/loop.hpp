@@ -13,7 +13,7 @@
 
 #include <uv.h>
 
-#include "core/list.hpp"
+#include "core/base/list.hpp"
 #include "net/stream.hpp"
 #include "net/tls.hpp"
 #include "region/settings.hpp"

@@ -24,8 +24,8 @@
 #include <sys/uio.h>
 #include <uv.h>
 
-#include "core/list.hpp"
-#include "core/ports.hpp"
+#include "core/base/list.hpp"
+#include "core/base/ports.hpp"
 #include "net/tls.hpp"
 
 namespace pgpool::net

@@ -10,7 +10,7 @@
 
 #include <openssl/ssl.h>
 
-#include "core/ports.hpp"
+#include "core/base/ports.hpp"
 #include "region/settings.hpp"
 
 namespace pgpool::net

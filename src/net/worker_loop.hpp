@@ -2,7 +2,7 @@
 //
 // Owns them all and implements the core's Outside. It is told of the server only what it needs: the
 // region, descriptors that become readable for a signal and for the postmaster's death, and how to log.
-// Must not know PostgreSQL's headers; src/server/worker_main.cpp makes one and calls run().
+// Must not know PostgreSQL's headers; src/postgres/worker/worker_main.cpp makes one and calls run().
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@
 #include <sys/socket.h>
 #include <uv.h>
 
-#include "core/engine.hpp"
-#include "core/ports.hpp"
+#include "core/worker/engine.hpp"
+#include "core/base/ports.hpp"
 #include "net/listener.hpp"
 #include "net/loop.hpp"
 #include "net/packet.hpp"

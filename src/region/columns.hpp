@@ -2,8 +2,8 @@
 //
 // Owns the kinds and the lengths of names. A list of columns is an X-macro of FIELD(kind, member of the row, column,
 // what it is) and MADE(type in SQL, column, what it is): the second is made where the row is shown
-// (src/server/rows.hpp). From a list come the members of the row, the columns of function and view, and the table of
-// docs/reference.md. Must not know PostgreSQL.
+// (src/postgres/functions/rows.hpp). From a list come the members of the row, the columns of function and view, and the
+// table of docs/reference.md. Must not know PostgreSQL.
 #pragma once
 
 #include <cstddef>

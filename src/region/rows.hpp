@@ -1,8 +1,8 @@
 // Rows of the views that a backend asks of the workers: clients, servers, shared statements. Each column stands here
 // once.
 //
-// Owns the lists and the rows, which are sent as they are (control.hpp). Core fills them, src/server/lists.cpp shows
-// them. Must not know PostgreSQL.
+// Owns the lists and the rows, which are sent as they are (control.hpp). Core fills them,
+// src/postgres/functions/lists.cpp shows them. Must not know PostgreSQL.
 #pragma once
 
 #include "region/columns.hpp"

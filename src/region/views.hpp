@@ -1,6 +1,6 @@
 // Rows of the views that a backend reads from the region: workers, tenants, pools. Each column stands here once.
 //
-// Owns the lists and the rows; src/server/stats.cpp fills them. Must not know PostgreSQL.
+// Owns the lists and the rows; src/postgres/functions/stats.cpp fills them. Must not know PostgreSQL.
 #pragma once
 
 #include "region/layout.hpp"

@@ -1,7 +1,7 @@
 // Attempts: what a refused login of a server means to those who wait, and when the next one is tried.
 #include <gtest/gtest.h>
 
-#include "core/attempts.hpp"
+#include "core/pool/attempts.hpp"
 
 namespace
 {

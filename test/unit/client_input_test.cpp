@@ -1,7 +1,7 @@
 // What a client sent and is not done with: client_input.hpp.
 #include <gtest/gtest.h>
 
-#include "core/client_input.hpp"
+#include "core/client/client_input.hpp"
 
 namespace pgpool
 {

@@ -17,8 +17,8 @@
 #include <vector>
 
 #include "backend.hpp"
-#include "core/engine.hpp"
-#include "core/ports.hpp"
+#include "core/worker/engine.hpp"
+#include "core/base/ports.hpp"
 
 namespace fake
 {

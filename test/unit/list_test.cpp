@@ -5,7 +5,7 @@
 #include <functional>
 #include <vector>
 
-#include "core/list.hpp"
+#include "core/base/list.hpp"
 #include "proto/secret.hpp"
 
 namespace

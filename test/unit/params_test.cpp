@@ -1,5 +1,5 @@
 // ParamSets: interned, compared by pointer, and led from one to another by SQL that no value can leave.
-#include "core/params.hpp"
+#include "core/settings/params.hpp"
 
 #include <algorithm>
 

@@ -6,7 +6,7 @@
 #include <new>
 #include <vector>
 
-#include "core/places.hpp"
+#include "core/pool/places.hpp"
 
 namespace
 {

@@ -1,6 +1,6 @@
 // Shared statements without sessions: the store, a client's names, what one backend has.
-#include "core/prepared.hpp"
-#include "core/statement_notes.hpp"
+#include "core/statements/prepared.hpp"
+#include "core/statements/statement_notes.hpp"
 
 #include <optional>
 

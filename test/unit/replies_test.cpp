@@ -1,5 +1,5 @@
 // Replies: every rule of its header, one claim each.
-#include "core/replies.hpp"
+#include "core/account/replies.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,7 +1,7 @@
 // Statements of one client on one backend, without a session, a server or a world: what the rewriter makes of messages,
 // and what a backend's replies make of that.
-#include "core/backend_statements.hpp"
-#include "core/rewriter.hpp"
+#include "core/statements/backend_statements.hpp"
+#include "core/statements/rewriter.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // The settings of a backend without a server around them: what it tells, a change, and what is saved of them.
-#include "core/server_settings.hpp"
+#include "core/server/server_settings.hpp"
 #include "proto/startup.hpp"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // read_sql_command(): PostgreSQL's lexical rules, as far as they decide what DEALLOCATE and DISCARD name.
-#include "core/sql_command.hpp"
+#include "core/statements/sql_command.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // literals_read_the_clock(): no literal that may stand for the time of its reading is missed, and common texts are not
 // taken for one.
-#include "core/sql_literals.hpp"
+#include "core/statements/sql_literals.hpp"
 
 #include <gtest/gtest.h>
 

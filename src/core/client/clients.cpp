@@ -1,0 +1,135 @@
+// See clients.hpp.
+#include "core/client/clients.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "core/context/context.hpp"
+#include "core/client/login.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+Clients::Clients(Context &context, Pools &pools, Listeners &listeners, Questions &questions)
+    : context_(context), pools_(pools), listeners_(listeners), questions_(questions)
+{
+}
+
+Clients::~Clients() = default;
+
+void Clients::add(Session *session)
+{
+	sessions_.push_back(session);
+	count(1);
+}
+
+void Clients::on_ended(Session *session)
+{
+	if (session->key_pid() != 0)
+		remove_key(session);
+	rows_.each([session](ClientRows *r) { r->forget(session); });
+	sessions_.remove(session);
+	logins_.remove(session);
+	turns_.remove(session);
+	count(-1);
+	context_.bury(std::unique_ptr<StreamOwner>(session));
+}
+
+void Clients::retire(std::unique_ptr<Login> login)
+{
+	retired_.push_back(std::move(login));
+}
+
+void Clients::end_event()
+{
+	retired_.clear();
+}
+
+void Clients::count(int delta)
+{
+	region::Atomic<int32_t> &clients = context_.slot().clients;
+	clients.store(clients.load() + delta);
+}
+
+// Each counts itself first, then looks (layout.hpp).
+bool Clients::more_than(int32_t limit) const
+{
+	int64_t sum = 0;
+	for (uint32_t w = 0; w < context_.region().header()->workers; w++)
+		sum += context_.region().worker(w).clients.load();
+	return sum > limit;
+}
+
+Session *Clients::find(uint64_t id) const
+{
+	for (Session *s = sessions_.front(); s; s = Sessions::next(s)) {
+		if (s->id() == id)
+			return s;
+	}
+	return nullptr;
+}
+
+Session *Clients::find_login(uint64_t id) const
+{
+	for (Session *s = logins_.front(); s; s = Logins::next(s)) {
+		if (s->id() == id)
+			return s;
+	}
+	return nullptr;
+}
+
+void Clients::add_key(Session *session)
+{
+	keys_[session->key_pid()] = session;
+}
+
+void Clients::remove_key(Session *session)
+{
+	auto it = keys_.find(session->key_pid());
+	if (it != keys_.end() && it->second == session)
+		keys_.erase(it);
+}
+
+bool Clients::cancel_here(int32_t pid, std::string_view key)
+{
+	auto it = keys_.find(pid);
+	if (it == keys_.end() || !it->second->matches_key(key))
+		return false;
+	region::bump(context_.slot().cancels_delivered);
+	it->second->cancel();
+	return true;
+}
+
+void Clients::cancel(Session *asking, int32_t pid, std::string_view key)
+{
+	if (cancel_here(pid, key)) {
+		asking->close(false);
+		return;
+	}
+	auto m = control::make<control::CancelKey>(control::Type::CancelKey);
+	m.pid = pid;
+	m.key_length = static_cast<uint32_t>(std::min(key.size(), sizeof(m.key)));
+	memcpy(m.key, key.data(), m.key_length);
+	context_.outside().forward_cancel(m, asking->id());
+}
+
+void Clients::on_cancel_done(uint64_t session)
+{
+	if (Session *asking = find_login(session))
+		asking->close(false);
+}
+
+// Those that give way again come after the streams.
+void Clients::take_turns()
+{
+	for (size_t n = turns_.size(); n > 0 && !turns_.empty(); n--) {
+		Session *s = turns_.front();
+		turns_.remove(s);
+		s->on_turn();
+	}
+}
+
+} // namespace pgpool::core

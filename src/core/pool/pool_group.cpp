@@ -1,0 +1,147 @@
+// See pool_group.hpp.
+#include "core/pool/pool_group.hpp"
+
+#include <algorithm>
+
+#include "core/context/context.hpp"
+#include "core/pool/pools.hpp"
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+PoolGroup::PoolGroup(Pools &all, uint32_t slot, uint32_t generation)
+    : Group(all.context(), slot, generation), all_(all), pools_{{Pool(*this)}}
+{
+}
+
+void PoolGroup::refresh()
+{
+	const bool renamed = has_other_names();
+	if (renamed)
+		read_names();
+	each_pool([renamed](Pool &p) { p.refresh(renamed); });
+}
+
+// ---- clients
+
+void PoolGroup::attach()
+{
+	mine_.clients.store(static_cast<int32_t>(++clients_)); // then limits are looked at: layout.hpp
+}
+
+void PoolGroup::detach()
+{
+	mine_.clients.store(static_cast<int32_t>(--clients_));
+}
+
+void PoolGroup::learn(std::unique_ptr<Credential> credential)
+{
+	const bool news = !credential_ || !credential->proves_as(*credential_);
+	credential_ = std::move(credential);
+	each_pool([](Pool &p) { p.on_new_proof(); });
+	if (news)
+		tell_others();
+}
+
+void PoolGroup::tell_others()
+{
+	if (context_.region().header()->workers < 2 || credential_->proves_nothing())
+		return;
+	proto::Secret<control::Proof> secret(control::make<control::Proof>(control::Type::Proof));
+	control::Proof &proof = secret.edit();
+	proof.pool_slot = slot_;
+	proof.pool_generation = generation_;
+	credential_->write(proof);
+	for (uint32_t w = 0; w < context_.region().header()->workers; w++) {
+		if (w != context_.worker())
+			context_.outside().tell_worker(w, &proof, sizeof(proof));
+	}
+}
+
+// Without a way to the server, which only a login here tells, the proof waits for it.
+void PoolGroup::learn(const control::Proof &proof)
+{
+	if (!credential_)
+		credential_ = std::make_unique<Credential>();
+	credential_->read(proof);
+	each_pool([](Pool &p) {
+		p.on_new_proof();
+		p.grow();
+	});
+}
+
+// ---- statements
+
+bool PoolGroup::has_prepared(Statement *s, Shape &shape)
+{
+	bool found = false;
+	each_server([&](ServerConn *server) {
+		const ServerStatements &table = server->statements().table();
+		if (table.present(s)) {
+			found = true;
+			shape = table.shape(s);
+		}
+	});
+	return found;
+}
+
+// ---- all targets
+
+bool PoolGroup::unused() const
+{
+	return clients_ == 0 && std::none_of(pools_.begin(), pools_.end(), [](const Pool &p) { return p.has_servers(); });
+}
+
+bool PoolGroup::has_waiters() const
+{
+	return std::any_of(pools_.begin(), pools_.end(), [](const Pool &p) { return p.has_waiters(); });
+}
+
+void PoolGroup::tick(int64_t now)
+{
+	each_pool([now](Pool &p) { p.tick(now); });
+}
+
+void PoolGroup::grow()
+{
+	each_pool([](Pool &p) { p.grow(); });
+}
+
+uint32_t PoolGroup::drain()
+{
+	state_ = State::Draining;
+	return close_idle();
+}
+
+void PoolGroup::end_drain()
+{
+	state_ = State::Open;
+	grow();
+}
+
+uint32_t PoolGroup::close_idle()
+{
+	uint32_t n = 0;
+	while (close_one_idle())
+		n++;
+	return n;
+}
+
+bool PoolGroup::close_one_idle()
+{
+	return std::any_of(pools_.begin(), pools_.end(), [](Pool &p) { return p.close_one_idle(); });
+}
+
+bool PoolGroup::close_spare()
+{
+	return std::any_of(pools_.begin(), pools_.end(), [](Pool &p) { return !p.has_waiters() && p.close_one_idle(); });
+}
+
+bool PoolGroup::give_up_idle(const Claim &to)
+{
+	return std::any_of(pools_.begin(), pools_.end(), [&to](Pool &p) { return p.give_up_idle(to); });
+}
+
+} // namespace pgpool::core

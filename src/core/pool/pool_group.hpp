@@ -1,0 +1,74 @@
+// A pool as clients and the manager see it, in one worker: a Group (group.hpp) with its clients and servers.
+//
+// Owns the number of clients, the drain of its database, and one Pool for each target: servers, the queue of those who
+// wait for them.
+// Open, or draining: a statement needs the database alone, so there is no server until it ends. Once dead() it is freed
+// when unused().
+// Must not know messages, nor which server is given to whom.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "core/group/group.hpp"
+#include "core/pool/pool.hpp"
+#include "core/base/target.hpp"
+#include "region/layout.hpp"
+
+namespace pgpool::core
+{
+
+class Pools;
+
+class PoolGroup final : public Group
+{
+public:
+	PoolGroup(Pools &all, uint32_t slot, uint32_t generation);
+
+	// ---- for sessions
+	void attach();
+	void detach();
+	Pool &pool(Target target) { return pools_[static_cast<size_t>(target)]; }
+	void learn(std::unique_ptr<Credential> credential); // of a client that has just proved itself
+	void learn(const control::Proof &proof);            // of a client of another worker
+	bool has_prepared(Statement *s, Shape &shape);      // a server of this worker has it for certain
+
+	// ---- for the engine
+	void tick(int64_t now);
+	void refresh(); // the region was changed by the manager
+	uint32_t drain();
+	void end_drain();
+	bool draining() const { return state_ == State::Draining; }
+	bool has_waiters() const;
+	void grow();
+	uint32_t close_idle();
+	bool close_one_idle();
+	bool close_spare();                 // of a pool that nobody waits for
+	bool give_up_idle(const Claim &to); // false: there is none, or our own clients wait
+	bool unused() const;
+	template <class F> void each_pool(F f)
+	{
+		for (Pool &p : pools_)
+			f(p);
+	}
+	template <class F> void each_server(F f)
+	{
+		each_pool([&f](Pool &p) { p.each_server(f); });
+	}
+
+	Pools &all() { return all_; }
+
+private:
+	enum class State { Open, Draining };
+
+	void tell_others();
+
+	Pools &all_;
+	State state_ = State::Open;
+	uint32_t clients_ = 0;
+	std::array<Pool, kTargets> pools_;
+};
+
+} // namespace pgpool::core

@@ -1,0 +1,227 @@
+// One server: a connection of ours to a PostgreSQL backend.
+//
+// Owns the stream to the backend, the login there (server_login.hpp), the account of outstanding replies and the
+// session settings that the backend has. It belongs to one pool for its whole life and serves one client at a time. The
+// release rule lives here, in may_release(): when in doubt, the connection is closed.
+//
+// Life: Connecting -> Login (and proof of the role's and database's OIDs) -> Idle <-> Active -> Cleaning
+// -> Idle or Closing. One that listens for parked clients (listeners.hpp) is a Listener from its login to its end,
+// and serves none. A Closing server keeps its place in the pool until the backend has closed its end.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "core/statements/backend_statements.hpp"
+#include "core/agent/agent_link.hpp"
+#include "core/base/list.hpp"
+#include "core/settings/params.hpp"
+#include "core/base/claim.hpp"
+#include "core/base/ports.hpp"
+#include "core/account/replies.hpp"
+#include "core/server/server_login.hpp"
+#include "core/server/server_owner.hpp"
+#include "core/server/server_settings.hpp"
+#include "core/statements/substitute.hpp"
+#include "core/server/server_user.hpp"
+#include "proto/message.hpp"
+
+namespace pgpool::core
+{
+
+class Group;
+
+class ServerConn final : public StreamOwner
+{
+public:
+	// With a listener it is a Listener for good, with this client_encoding.
+	ServerConn(ServerOwner &owner, Group &group, ServerUser *listener = nullptr, std::string encoding = {});
+	~ServerConn() override;
+
+	[[nodiscard]] bool dial(); // false: no socket to be had
+
+	// StreamOwner
+	void on_connected() override;
+	void on_data(const char *data, size_t size) override;
+	void on_writable() override;
+	void on_closed(const char *why) override;
+
+	// ---- for the pool and the user
+	void assign(ServerUser &user, const Client &client, const Params &defaults);
+	void hand_to(ServerUser &user, const Client &client); // of the same client
+	// Queues what makes the settings the client's. False: the client's bytes must wait for ServerUser::on_settings().
+	// `ground` is SQL to run before.
+	[[nodiscard]] bool apply(const Params &want, bool must_wait, std::string_view ground = {});
+	// The same one by one, so that those that are refused are known. The client waits.
+	[[nodiscard]] bool apply_each(const Params &want);
+	void set_defaults(const Params &defaults); // what RESET goes back to for its client
+	void give_back();                          // to the pool, but the client keeps the settings that it wanted
+	void queue(const char *data, size_t size) { stream_->queue(data, size); }
+	void flush(); // and turns the client's reading off when the backend does not take it
+	// The backend was gone when the client's first bytes were written: none of them left.
+	bool refused_all() const { return stream_->broken() && stream_->sent() == sent_at_assign_; }
+	// So much of the client's is on its way that more would only take memory.
+	bool has_enough() const;
+	bool is_behind() const; // still, after it had enough
+	void abandon();         // after refused_all(): the client goes elsewhere
+	void client_writable();
+	// What a client leaves behind that goes.
+	struct Left {
+		bool mid_message;
+		bool own_names;       // statements under names that are not ours
+		int64_t served_until; // what runs may run so long; 0 = it did not leave, it is sent away
+	};
+	void client_gone(const Left &left);
+	void forsake();                                          // its client ends in the middle of something
+	bool between_replies() const { return body_left_ == 0; } // as the client has them
+	void interrupt();
+	void close(); // politely; the pool hears on_server_gone() when the backend is gone
+	bool try_release();
+	// Its client only listens and is at rest: see subscription.hpp.
+	bool may_park() const;
+	void park();
+	void cannot_park();                            // for a while
+	void run(const std::string &sql, For purpose); // a query of ours
+	bool is_listener() const { return is_listener_; }
+	void tick(int64_t now);
+	void fill(control::ServerRow &row) const;
+
+	bool mid_message() const { return body_left_ > 0 && body_forward_; } // towards the client
+
+	Replies &replies() { return replies_; }
+	const Replies &replies() const { return replies_; }
+	const Params &params() const { return settings_.now(); }
+	ServerSettings &settings() { return settings_; }
+	const ServerLogin *login() const { return login_.get(); } // while it lasts, and when the pool hears of its end
+	BackendStatements &statements() { return statements_; }
+	bool emit_fakes(); // queues replies of ours that are due; true: there were some
+	control::ServerState state() const { return state_; }
+	void set_state(control::ServerState to); // and the pool's list
+	ServerUser *user() const { return user_; }
+	Stream *stream() { return stream_; }
+	int32_t pid() const { return pid_; }
+	int64_t since() const { return since_; }
+	AgentLink &agent() { return agent_; }
+	const AgentLink &agent() const { return agent_; }
+	const std::string &pins() const { return pins_; }
+	bool foreign_identity() const { return foreign_identity_; }
+	// Since when its client has kept it between transactions without a word; 0 = it does not, or can be parked.
+	int64_t kept_since() const;
+	void end_surplus_pin(int64_t now, int32_t most);
+	bool stale() const;
+	uint32_t opened_in_epoch() const { return epoch_; }
+	bool expired(int64_t now) const;
+
+	// ---- for its login
+	// A ParameterStatus. False: it is not for the client.
+	bool on_parameter(std::string_view name, std::string_view value, bool whole);
+
+	Hook<ServerConn> pool_hook;
+	std::optional<Claim> claim;
+
+private:
+	void take_agent_slot();
+	void login_data(const char *data, size_t size);
+	void login_failed(const LoginFailure &failure);
+	void give_up_login(std::string why);
+
+	// ---- service
+	enum class Header { More, Whole, Broken };
+	Header read_header(const char *p, size_t have, size_t &total) const;
+	void service_data(const char *data, size_t size);
+	void out_of_memory();
+	void after_service(uint64_t forwarded);
+	bool message(char type, std::string_view body, bool &forward);
+	void error(const Replies::Verdict &v, std::string_view body, bool &forward);
+	bool start_over(const Replies::Verdict &v, std::string_view error);
+	void close_shared_statements();
+	StatementRewriter *client_statements();
+	void put_ours(char type, bool forward);
+	bool notification(std::string_view body);
+	bool parameter(std::string_view body);
+
+	void tell_preset();
+	void update_pins();
+	void applied_one(const proto::Error &error);
+	void show_idle();
+	void send_sync(For purpose);
+	void send_silent_sync();
+	void put_query(const std::string &sql);
+	Standing standing() const { return user_ ? user_->standing() : Standing(); }
+	bool kept(const Standing &client) const;
+	bool only_listens(const Standing &client) const;
+	void count_kept();
+	void recount_kept(bool kept);
+	void tick_active(int64_t now);
+	void end_idle_pin(int64_t idle_ms);
+	void command_complete(std::string_view tag);
+	void finished(For purpose, char status);
+	void client_finished(char status);
+	void ours_finished(For purpose);
+	void interrupt_later();
+	void discarded(const proto::Error &why);
+	bool client_at_rest(const Standing &client) const;
+	bool may_release(const Standing &client) const;
+	void release();
+	void probe();
+	void clean();
+	void cleaned();
+	void applied(const proto::Error &why); // sqlstate is empty: they are in force
+	void out_of_step(const char *what);
+	void lost(const proto::Error *why);
+	ServerUser *leave_user();
+	Loss loss_now() const;
+	void end_closing(int64_t now);
+	void end_what_runs(int64_t until);
+	void end();
+
+	ServerOwner &owner_;
+	Group &group_;
+	Stream *stream_ = nullptr;
+	ServerUser *user_ = nullptr;
+	Client client_; // of the user
+	std::unique_ptr<ServerLogin> login_;
+	Replies replies_;
+	Substitute substitute_;
+	AgentLink agent_;
+	ServerSettings settings_;
+	BackendStatements statements_;
+	std::string pins_;       // why the session must stay: what the agent says, and settings
+	proto::Error our_error_; // of the query of ours that is answered, or the backend's last words
+	std::string stash_;      // the start of a message that is needed whole
+	size_t stash_needs_ = 0; // its length, 0 = not known
+	size_t unread_ = 0;      // of what the backend sent, behind the message that is looked at
+	uint64_t sent_at_assign_ = 0;
+	uint64_t transactions_ = 0, queries_ = 0;
+	int64_t connected_at_ = 0; // wall clock
+	int64_t opened_ = 0;       // monotonic
+	int64_t since_ = 0;        // monotonic: of the present state
+	int64_t transaction_began_ = 0;
+	int64_t query_began_ = 0;
+	int64_t heard_at_ = 0; // when the client last sent something, to a tick
+	int64_t park_again_at_ = 0;
+	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
+	uint32_t body_left_ = 0;
+	uint32_t epoch_ = 0;
+	bool terminated_ = false;
+	int32_t pid_ = 0;
+	control::ServerState state_ = control::ServerState::Connecting;
+	bool body_forward_ = false;
+	bool by_tcp_ = false;
+	bool discard_ = false;          // DISCARD ALL before the next client
+	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
+	const bool is_listener_;
+	bool cannot_park_ = false;
+	bool counted_pinned_ = false, counted_parkable_ = false;
+	bool said_fatal_ = false;
+	bool interrupt_later_ = false;
+	bool client_was_heard_ = false; // since the last tick
+	bool gone_ = false;
+};
+
+} // namespace pgpool::core

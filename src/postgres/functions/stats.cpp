@@ -1,0 +1,211 @@
+// Statistics of the region as rows: workers, tenants, pools; and their reset.
+//
+// Owns the sums over workers, less the baseline of the last reset. Reads without locks: a row is a set of
+// numbers that were each right at some moment. Must not know sockets or the catalog.
+#include <cstring>
+#include <ctime>
+
+#include "region/views.hpp"
+#include "postgres/functions/rows.hpp"
+#include "postgres/base/shared.hpp"
+
+extern "C" {
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(pgpool_stat_workers);
+PG_FUNCTION_INFO_V1(pgpool_stat_tenants);
+PG_FUNCTION_INFO_V1(pgpool_stat_pools);
+PG_FUNCTION_INFO_V1(pgpool_reset_stats);
+}
+
+namespace pgpool::postgres
+{
+
+namespace
+{
+
+using region::PoolGauges;
+using region::PoolRow;
+using region::PoolTotals;
+using region::SlotState;
+using region::TenantRow;
+using region::WorkerRow;
+
+int64 monotonic_us()
+{
+	timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64CONST(1000000) + t.tv_nsec / 1000;
+}
+
+// What was counted since reset_stats().
+#define PGPOOL_SINCE(kind, name, ...) row.name = total.name - baseline.name;
+
+PoolRow pool_row(uint32 i)
+{
+	const region::PoolSlot &p = region_view.pool(i);
+	region::PoolNames n;
+	(void)region::read_names(p, n);
+	const PoolGauges g = region_view.pool_gauges(i);
+	const PoolTotals total = region_view.pool_totals(i), baseline = p.baseline;
+	PoolRow row{};
+
+	strlcpy(row.tenant, n.tenant, sizeof row.tenant);
+	strlcpy(row.database, n.database, sizeof row.database);
+	strlcpy(row.role, n.role, sizeof row.role);
+	row.state = p.state;
+	row.pool_mode = p.settings.pool_mode;
+	row.cache_unnamed = p.settings.cache_unnamed;
+	row.pool_size = p.settings.pool_size;
+	row.max_pinned = p.settings.max_pinned;
+	row.clients = g.clients;
+	row.waiting = g.waiting;
+	row.longest_wait_us = g.waiting_since_us > 0 ? Max(monotonic_us() - g.waiting_since_us, 0) : 0;
+	row.open = g.open;
+	row.active = g.active;
+	row.idle = g.idle;
+	row.pinned = g.pinned;
+	PGPOOL_POOL_COUNTERS(PGPOOL_SINCE)
+	double all = static_cast<double>(row.statement_hits + row.statement_parses);
+	row.statement_hit_rate = all > 0 ? static_cast<double>(row.statement_hits) / all : -1;
+	return row;
+}
+
+void add_pools(TenantRow &row, uint32 tenant)
+{
+	for (uint32 i = 0; i < region_view.header()->max_pools; i++) {
+		const region::PoolSlot &p = region_view.pool(i);
+		if (p.state.load() == SlotState::Free || p.tenant_slot != tenant)
+			continue;
+		const PoolGauges g = region_view.pool_gauges(i);
+		const PoolTotals t = region_view.pool_totals(i);
+		row.pools++;
+		row.clients_waiting += g.waiting;
+		row.servers += g.open;
+		row.transactions += t.transactions - p.baseline.transactions;
+		row.queries += t.queries - p.baseline.queries;
+		row.errors += t.errors - p.baseline.errors;
+	}
+}
+
+TenantRow tenant_row(uint32 i)
+{
+	const region::TenantSlot &slot = region_view.tenant(i);
+	const region::TenantTotals total = region_view.tenant_totals(i), baseline = slot.baseline;
+	TenantRow row{};
+
+	strlcpy(row.tenant, slot.name, sizeof row.tenant);
+	row.state = slot.state;
+	row.banned = slot.banned != 0;
+	row.clients = region_view.tenant_clients(i);
+	row.max_clients = slot.max_clients;
+	add_pools(row, i);
+	PGPOOL_TENANT_COUNTERS(PGPOOL_SINCE)
+	return row;
+}
+
+region::WorkerTotals worker_totals(const region::WorkerSlot &w)
+{
+	region::WorkerTotals t{};
+
+	add(t, w);
+	return t;
+}
+
+WorkerRow worker_row(uint32 i)
+{
+	const region::WorkerSlot &w = region_view.worker(i);
+	const region::WorkerTotals total = worker_totals(w), baseline = w.baseline;
+	int32 listening = w.listening;
+	WorkerRow row{};
+
+	row.worker = static_cast<int32>(i);
+	row.pid = w.pid;
+	row.state = w.state;
+	row.started_at = w.started_at;
+	row.starts = w.starts;
+	row.clients = w.clients;
+	row.servers = w.servers;
+	row.listens_tcp = (listening & region::kListenTcp) != 0;
+	row.listens_session = (listening & region::kListenSession) != 0;
+	row.listens_unix = (listening & region::kListenUnix) != 0;
+	row.file_limit = w.file_limit;
+	PGPOOL_WORKER_COUNTERS(PGPOOL_SINCE)
+	strlcpy(row.problem, w.problem, sizeof row.problem);
+	return row;
+}
+
+void show(RowBuilder &to, const WorkerRow &row)
+{
+	PGPOOL_WORKER_COLUMNS(PGPOOL_PUT, )
+	to.end();
+}
+
+void show(RowBuilder &to, const TenantRow &row)
+{
+	PGPOOL_TENANT_COLUMNS(PGPOOL_PUT, )
+	to.end();
+}
+
+void show(RowBuilder &to, const PoolRow &row)
+{
+	PGPOOL_POOL_COLUMNS(PGPOOL_PUT, )
+	to.end();
+}
+
+} // namespace
+
+} // namespace pgpool::postgres
+
+using namespace pgpool;
+using namespace pgpool::postgres;
+
+Datum pgpool_stat_workers(PG_FUNCTION_ARGS)
+{
+	require_region();
+	RowBuilder to(fcinfo);
+
+	for (uint32 i = 0; i < region_view.header()->workers; i++)
+		show(to, worker_row(i));
+	return (Datum)0;
+}
+
+Datum pgpool_stat_tenants(PG_FUNCTION_ARGS)
+{
+	require_region();
+	RowBuilder to(fcinfo);
+
+	for (uint32 i = 0; i < region_view.header()->max_tenants; i++)
+		if (region_view.tenant(i).state.load() != SlotState::Free)
+			show(to, tenant_row(i));
+	return (Datum)0;
+}
+
+Datum pgpool_stat_pools(PG_FUNCTION_ARGS)
+{
+	require_region();
+	RowBuilder to(fcinfo);
+
+	for (uint32 i = 0; i < region_view.header()->max_pools; i++)
+		if (region_view.pool(i).state.load() != SlotState::Free)
+			show(to, pool_row(i));
+	return (Datum)0;
+}
+
+Datum pgpool_reset_stats(FunctionCallInfo)
+{
+	require_region();
+	region::Header &h = *region_view.header();
+
+	for (uint32 i = 0; i < h.workers; i++)
+		region_view.worker(i).baseline = worker_totals(region_view.worker(i));
+	for (uint32 i = 0; i < h.max_tenants; i++)
+		if (region_view.tenant(i).state.load() != SlotState::Free)
+			region_view.tenant(i).baseline = region_view.tenant_totals(i);
+	for (uint32 i = 0; i < h.max_pools; i++)
+		if (region_view.pool(i).state.load() != SlotState::Free)
+			region_view.pool(i).baseline = region_view.pool_totals(i);
+	h.stats_reset_at.store(GetCurrentTimestamp() + RowBuilder::kEpochShift);
+	PG_RETURN_VOID();
+}
