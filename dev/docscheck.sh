@@ -3,7 +3,8 @@
 #
 # Owns: nothing. Needs bash, grep, sed, awk, make and a C++ compiler; no server. Leaves sql/generate in $BUILD.
 # Fails when a table of docs/reference.md is not what `make docs-tables` makes; when a view or one of its columns, or a
-# function, is missing there; or when a document names a file, a make target or a test (`file` "name", "name") that is not there.
+# function, is missing there; or when a document names a file, a make target, a function (`name()`, `Class::name()`) or a test
+# (`file` "name", "name") that is not there.
 # Status 1, one line each.
 # shellcheck disable=SC2013,SC2016 # no word of these lists has a blank; the backquotes are Markdown's
 set -euo pipefail
@@ -59,6 +60,30 @@ for document in "${documents[@]}"; do
     done
     for target in $(grep -oE '(`|^|&& )make [a-z][a-z0-9-]*' "$document" | sed 's/.*make //' | sort -u); do
         grep -qE "^([a-z0-9-]+ )*$target( [a-z0-9-]+)*:" Makefile || broken "$document names make $target, which does not exist"
+    done
+done
+
+# ---------------------------------------------------------------- functions of the code that the documents name
+# Not ours, and a pattern.
+foreign='atexit|inet_server_addr|ssl_is_used|made_NAME'
+sources=$(mktemp)
+trap 'rm -f "$sources"' EXIT
+# a declaration or definition is a line of its class, or names it
+find src sql test dev -type f \( -name '*.?pp' -o -name '*.in' -o -name '*.p[lm]' -o -name '*.sh' \) -print0 |
+    xargs -0 awk 'FNR == 1 { class = "" }
+        match($0, /^(class|struct) [A-Za-z]+/) && !/;/ { split(substr($0, RSTART, RLENGTH), word, " "); class = word[2] }
+        { print class "\t" $0 }
+        /^}/ { class = "" }' >"$sources"
+for document in "${documents[@]}"; do
+    for name in $(grep -oE '`[A-Za-z_]+(::[A-Za-z_]+)*\(\)' "$document" | grep -oE '[A-Za-z_:]+' | sort -u); do
+        checked=$((checked + 1))
+        class=${name%%::*} function=${name##*::}
+        [[ $function =~ ^($foreign)$ ]] && continue
+        if [ "$class" = "$name" ]; then
+            grep -qE "\b$function\(" "$sources"
+        else
+            grep -qE "\b$class::$function\(|^$class"$'\t'".*\b$function\(" "$sources"
+        fi || broken "$document names $name(), which does not exist"
     done
 done
 
