@@ -79,6 +79,7 @@ bool Replies::sent(char type, For purpose)
 	switch (type) {
 	case 'S':
 		batch_++;
+		// The backend reads it as part of the copy and throws it away: an entry would wait for ever.
 		if (copy_in_ && !copy_ending_) {
 			dropped_sync_ = true;
 			return false;
@@ -129,6 +130,7 @@ bool Replies::sent(char type, For purpose)
 	default: // CopyData, Terminate: no reply
 		return false;
 	}
+	// The backend discards it unread: it gets no reply, and must have no entry.
 	if (skipping_)
 		return false;
 	// Any other message ends a copy with an error, at a place in the stream that we cannot know.
@@ -174,12 +176,14 @@ Replies::Verdict Replies::error()
 	if (ends_in_ready(front()))
 		return v;
 	v.answered = front();
+	// Query and FunctionCall in the pipeline, too: the backend skips by the next Sync, whatever stands before it.
 	while (!empty() && front() != 'S') {
 		v.voided += is_noted(entries_[head_].kind) || is_fake(front());
 		v.unnamed_void |= is_unnamed(front());
 		pop();
 	}
 	v.unnamed_void &= unnamed_ == 0; // unless there is another one behind
+	// Its Sync has not been sent yet: all that is sent until then is discarded.
 	skipping_ = empty();
 	return v;
 }
@@ -208,6 +212,7 @@ void Replies::start_copy()
 			entries_[kept++] = entries_[i];
 		}
 	}
+	// The end of the data went before its beginning was known here: what is behind that is read as usual.
 	copy_ending_ = i < entries_.size();
 	entries_.erase(entries_.begin() + static_cast<ptrdiff_t>(kept), entries_.begin() + static_cast<ptrdiff_t>(i));
 	// The Sync of the pipeline was eaten: the backend waits for another one.
@@ -248,6 +253,7 @@ Replies::Verdict Replies::received(char type, char status)
 	case 'C':
 		if (copy_in_)
 			end_copy(false);
+		// In a Query a command tag completes one statement of several, so only ReadyForQuery ends it.
 		if (front() == 'E')
 			return answer('E');
 		if (front() == kDeallocate) {
@@ -290,6 +296,8 @@ Replies::Verdict Replies::received(char type, char status)
 	default:
 		break; // DataRow, CopyData and the like: part of the front's reply
 	}
+	// An error with nothing to come is a backend's last words. In doubt, the account may have dropped what this
+	// answers.
 	if (empty())
 		v.violation = type != 'A' && type != 'N' && type != 'S' && type != 'E' && !doubtful_;
 	else

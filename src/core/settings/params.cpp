@@ -102,6 +102,8 @@ template <class Reset, class Set> void each_difference(const ParamSet &have, con
 	const Param *present_role = have.find("role");
 	if (present_role && (!role || role->value != present_role->value))
 		reset(*present_role);
+	// What PostgreSQL reports is in every set, so "not wanted" is not missing there but preset: the default of the
+	// login.
 	for (const auto &p : have.items) {
 		const Param *w = want.find(p->name);
 		if (p->reported ? w && w->preset && !p->preset : p.get() != present_role && !w)
@@ -109,6 +111,7 @@ template <class Reset, class Set> void each_difference(const ParamSet &have, con
 	}
 	auto set_if_other = [&](const Param &p) {
 		const Param *h = have.find(p.name);
+		// A preset one is never set: the value would stay when the default behind it changes.
 		if (!p.preset && (!h || h->value != p.value || h->preset))
 			set(p);
 	};

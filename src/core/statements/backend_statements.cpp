@@ -168,6 +168,8 @@ bool BackendStatements::may_start_over(const Replies::Verdict &v, std::string_vi
 	const bool lost = is_unknown_statement(error);
 	const bool stale = refused || is_stale_plan(error);
 	replay_.statement()->suspect |= stale && !refused; // also when the client has to hear of it
+	// With more than its Sync behind it the batch is not all that would have to be served again. Columns that the
+	// client learned before it must not change under it: unless it asks for them in this batch, the error is the truth.
 	return (lost || (stale && replay_.takes_any_columns())) && (replies_.empty() || replies_.only_sync());
 }
 

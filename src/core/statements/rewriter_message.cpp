@@ -52,6 +52,7 @@ Verdict StatementRewriter::Rewriting::query()
 		return Verdict::Verbatim;
 	const SqlCommand command = read_sql_command(text);
 	if (command.kind == SqlCommand::DeallocateAll || command.kind == SqlCommand::DiscardAll) {
+		// It may fail, and it may be one of several: all names wait until the answer to this very message is here.
 		own_.in_doubt = replies_.sent_so_far() + 1;
 		return Verdict::Verbatim;
 	}
@@ -81,6 +82,8 @@ void StatementRewriter::Rewriting::send_deallocate_target()
 // The shared statement that serves an unnamed Parse; nullptr: the server's own unnamed one does.
 Statement *StatementRewriter::Rewriting::intern_unnamed(std::string_view body)
 {
+	// What is at work may change how a text is read. A named statement goes by a copy of its own then (intern()); one
+	// that is used once is not worth it.
 	if (replies_.executing())
 		return nullptr;
 	switch (pool_.cache_unnamed()) {
@@ -180,6 +183,7 @@ Verdict StatementRewriter::Rewriting::parse()
 	if (rewriter_.uses_own_names())
 		return Verdict::Verbatim;
 	taken_.used = message_.total;
+	// The backend would throw it away: the client's name must not change, and nothing needs be sent.
 	if (replies_.skipping())
 		return Verdict::Done;
 	if (!rewriter_.has_room_for(pool_, body))
@@ -229,6 +233,7 @@ Verdict StatementRewriter::Rewriting::prepare(std::string_view name, Statement *
 	// In a failed transaction most statements are refused, which only the backend can judge; what is at work may
 	// fail, or change the catalog.
 	const bool open_question = replies_.status() == 'E' || replies_.round_outstanding() || replies_.executing();
+	// An answer of ours would say "prepared" where PostgreSQL might say no; so the backend parses it, too.
 	const bool renew = has == Has::Outdated || (has == Has::Yes && open_question);
 	if (has == Has::No || renew) {
 		send_parse(s, renew, For::Client);
@@ -252,6 +257,7 @@ void StatementRewriter::Rewriting::send_parse(Statement *s, bool renew, For purp
 		notes_.add(OnServer::Close, s);
 		table_.closing(s, replies_.batch());
 	} else {
+		// Before the Parse, not after it: the backend never has more than it may.
 		backend_.close_surplus(backend_.most() - 1, out_); // the least recently used ones make room
 	}
 	if (s->custom)

@@ -14,6 +14,8 @@ using region::bump;
 Statement *StatementRewriter::Rewriting::use_unnamed(const ClientStatements::Item *item)
 {
 	own_.unnamed.waits = false;
+	// From the best known to the least: shared under the name ""; this very backend has the client's own one; its text
+	// is remembered and shared now; nothing, and then nothing must be there either.
 	if (own_.unnamed.in_names && item)
 		return item->statement;
 	if (own_.unnamed.at == backend_.assignment())
@@ -66,6 +68,8 @@ Verdict StatementRewriter::Rewriting::use_statement(std::string_view name, Use &
 	look(use);
 	// In a failed transaction it is refused for another reason.
 	const Shape expected = replies_.status() == 'E' || !use.item ? Shape{} : use.item->shape;
+	// A driver encodes parameters by the types that it was told. Where the backend would read them by others, the text
+	// with those types is another statement.
 	const bool others = expected.types != 0 && use.now.known() && use.now.types != expected.types;
 	if (use.has != Has::Unsettled && others) {
 		keep_types(name, use, expected);
@@ -80,6 +84,8 @@ Verdict StatementRewriter::Rewriting::use_statement(std::string_view name, Use &
 	}
 	if (use.has == Has::Unsettled)
 		return Verdict::Settle;
+	// The client goes by columns, and nobody knows those of today: a Bind would run what it should perhaps be refused.
+	// EXECUTE and FETCH (looks_up) have the columns of something else, which PostgreSQL does not compare either.
 	const bool ask = expected.types != 0 && !s->looks_up && !use.now.known();
 	if (use.has == Has::Yes && !ask) {
 		bump(pool_.counters().statement_hits);
@@ -98,6 +104,8 @@ Verdict StatementRewriter::Rewriting::use_statement(std::string_view name, Use &
 		refuse_columns(s, name);
 		return Verdict::Done;
 	}
+	// Only what the backend had can turn out stale or lost; a Parse in front of it is of today. And only with nothing
+	// of the client's before it, for that would run a second time.
 	if (use.has == Has::Yes) {
 		if (!expected.known() && use.item)
 			use.item->learn(s, use.now);
@@ -207,6 +215,7 @@ Verdict StatementRewriter::Rewriting::describe_or_close()
 	}
 	if (name.empty() && !replies_.skipping())
 		own_.forget_unnamed();
+	// Under own names the backend knows those that were prepared since; older ones are shared still.
 	if (name.empty() || (rewriter_.uses_own_names() && !own_.names.find(name)))
 		return Verdict::Verbatim;
 	if (unsettled(name))

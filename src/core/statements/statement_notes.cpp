@@ -119,6 +119,8 @@ void StatementNotes::confirm(ClientStatements *client, Shape shape)
 		server_.confirm(n.statement, store_);
 	else
 		shape = server_.shape(n.statement); // a Parse that was answered here
+	// The columns are the name's as soon as they are known: with the Describe behind a Parse, or at once where the
+	// server had the statement. A Close has no statement.
 	const bool names = n.names || (n.renames && n.what == OnServer::Nothing && n.statement);
 	ClientStatements::Item *item = names && client ? client->item(n.name) : nullptr;
 	if (item)
@@ -131,6 +133,7 @@ void StatementNotes::confirm(ClientStatements *client, Shape shape)
 void StatementNotes::make_void(uint32_t count, ClientStatements *client)
 {
 	count = static_cast<uint32_t>(std::min<size_t>(count, notes_.size()));
+	// The last first: each puts back what the name meant before it, so the first one's `before` stands in the end.
 	for (uint32_t i = count; i-- > 0;) {
 		Note &n = notes_[i];
 		if (n.what == OnServer::Parse || n.what == OnServer::Close)
