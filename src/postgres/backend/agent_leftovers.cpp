@@ -112,6 +112,8 @@ void install_leftovers()
 // of it. Outside a transaction nothing of PostgreSQL's own has another user in force for a while.
 bool user_differs()
 {
+	// In turn: SET ROLE behind the setting's back; a function's user left in force; without a role the session's user
+	// is the outer one; SET SESSION AUTHORIZATION behind its setting's back.
 	return GetCurrentRoleId() != set_user(role) || GetUserId() != GetOuterUserId() ||
 	       (!OidIsValid(GetCurrentRoleId()) && GetOuterUserId() != GetSessionUserId()) ||
 	       GetSessionUserId() != set_user(session_user);

@@ -83,6 +83,8 @@ const RangeTblEntry *only_table(const Query *query)
 	if (list_length(from) != 1 || !IsA(linitial(from), RangeTblRef) || list_length(query->rtable) != 1)
 		return nullptr;
 	const RangeTblEntry *table = linitial_node(RangeTblEntry, query->rtable);
+	// Children are plans of their own, a sample has a size that may be a parameter, and the quals of a policy are not
+	// those that were looked at.
 	if (table->rtekind != RTE_RELATION || table->relkind != RELKIND_RELATION || table->tablesample ||
 	    table->securityQuals != NIL || (table->inh && has_subclass(table->relid)))
 		return nullptr;

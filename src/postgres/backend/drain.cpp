@@ -93,6 +93,7 @@ bool drops(const DropdbStmt *s, Oid database)
 
 	if (!owns(database) || s->options != NIL || database == MyDatabaseId || is_template(database))
 		return false;
+	// Both are refused behind the wait for other sessions, but known before it: nobody is to lose servers for that.
 	return (!ReplicationSlotsCountDBSlots(database, &slots, &active) || active == 0) &&
 	       CountDBSubscriptions(database) == 0;
 }
@@ -207,6 +208,7 @@ Oid needs_alone(const Node *s, bool top_level)
 {
 	Oid database = InvalidOid;
 
+	// PostgreSQL refuses it in all these states, and RENAME alone may stand in a block.
 	if (XactReadOnly || RecoveryInProgress() || IsInParallelMode() || IsAbortedTransactionBlockState())
 		return InvalidOid;
 	if (!IsA(s, RenameStmt) && IsInTransactionBlock(top_level))
@@ -279,6 +281,7 @@ void look(Watch &w)
 			w.seen[i] = transaction;
 			w.since[i] = w.now;
 		}
+		// One that was there at the first look may be of any age.
 		if (LocalTransactionIdIsValid(transaction) &&
 		    (w.since[i] == w.began || TimestampDifferenceExceeds(w.since[i], w.now, kYoungMs)))
 			w.long_one = true;

@@ -123,6 +123,7 @@ bool find_database(Context &c)
 		return !c.tenant_known || c.way == Way::Default || !tenant_by_database(given, c.address, owner);
 	}
 	strlcpy(c.a.database, c.tenant.database, sizeof c.a.database);
+	// Drivers that are given none say the user's name, as they know it: with the tenant, or as the role.
 	return strcmp(given, c.tenant.database) == 0 || strncmp(given, c.q.user, sizeof c.database - 1) == 0 ||
 	       strcmp(given, c.a.role) == 0 || strcmp(given, c.tenant.name) == 0;
 }
@@ -318,6 +319,8 @@ void after_authentication(Context &c, bool fits_tenant)
 
 	c.a.role_oid = role.oid;
 	c.a.database_oid = database.oid;
+	// The first error stands: whose the database is and from where the client comes, what PostgreSQL would say in its
+	// order, the other rules of the tenant.
 	check_ownership(c);
 	if (free_of_error(c))
 		check_network(c);

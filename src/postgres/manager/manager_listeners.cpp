@@ -49,6 +49,7 @@ bool may_remove(const sockaddr_un &address, int former_manager)
 	if (fd < 0)
 		return false;
 	bool answers = connect(fd, reinterpret_cast<const sockaddr *>(&address), sizeof address) == 0 || errno == EAGAIN;
+	// EAGAIN: its queue is full, so somebody listens. A pid that is nobody's was the manager of a server that is gone.
 	bool ours = answers && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &owner, &size) == 0 && owner.pid > 0 &&
 	            (owner.pid == former_manager || (kill(owner.pid, 0) < 0 && errno == ESRCH));
 	close(fd);

@@ -322,6 +322,7 @@ bool refresh_pool(uint32 i, const Tenant *tenant)
 		return changed;
 	}
 	strlcpy(names.tenant, tenant->name, sizeof names.tenant);
+	// Torn: a manager died while it wrote them, and nobody reads them until they are whole.
 	if (region::names_torn(p) || strcmp(names.tenant, before.tenant) != 0 || strcmp(names.role, before.role) != 0 ||
 	    strcmp(names.database, before.database) != 0) {
 		region::write_names(p, names);
