@@ -213,6 +213,8 @@ private:
 			function_call(r.u32());
 			break;
 		case 'H':
+			if (!body.empty())
+				fail("08P01", "invalid message format");
 			break;
 		case 'P':
 			parse_message(r);

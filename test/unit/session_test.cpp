@@ -612,6 +612,18 @@ TEST_F(Session, AParseWithoutABodyIsTheServersToRefuse)
 	}
 }
 
+TEST_F(Session, AFlushWithABodyIsTheServersToRefuse)
+{
+	const std::string bad = message('H', "x");
+	Stream *c = login();
+	EXPECT_EQ(ask(c, bad + query("SELECT c1.a") + kSync), "E:08P01 Z:I") << "the query is skipped";
+	EXPECT_EQ(ask(c, parse("SELECT c1.a") + bad + query("SELECT c1.b") + kSync), "1 E:08P01 Z:I");
+	EXPECT_EQ(ask(c, query("COPYIN c1") + message('d', "1\n") + bad + message('c')), "G C:COPY 1 Z:I");
+	EXPECT_EQ(ask(c, query("SELECT c1.c")), "T D:c1.c C:SELECT 1 Z:I");
+	send(c, bad + query("BEGIN c1.d") + message('X'));
+	EXPECT_TRUE(c->closed) << "nothing of it is to come";
+}
+
 TEST_F(Session, NamesThatAreTakenLeaveNothingOnTheServer)
 {
 	Stream *a = login();

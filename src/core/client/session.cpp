@@ -266,7 +266,7 @@ Session::Next Session::answer_here(const char *&p, const char *end, std::string 
 				                    {proto::sqlstate::kProtocolViolation, "invalid message format", "", ""});
 			proto::append_ready(answers, 'I');
 			input_.drop(length + 1);
-		} else if (input_.skipping() || type == 'H' || type == 'd' || type == 'c' || type == 'f') {
+		} else if (input_.skipping() || (type == 'H' && length == 4) || type == 'd' || type == 'c' || type == 'f') {
 			input_.drop(length + 1);
 		} else {
 			const auto have = static_cast<size_t>(end - p);

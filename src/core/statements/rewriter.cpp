@@ -62,7 +62,9 @@ char StatementRewriter::kind_of(const Message &m) const
 
 void StatementRewriter::account(BackendStatements &backend, const Message &m)
 {
-	const char kind = kind_of(m);
+	// A copy takes any Flush; else the backend refuses one with a body, and skips what follows as behind a bad Parse.
+	const bool refused = m.type() == 'H' && m.total > proto::kHeaderSize && !backend.replies().wants_copy_data();
+	const char kind = refused ? 'P' : kind_of(m);
 	const bool noted = backend.replies().sent(kind) && kind == Replies::kDeallocateExecute;
 	if (m.type() == 'S' || m.type() == 'Q')
 		batch_ended();
