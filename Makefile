@@ -340,4 +340,4 @@ help:
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(filter-out $(BUILD)/patroni/%,$(wildcard $(BUILD)/sql/*.d $(BUILD)/*/*/*.d $(BUILD)/*/*/*/*.d))
+-include $(filter-out $(BUILD)/patroni/%,$(wildcard $(BUILD)/sql/*.d $(BUILD)/*/*/*.d $(BUILD)/*/*/*/*.d $(BUILD)/*/*/*/*/*.d))
