@@ -10,7 +10,7 @@ $pool->sql('CREATE DATABASE direct OWNER app');
 my $started   = $pool->started_at;
 my $log       = $pool->log_offset;
 my $sequences = $ENV{PGPOOL_DIFFER_SEQUENCES} // 1000;
-my $seconds   = $sequences > 1000 ? $sequences / 10 : 18;
+my $seconds   = $sequences > 1000 ? int($sequences / 10) : 18;
 my $who       = 'host=127.0.0.1 user=app password=app-secret';
 my @seed      = $ENV{PGPOOL_SEED} ? "--seed=$ENV{PGPOOL_SEED}" : ();
 my $dir       = $ENV{PGPOOL_TOOLS} // 'build/tools';

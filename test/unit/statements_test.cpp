@@ -144,6 +144,18 @@ TEST_F(Statements, WhatAClientPreparesInABatchIsNotStaleInItWhateverIsBehind)
 	}
 }
 
+// By name, and not by what it stands for: another name of the same text goes by the columns that it was told.
+TEST_F(Statements, OnlyNamesThatABatchPreparesTakeAnyColumns)
+{
+	world.catalog->changed = nullptr;
+	Stream *a = login();
+	ask(a, parse("SHAPE x", "other") + parse("SHAPE z", "twin") + kSync);
+	alter();
+	EXPECT_EQ(ask(a, parse("SHAPE x", "s") + parse("SHAPE z", "t") + use("s")), "1 1 2 D:x C:SELECT 1 Z:I");
+	alter();
+	EXPECT_EQ(ask(a, parse("SHAPE x", "u") + use("other")), "1 E:0A000 Z:I");
+}
+
 TEST_F(Statements, TheDataOfACopyBehindTheSyncThatItEatsDoNotWaitForTheEndOfTheBatch)
 {
 	Stream *a = login();

@@ -283,7 +283,7 @@ Meaning ClientStatements::set(std::string_view name, const Meaning &now)
 {
 	name = known_part(name);
 	const Item *there = item(name);
-	const Meaning before = there ? Meaning{there->statement, there->shape} : Meaning{};
+	const Meaning before = there ? Meaning{there->statement, there->shape, there->batch} : Meaning{};
 	Statement *s = now.statement;
 	bytes_ += (s ? s->body.size() : 0) - (before.statement ? before.statement->body.size() : 0);
 	if (!s && !before.statement)
@@ -305,6 +305,7 @@ Meaning ClientStatements::set(std::string_view name, const Meaning &now)
 	}
 	item.statement = s;
 	item.shape = now.shape;
+	item.batch = now.batch;
 	return before;
 }
 

@@ -132,6 +132,7 @@ private:
 struct Meaning {
 	Statement *statement = nullptr;
 	Shape shape;
+	uint64_t batch = 0; // of the client's, in which it was prepared
 };
 
 class ClientStatements
@@ -141,6 +142,7 @@ public:
 		std::string name;
 		Statement *statement = nullptr;
 		Shape shape;
+		uint64_t batch = 0; // see Meaning
 		// If it means `s`. What it was told already stays.
 		void learn(const Statement *s, Shape told);
 	};

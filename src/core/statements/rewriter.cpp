@@ -82,7 +82,7 @@ void StatementRewriter::account(BackendStatements &backend, const Message &m)
 void StatementRewriter::batch_ended()
 {
 	if (own_)
-		own_->prepared = nullptr;
+		own_->batch++;
 }
 
 size_t StatementRewriter::name_to_disguise(const Message &m)
@@ -155,8 +155,7 @@ void StatementRewriter::answer_parse(StatementPool &pool, Statement *s, Shape sh
                                      std::string &answers)
 {
 	const std::string_view name(m.at + proto::kHeaderSize);
-	own_->names.set(name, {s, shape});
-	own_->prepared = s;
+	own_->names.set(name, {s, shape, own_->batch});
 	bump(pool.counters().statement_hits);
 	s->hits++;
 	proto::Writer(answers).begin('1').end();

@@ -227,8 +227,7 @@ Verdict StatementRewriter::Rewriting::prepare(std::string_view name, Statement *
 		return Verdict::Settle;
 	if (name.empty())
 		own_.forget_unnamed();
-	const Meaning before = own_.names.set(name, {StatementStore::keep(s), {}});
-	own_.prepared = s;
+	const Meaning before = own_.names.set(name, {StatementStore::keep(s), {}, own_.batch});
 	own_.unnamed.in_names |= name.empty();
 	// In a failed transaction most statements are refused, which only the backend can judge; what is at work may
 	// fail, or change the catalog.

@@ -85,10 +85,10 @@ struct StatementRewriter::Own {
 		std::string deallocates;
 		bool begins = false; // BEGIN is bound to it
 	} unnamed_portal;
-	std::string cleanup;                 // a name that is to be closed on the server behind the next Sync
-	uint64_t in_doubt = 0;               // place in Replies up to which all names may yet go
-	uint64_t awaited = 0;                // place up to which it waits for replies
-	const Statement *prepared = nullptr; // by this batch, the last one; may be gone
+	std::string cleanup;   // a name that is to be closed on the server behind the next Sync
+	uint64_t in_doubt = 0; // place in Replies up to which all names may yet go
+	uint64_t awaited = 0;  // place up to which it waits for replies
+	uint64_t batch = 1;    // its number, which no other batch of the client has
 };
 
 } // namespace pgpool::core

@@ -110,7 +110,7 @@ Verdict StatementRewriter::Rewriting::use_statement(std::string_view name, Use &
 		if (!expected.known() && use.item)
 			use.item->learn(s, use.now);
 		if (replies_.fresh())
-			backend_.replay().begin(s, name, own_.prepared == s, replies_);
+			backend_.replay().begin(s, name, use.item && use.item->batch == own_.batch, replies_);
 	}
 	return Verdict::Done;
 }
@@ -121,7 +121,7 @@ void StatementRewriter::Rewriting::keep_types(std::string_view name, Use &use, c
 	Statement *typed = store_.with_types(use.statement, expected.types);
 	if (!typed)
 		return;
-	store_.release(own_.names.set(name, {typed, expected}).statement);
+	store_.release(own_.names.set(name, {typed, expected, use.item->batch}).statement);
 	use.statement = typed;
 	use.item = own_.names.item(name);
 }
