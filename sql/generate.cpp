@@ -159,12 +159,12 @@ std::map<string, Rows> lists()
 		Kind kind = l.range.kind;
 		all["limit"].push_back(row);
 		all[&l - pgpool::region::kLimits < pgpool::region::kFirstLimits ? "early" : "later"].push_back(row);
-		if (kind != Kind::Flag)
+		if (kind != Kind::Flag) {
 			all["checked"].push_back(row);
+			all[kind == Kind::Choice ? "choice" : is_time(l.range) ? "time" : "count"].push_back(row);
+		}
 		if (*l.column)
 			all["commented"].push_back(row);
-		if (kind == Kind::Choice || kind == Kind::Count || is_time(l.range))
-			all[kind == Kind::Choice ? "choice" : kind == Kind::Count ? "count" : "time"].push_back(row);
 	}
 	return all;
 }

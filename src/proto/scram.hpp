@@ -45,11 +45,6 @@ struct ScramVerifier {
 	// Strict; after false `out` is zero.
 	[[nodiscard]] static bool parse(std::string_view text, ScramVerifier &out);
 
-	// For a role that does not exist or has no SCRAM verifier: the salt is always the same for one name, as
-	// PostgreSQL's (SHA-256 of name and cluster nonce, GetMockAuthenticationNonce()). Use it doomed.
-	[[nodiscard]] static bool mock(std::string_view role, std::string_view nonce, uint32_t iterations,
-	                               ScramVerifier &out);
-
 	// The form parse() reads.
 	std::string text() const;
 };

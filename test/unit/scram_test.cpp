@@ -143,19 +143,6 @@ TEST(ScramVerifier, RefusesAnythingElse)
 	EXPECT_TRUE(ScramVerifier::parse("SCRAM-SHA-256$4096:" + base64(std::string(64, 'x')) + "$" + key + ":" + key, v));
 }
 
-TEST(ScramVerifier, MockSaltDependsOnTheNameOnly)
-{
-	const std::string nonce = binding();
-	ScramVerifier a, b, c;
-	ASSERT_TRUE(ScramVerifier::mock("nobody", nonce, 4096, a));
-	ASSERT_TRUE(ScramVerifier::mock("nobody", nonce, 4096, b));
-	ASSERT_TRUE(ScramVerifier::mock("somebody", nonce, 4096, c));
-	EXPECT_EQ(a.text(), b.text());
-	EXPECT_NE(a.text(), c.text());
-	EXPECT_EQ(a.text().substr(0, 44),
-	          "SCRAM-SHA-256$4096:" + base64("\xb0\x01\xb6\xdb\x70\xd7\x8c\xe5\xb7\xda\x7e\xee\x64\x9c\xe5\xc6") + "$");
-}
-
 TEST(ScramPassword, GivesTheClientKeyWhenItIsRight)
 {
 	ScramKey key{};
@@ -659,9 +646,9 @@ TEST(ScramRoundTrip, AnyOtherKeyOrADoomedExchangeFails)
 
 TEST(ScramRoundTrip, NobodyLogsInAtAMock)
 {
-	ScramVerifier mock;
+	ScramVerifier mock = verifier(); // keys that belong to no password, as the manager presents them
 	ScramKey learned{};
-	ASSERT_TRUE(ScramVerifier::mock("nobody", binding(), 4096, mock));
+	mock.stored_key = mock.server_key = ScramKey{};
 	EXPECT_EQ(round_trip(client_key(), mock, true, learned), ScramStep::WrongProof);
 	EXPECT_EQ(round_trip(ScramKey{}, mock, false, learned), ScramStep::WrongProof);
 }

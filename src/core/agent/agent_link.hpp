@@ -1,9 +1,11 @@
 // A server's link to the agent in its backend: a slot of the region that both know. See region::AgentSlot.
 //
 // Has the slot from the startup packet to the server's end; owns what is written there, and what the agent has told
-// that is no setting. A server without an agent (a route by TCP, no slot free, a library that is not preloaded) has a
-// link, too: what is said there goes where no backend looks, and what is asked has the answer of one that says nothing.
-// So who uses a link need not know. Must not know sessions, settings by name, nor what is sent to the backend.
+// that is no setting. A server without a slot (a route by TCP, none free) has a link, too: what is said there goes to a
+// slot that no backend has. A slot whose agent never answered (a library that is not preloaded) is written like any,
+// and nobody reads it: to ask each time whether somebody does would cost more. What is asked of either has the answer
+// of an agent that says nothing. So who uses a link need not know. Must not know sessions, settings by name, nor what
+// is sent to the backend.
 #pragma once
 
 #include <cstddef>
@@ -33,10 +35,8 @@ public:
 
 	// ---- what the agent says
 	void answers(bool there) { there_ = there; }
-	bool there() const
-	{
-		return there_;
-	} // it tells all settings, and lets nothing run behind a query of ours that fails
+	// It tells all settings, and lets nothing run behind a query of ours that fails.
+	bool there() const { return there_; }
 	void set_pins(std::string_view pins) { pins_ = pins; }
 	const std::string &pins() const { return pins_; } // why the session must stay; "" = nothing
 	void set_idle_session_timeout(int32_t ms) { idle_session_timeout_ = ms; }
