@@ -1,13 +1,10 @@
-// See stream.hpp.
+// The bytes of a stream: what the loop watches its socket for, reading and writing. See stream.hpp; how it begins and
+// ends is in stream_life.cpp.
 #include "net/stream.hpp"
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-
-#include <netdb.h>
-#include <openssl/err.h>
-#include <unistd.h>
 
 #include "net/loop.hpp"
 #include "proto/bytes.hpp"
@@ -21,18 +18,10 @@ namespace pgpool::net
 namespace
 {
 
-constexpr int kReadsPerEvent = 4; // one bulk connection must not starve the others
 // Pieces that are not longer than this together are sent as one: a few bytes are copied in less time than sendmsg()
 // needs to look at an array, more of them in less than TLS needs for one more record.
 constexpr size_t kJoin = 1024;
 constexpr size_t kJoinTls = 8192;
-constexpr int64_t kLingerTime = 1000000; // for the peer to read our last words, microseconds
-constexpr int64_t kFlushTime = 60000000; // for them to go out, whatever write_timeout says
-
-bool try_again(int error)
-{
-	return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
-}
 
 const char *reason_of(int error)
 {
@@ -57,63 +46,6 @@ size_t join(const iovec *pieces, int count, char *joined, size_t most)
 }
 
 } // namespace
-
-SocketStream::SocketStream(Loop &loop, int fd, State state) : loop_(loop), fd_(fd), state_(state)
-{
-	poll_.data = this;
-}
-
-SocketStream *SocketStream::make(Loop &loop, int fd, State state)
-{
-	auto *s = new SocketStream(loop, fd, state);
-	if (uv_poll_init(loop.uv(), &s->poll_, fd) != 0) {
-		::close(fd);
-		delete s;
-		return nullptr;
-	}
-	return s;
-}
-
-SocketStream *SocketStream::adopt(Loop &loop, int fd, const sockaddr *address, socklen_t address_length)
-{
-	SocketStream *s = make(loop, fd, State::Clear);
-	if (!s)
-		return nullptr;
-	if (address && address_length <= sizeof(s->address_)) {
-		memcpy(s->address_, address, address_length);
-		s->address_length_ = static_cast<uint8_t>(address_length);
-	}
-	s->watch();
-	return s;
-}
-
-SocketStream *SocketStream::dial(Loop &loop, const sockaddr *address, socklen_t length, core::StreamOwner *owner)
-{
-	const int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return nullptr;
-	if (address->sa_family != AF_UNIX)
-		Loop::set_tcp_options(fd, loop.settings());
-	const int rc = connect(fd, address, length);
-	const int error = errno;
-	SocketStream *s = make(loop, fd, State::Connecting);
-	if (!s)
-		return nullptr;
-	s->owner_ = owner;
-	if (rc != 0 && error != EINPROGRESS)
-		s->fail(error == EAGAIN ? "the server's queue of connections is full" : strerror(error));
-	s->watch();
-	return s;
-}
-
-std::string SocketStream::peer() const
-{
-	char host[NI_MAXHOST], port[NI_MAXSERV];
-	if (address_length_ == 0 || getnameinfo(reinterpret_cast<const sockaddr *>(address_), address_length_, host,
-	                                        sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-		return "[local]";
-	return std::string(host) + ":" + port;
-}
 
 // ---- what the loop is to watch for
 
@@ -141,9 +73,9 @@ int SocketStream::events_wanted() const
 	case State::Answering:
 		return UV_WRITABLE;
 	case State::Handshake:
-		return why_ ? 0 : tls_->read_wants_write ? UV_WRITABLE : UV_READABLE;
+		return why_ ? 0 : tls_->read_wants_write() ? UV_WRITABLE : UV_READABLE;
 	case State::Flushing:
-		return tls_ && tls_->write_wants_read ? UV_READABLE : UV_WRITABLE;
+		return tls_ && tls_->write_wants_read() ? UV_READABLE : UV_WRITABLE;
 	case State::Lingering:
 		return UV_READABLE;
 	case State::Closed:
@@ -155,8 +87,8 @@ int SocketStream::events_wanted() const
 	}
 	int events = reading_ ? UV_READABLE : rest;
 	if (unsent() > 0)
-		events |= tls_ && tls_->write_wants_read ? UV_READABLE : UV_WRITABLE;
-	if (reading_ && tls_ && tls_->read_wants_write)
+		events |= tls_ && tls_->write_wants_read() ? UV_READABLE : UV_WRITABLE;
+	if (reading_ && tls_ && tls_->read_wants_write())
 		events |= UV_WRITABLE;
 	return events;
 }
@@ -219,8 +151,8 @@ void SocketStream::handle(int status, int events)
 
 void SocketStream::ready(int events)
 {
-	const bool write_wants_read = tls_ && tls_->write_wants_read;
-	const bool read_wants_write = tls_ && tls_->read_wants_write;
+	const bool write_wants_read = tls_ && tls_->write_wants_read();
+	const bool read_wants_write = tls_ && tls_->read_wants_write();
 	if (events & (UV_WRITABLE | (write_wants_read ? UV_READABLE : 0)))
 		send_kept();
 	if ((events & (UV_READABLE | (read_wants_write ? UV_WRITABLE : 0))) && (state_ != State::Sniffing || sniffed()))
@@ -232,51 +164,17 @@ void SocketStream::ready(int events)
 	}
 }
 
-void SocketStream::connected()
-{
-	int error = 0;
-	socklen_t length = sizeof(error);
-	if (why_)
-		return; // deferred() tells
-	getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &length);
-	if (error != 0) {
-		fail(strerror(error));
-		return;
-	}
-	state_ = State::Clear;
-	if (owner_)
-		owner_->on_connected();
-}
-
 // ---- reading
-
-// What SSL_read() and SSL_write() say by `result`. True: the connection cannot go on. `other_way`: the call waits for
-// the socket in the direction that is not its own.
-bool SocketStream::ssl_failed(int result, bool &other_way)
-{
-	const bool reads = &other_way == &tls_->read_wants_write;
-	const int error = SSL_get_error(tls_->ssl.get(), result);
-	other_way = error == (reads ? SSL_ERROR_WANT_WRITE : SSL_ERROR_WANT_READ);
-	return error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE;
-}
 
 // Not more than 0: nothing now, or, when `end` says why, nothing any more.
 ssize_t SocketStream::receive(char *buffer, size_t size, const char *&end)
 {
+	if (tls_)
+		return tls_->read(buffer, size, end);
 	end = nullptr;
-	if (!tls_) {
-		const ssize_t n = recv(fd_, buffer, size, 0);
-		if (n <= 0 && (n == 0 || !try_again(errno)))
-			end = n == 0 ? "end of file" : reason_of(errno);
-		return n;
-	}
-	ERR_clear_error();
-	errno = 0;
-	const int n = SSL_read(tls_->ssl.get(), buffer, static_cast<int>(size));
-	if (n > 0)
-		tls_->read_wants_write = false;
-	else if (const int error = errno; ssl_failed(n, tls_->read_wants_write))
-		end = error == ETIMEDOUT ? core::kTimedOut : "end of file";
+	const ssize_t n = recv(fd_, buffer, size, 0);
+	if (n <= 0 && (n == 0 || !try_again(errno)))
+		end = n == 0 ? "end of file" : reason_of(errno);
 	return n;
 }
 
@@ -304,28 +202,8 @@ void SocketStream::readable()
 		break;
 	}
 	// Decrypted bytes are invisible to epoll.
-	if (state_ == State::Tls && reading_ && SSL_pending(tls_->ssl.get()) > 0)
+	if (state_ == State::Tls && reading_ && tls_->has_more())
 		defer();
-}
-
-// True: go on reading, as clear text.
-bool SocketStream::sniffed()
-{
-	char first;
-	if (!reading_)
-		return false;
-	const ssize_t n = recv(fd_, &first, 1, MSG_PEEK);
-	if (n < 0 && try_again(errno))
-		return false;
-	state_ = State::Clear;
-	if (n != 1 || first != 0x16 || !can_tls())
-		return true;
-	start_tls();
-	if (state_ == State::Handshake) {
-		tls_->direct = true;
-		handshake();
-	}
-	return false;
 }
 
 void SocketStream::read(bool on)
@@ -333,7 +211,7 @@ void SocketStream::read(bool on)
 	if (reading_ == on)
 		return;
 	reading_ = on;
-	if (on && state_ == State::Tls && SSL_pending(tls_->ssl.get()) > 0)
+	if (on && state_ == State::Tls && tls_->has_more())
 		defer();
 	watch();
 }
@@ -374,33 +252,7 @@ ssize_t SocketStream::send_pieces(const iovec *pieces, int count)
 		m.msg_iovlen = static_cast<size_t>(count);
 		return sendmsg(fd_, &m, MSG_NOSIGNAL);
 	}
-	return send_tls(pieces, count);
-}
-
-ssize_t SocketStream::send_tls(const iovec *pieces, int count)
-{
-	ssize_t total = 0;
-	for (int i = 0; i < count; i++) {
-		const auto *p = static_cast<const char *>(pieces[i].iov_base);
-		size_t left = pieces[i].iov_len;
-		while (left > 0) {
-			ERR_clear_error();
-			const int n = SSL_write(tls_->ssl.get(), p, static_cast<int>(std::min<size_t>(left, 1 << 20)));
-			if (n <= 0) {
-				if (ssl_failed(n, tls_->write_wants_read)) {
-					errno = EPIPE;
-					return -1;
-				}
-				errno = EAGAIN;
-				return total > 0 ? total : -1;
-			}
-			tls_->write_wants_read = false;
-			p += n;
-			left -= static_cast<size_t>(n);
-			total += n;
-		}
-	}
-	return total;
+	return tls_->write(pieces, count);
 }
 
 void SocketStream::flush()
@@ -490,205 +342,6 @@ void SocketStream::shutdown_write()
 {
 	if (state_ != State::Closed)
 		shutdown(fd_, SHUT_WR);
-}
-
-// ---- TLS
-
-bool SocketStream::can_tls() const
-{
-	return address_length_ > 0 && loop_.tls().enabled();
-}
-
-void SocketStream::start_tls()
-{
-	flush();
-	if (unsent() == 0) {
-		begin_handshake();
-		return;
-	}
-	state_ = State::Answering;
-	watch();
-}
-
-void SocketStream::begin_handshake()
-{
-	state_ = State::Handshake;
-	tls_ = std::make_unique<Tls>();
-	tls_->ssl = loop_.tls().accept(fd_);
-	if (!tls_->ssl) {
-		broken_ = true;
-		fail("no memory for TLS");
-	}
-	watch();
-}
-
-void SocketStream::handshake()
-{
-	if (why_)
-		return; // deferred() tells
-	ERR_clear_error();
-	errno = 0;
-	const int n = SSL_do_handshake(tls_->ssl.get());
-	if (n != 1) {
-		const int error = SSL_get_error(tls_->ssl.get(), n);
-		tls_->read_wants_write = error == SSL_ERROR_WANT_WRITE;
-		if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) {
-			broken_ = true;
-			fail(handshake_error(error));
-		}
-		watch();
-		return;
-	}
-	if (tls_->direct && !TlsContext::agreed_on_alpn(tls_->ssl.get())) {
-		broken_ = true;
-		fail("direct TLS without the ALPN protocol \"postgresql\"");
-		return;
-	}
-	tls_->info = loop_.tls().describe(tls_->ssl.get());
-	tls_->read_wants_write = false;
-	state_ = State::Tls;
-	watch();
-	if (SSL_pending(tls_->ssl.get()) > 0)
-		defer();
-}
-
-// In OpenSSL's words, without anything that the peer chose.
-const char *SocketStream::handshake_error(int error)
-{
-	const int system_error = errno;
-	const unsigned long code = ERR_peek_error();
-	const char *why = error == SSL_ERROR_SSL && code != 0 ? ERR_reason_error_string(code) : nullptr;
-	ERR_clear_error();
-	if (why)
-		return why;
-	return system_error != 0 ? strerror(system_error) : "EOF detected";
-}
-
-// ---- the end
-
-void SocketStream::defer()
-{
-	if (!deferred_) {
-		deferred_ = true;
-		loop_.defer(this);
-	}
-}
-
-void SocketStream::fail(const char *why)
-{
-	if (why_ || state_ == State::Closed)
-		return;
-	why_ = why;
-	reading_ = false;
-	defer();
-}
-
-void SocketStream::deferred()
-{
-	deferred_ = false;
-	if (state_ == State::Closed) {
-		destroy();
-		return;
-	}
-	if (why_) {
-		watch();
-		if (state_ == State::Flushing || state_ == State::Lingering)
-			close(false);
-		else if (owner_)
-			owner_->on_closed(why_);
-		return;
-	}
-	if (may_read())
-		readable();
-	watch();
-}
-
-void SocketStream::close(bool with_flush)
-{
-	const int32_t limit = loop_.settings().write_timeout;
-	if (state_ == State::Closed)
-		return;
-	owner_ = nullptr;
-	piece_count_ = 0;
-	// Before TLS is up there is nothing that could be told, and a stranger is not waited for.
-	if (with_flush && !broken_ && open()) {
-		state_ = State::Flushing;
-		reading_ = false;
-		linger_until_ = loop_.now_us() + (limit > 0 ? std::min(int64_t{limit} * 1000, kFlushTime) : kFlushTime);
-		loop_.lingering().push_back(this);
-		if (unsent() == 0)
-			linger();
-		watch();
-		return;
-	}
-	state_ = State::Closed;
-	loop_.lingering().remove(this);
-	if (!deferred_)
-		destroy();
-}
-
-// Takes what the peer sent and nobody reads. True: it sends no more.
-bool SocketStream::drained()
-{
-	ssize_t n;
-	for (int i = 0; i < kReadsPerEvent; i++) {
-		n = recv(fd_, loop_.scratch(), core::kChunk, 0);
-		if (n <= 0)
-			return n == 0 || !try_again(errno);
-	}
-	return false;
-}
-
-// All is sent: the peer gets an end of file, and a while to read what came before it. Closing at once
-// would make a reset of it if the peer has sent something that nobody read.
-void SocketStream::linger()
-{
-	if (tls_) {
-		ERR_clear_error();
-		const int n = SSL_shutdown(tls_->ssl.get());
-		const bool again = n < 0 && SSL_get_error(tls_->ssl.get(), n) == SSL_ERROR_WANT_WRITE;
-		ERR_clear_error();
-		if (again)
-			return; // Flushing goes on
-		tls_->write_wants_read = false;
-	}
-	shutdown(fd_, SHUT_WR);
-	if (half_closed_ || why_ || drained()) {
-		close(false);
-		return;
-	}
-	state_ = State::Lingering;
-	linger_until_ = loop_.now_us() + kLingerTime;
-}
-
-void SocketStream::linger_tick(int64_t now)
-{
-	if (now > linger_until_)
-		close(false);
-}
-
-void SocketStream::destroy()
-{
-	// Unread bytes would turn our last words into a reset.
-	if (!half_closed_ && !why_ && sent_ > 0)
-		(void)drained();
-	tls_.reset();
-	uv_close(reinterpret_cast<uv_handle_t *>(&poll_),
-	         [](uv_handle_t *h) { delete static_cast<SocketStream *>(h->data); });
-	::close(fd_);
-}
-
-void SocketStream::limit(const core::TcpLimits &limits)
-{
-	region::Settings s = loop_.settings();
-	if (address_length_ == 0)
-		return;
-	auto prefer = [](int32_t &configured, int32_t own) { configured = own > 0 ? own : configured; };
-	prefer(s.tcp_keepalives_idle, limits.idle);
-	prefer(s.tcp_keepalives_interval, limits.interval);
-	prefer(s.tcp_keepalives_count, limits.count);
-	prefer(s.tcp_user_timeout, limits.user_timeout);
-	Loop::set_tcp_options(fd_, s);
 }
 
 } // namespace pgpool::net

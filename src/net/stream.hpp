@@ -1,6 +1,6 @@
 // A socket as the core's Stream: non-blocking, watched by one uv_poll_t, plain or TLS.
 //
-// Owns the file descriptor, the bytes that the socket did not take, and the TLS state. Reading goes into
+// Owns the file descriptor and the bytes that the socket did not take. Reading goes into
 // the loop's one buffer, so an idle stream owns none. Writing gathers what was queued during an event into
 // one sendmsg(). Events are given to the owner from the loop only, never from within a call.
 //
@@ -16,6 +16,7 @@
 // clear must not be taken for a part of the session, nor the session for clear text.
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -26,7 +27,7 @@
 
 #include "core/base/list.hpp"
 #include "core/base/ports.hpp"
-#include "net/tls.hpp"
+#include "net/tls_records.hpp"
 
 namespace pgpool::net
 {
@@ -54,7 +55,7 @@ public:
 	bool can_tls() const override;
 	void start_tls() override;
 	bool handshaking() const override { return state_ == State::Answering || state_ == State::Handshake; }
-	const core::TlsInfo *tls() const override { return state_ == State::Tls ? &tls_->info : nullptr; }
+	const core::TlsInfo *tls() const override { return state_ == State::Tls ? &tls_->info() : nullptr; }
 	void limit(const core::TcpLimits &limits) override;
 	std::string_view address() const override { return {address_, address_length_}; }
 	std::string peer() const override;
@@ -77,18 +78,12 @@ private:
 		Lingering, // ... and the peer has a moment to read them
 		Closed,
 	};
-	struct Tls {
-		SslPtr ssl;
-		core::TlsInfo info;
-		bool direct = false;
-		// OpenSSL may have to write before it can read, and the other way round.
-		bool read_wants_write = false;
-		bool write_wants_read = false;
-	};
 	static constexpr int kPieces = 4;
+	static constexpr int kReadsPerEvent = 4; // one bulk connection must not starve the others
 
 	SocketStream(Loop &loop, int fd, State state);
 	~SocketStream() override = default;
+	static bool try_again(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
 	static void on_poll(uv_poll_t *handle, int status, int events);
 	void handle(int status, int events);
 	static SocketStream *make(Loop &loop, int fd, State state);
@@ -104,9 +99,6 @@ private:
 	bool sniffed();
 	void begin_handshake();
 	void handshake();
-	const char *handshake_error(int error);
-	bool ssl_failed(int result, bool &other_way);
-	ssize_t send_tls(const iovec *pieces, int count);
 	ssize_t send_pieces(const iovec *pieces, int count);
 	void send_kept();
 	void keep(size_t skip);
@@ -122,7 +114,7 @@ private:
 	core::StreamOwner *owner_ = nullptr;
 	std::unique_ptr<std::string> out_; // unsent, from out_at_ on
 	size_t out_at_ = 0;
-	std::unique_ptr<Tls> tls_; // from Handshake on
+	std::unique_ptr<TlsRecords> tls_; // from Handshake on
 	int64_t blocked_since_ = 0;
 	int64_t linger_until_ = 0;
 	uint64_t sent_ = 0;
