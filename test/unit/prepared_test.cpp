@@ -1,5 +1,6 @@
 // Shared statements without sessions: the store, a client's names, what one backend has.
-#include "core/statements/prepared.hpp"
+#include "core/statements/client_statements.hpp"
+#include "core/statements/server_statements.hpp"
 #include "core/statements/statement_notes.hpp"
 
 #include <optional>

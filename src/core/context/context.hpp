@@ -12,7 +12,7 @@
 
 #include "core/settings/params.hpp"
 #include "core/base/ports.hpp"
-#include "core/statements/prepared.hpp"
+#include "core/statements/statement_store.hpp"
 #include "core/statements/statement_pool.hpp"
 #include "core/context/stranger_log.hpp"
 #include "proto/message.hpp"

@@ -1,8 +1,9 @@
 // What one backend has of statements: which shared ones, what its replies will make of them, what it refuses for us.
 //
-// Owns the table of them (prepared.hpp), the notes of what is on its way (statement_notes.hpp) and the batch that may
-// be served again (replay.hpp). A client's messages come here as its StatementRewriter makes them, the backend's as its
-// server splits them; whom it serves is an argument, for that changes. Must not know sessions or streams.
+// Owns the table of them (server_statements.hpp), the notes of what is on its way (statement_notes.hpp) and the batch
+// that may be served again (replay.hpp). A client's messages come here as its StatementRewriter makes them, the
+// backend's as its server splits them; whom it serves is an argument, for that changes. Must not know sessions or
+// streams.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,7 @@
 
 #include "core/agent/agent_link.hpp"
 #include "core/settings/params.hpp"
-#include "core/statements/prepared.hpp"
+#include "core/statements/server_statements.hpp"
 #include "core/statements/replay.hpp"
 #include "core/account/replies.hpp"
 #include "core/statements/statement_notes.hpp"

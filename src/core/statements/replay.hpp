@@ -15,7 +15,7 @@
 
 #include "core/account/replies.hpp"
 #include "core/base/ports.hpp"
-#include "core/statements/prepared.hpp"
+#include "core/statements/statement_store.hpp"
 #include "proto/message.hpp"
 #include "proto/wire.hpp"
 

@@ -18,7 +18,7 @@
 #include <string_view>
 
 #include "core/settings/params.hpp"
-#include "core/statements/prepared.hpp"
+#include "core/statements/client_statements.hpp"
 #include "core/statements/statement_pool.hpp"
 
 namespace pgpool::core

@@ -11,7 +11,8 @@
 #include <string_view>
 #include <vector>
 
-#include "core/statements/prepared.hpp"
+#include "core/statements/client_statements.hpp"
+#include "core/statements/server_statements.hpp"
 
 namespace pgpool::core
 {

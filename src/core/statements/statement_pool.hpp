@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "core/statements/prepared.hpp"
+#include "core/statements/statement_store.hpp"
 #include "region/layout.hpp"
 #include "region/settings.hpp"
 
