@@ -20,17 +20,9 @@ using region::bump;
 namespace
 {
 
-constexpr int kLookAt = 16; // idle servers that are compared for their settings
-
 void set(region::Atomic<int32_t> &gauge, size_t n)
 {
 	gauge.store(static_cast<int32_t>(n), std::memory_order_relaxed);
-}
-
-// Logging in, for the clients that wait.
-bool is_for_waiters(const ServerConn *server, ServerState state)
-{
-	return (state == ServerState::Connecting || state == ServerState::Login) && !server->is_listener();
 }
 
 } // namespace
@@ -79,34 +71,13 @@ void Pool::on_new_proof()
 		attempts_.retry();
 }
 
-// ---- the lists
-
-Pool::ServerList &Pool::list_of(ServerState state)
-{
-	return state == ServerState::Idle ? idle_ : state == ServerState::Active ? active_ : other_;
-}
-
-void Pool::put_in(ServerConn *server)
-{
-	connecting_ += is_for_waiters(server, server->state()) ? 1 : 0;
-	if (server->state() == ServerState::Idle)
-		idle_.push_front(server);
-	else
-		list_of(server->state()).push_back(server);
-	count();
-}
-
-void Pool::take_out(ServerConn *server, ServerState from)
-{
-	connecting_ -= is_for_waiters(server, from) ? 1 : 0;
-	list_of(from).remove(server);
-	count();
-}
+// ---- servers, and how many there are
 
 void Pool::on_moved(ServerConn *server, ServerState from)
 {
-	take_out(server, from);
-	put_in(server);
+	servers_.remove(server, from);
+	servers_.add(server);
+	count();
 }
 
 // Servers come and go several times in an event; who looks at the gauges may see them an event later.
@@ -119,32 +90,18 @@ void Pool::count()
 void Pool::write_gauges()
 {
 	all_.uncounted().remove(this);
-	set(mine_.idle, idle_.size());
-	set(mine_.active, active_.size());
+	set(mine_.idle, servers_.idle().size());
+	set(mine_.active, servers_.active().size());
 	set(mine_.waiting, waiters_.size());
 	mine_.waiting_since_us.store(waiters_.empty() ? 0 : waiters_.front()->since(), std::memory_order_relaxed);
 }
 
 // ---- getting a server
 
-// One that has the settings already; else, of those that were in use last, the one that waits longest: the others may
-// fit whom they served.
-ServerConn *Pool::pick(const Waiter *waiter)
-{
-	ServerConn *oldest = nullptr;
-	ServerConn *s = idle_.front();
-	for (int i = 0; s && i < kLookAt; i++, s = ServerList::next(s)) {
-		if (s->params() == waiter->wanted_settings())
-			return s;
-		oldest = s;
-	}
-	return oldest;
-}
-
 ServerConn *Pool::acquire(Waiter *waiter)
 {
-	while (waiters_.empty() && !idle_.empty()) {
-		ServerConn *server = pick(waiter);
+	while (waiters_.empty() && !servers_.idle().empty()) {
+		ServerConn *server = servers_.pick(waiter->wanted_settings());
 		if (server->stale()) {
 			server->close();
 			continue;
@@ -156,7 +113,7 @@ ServerConn *Pool::acquire(Waiter *waiter)
 	waiters_.push_back(waiter);
 	count();
 	grow();
-	if (waiters_.size() > connecting_)
+	if (waiters_.size() > servers_.connecting())
 		park_one();
 	return nullptr;
 }
@@ -164,7 +121,7 @@ ServerConn *Pool::acquire(Waiter *waiter)
 // A client that only listens can do without its server.
 void Pool::park_one()
 {
-	for (ServerConn *s = active_.front(); s; s = ServerList::next(s)) {
+	for (ServerConn *s = servers_.active().front(); s; s = PoolServers::next(s)) {
 		if (s->may_park()) {
 			s->park();
 			return;
@@ -185,9 +142,9 @@ void Pool::serve()
 	if (serving_)
 		return;
 	serving_ = true;
-	while (!waiters_.empty() && !idle_.empty()) {
+	while (!waiters_.empty() && !servers_.idle().empty()) {
 		Waiter *waiter = waiters_.front();
-		ServerConn *server = pick(waiter);
+		ServerConn *server = servers_.pick(waiter->wanted_settings());
 		if (server->stale()) {
 			server->close();
 			continue;
@@ -231,10 +188,10 @@ void Pool::on_server_ready(ServerConn *server)
 void Pool::grow()
 {
 	const int64_t now = context_.now();
-	while (waiters_.size() > connecting_ && idle_.empty()) {
+	while (waiters_.size() > servers_.connecting() && servers_.idle().empty()) {
 		if (places_.held(now) || group_.draining())
 			return;
-		if (attempts_.is_full() && connecting_ > 0)
+		if (attempts_.is_full() && servers_.connecting() > 0)
 			return;
 		if (attempts_.must_wait(now)) {
 			ask_for_place(now);
@@ -284,7 +241,8 @@ ServerConn *Pool::open_listener(ServerUser *listener, const std::string &encodin
 
 bool Pool::dial(ServerConn *server)
 {
-	put_in(server);
+	servers_.add(server);
+	count();
 	if (server->dial())
 		return true;
 	on_server_failed(server, {{proto::sqlstate::kConnectionFailure, "could not create a socket for a server", "",
@@ -324,7 +282,8 @@ void Pool::doubt(const proto::Error &why, bool fatal)
 
 void Pool::on_server_gone(ServerConn *server)
 {
-	take_out(server, server->state());
+	servers_.remove(server, server->state());
+	count();
 	const std::optional<Claim> claimed = server->claim;
 	places_.give_back(server->is_listener() ? Places::Kind::Listener : Places::Kind::Client, claimed.has_value(),
 	                  context_.now());
@@ -361,7 +320,7 @@ void Pool::ask_for_place(int64_t now)
 
 bool Pool::give_up_idle(const Claim &to)
 {
-	ServerConn *s = waiters_.empty() ? idle_.back() : nullptr;
+	ServerConn *s = waiters_.empty() ? servers_.idle().back() : nullptr;
 	if (!s)
 		return false;
 	s->claim = to;
@@ -389,7 +348,7 @@ void Pool::yield(uint32_t worker, uint32_t waited_ms)
 
 bool Pool::close_one_idle()
 {
-	ServerConn *s = idle_.back(); // least recently used
+	ServerConn *s = servers_.idle().back(); // least recently used
 	if (s)
 		s->close();
 	return s != nullptr;
@@ -451,7 +410,7 @@ void Pool::fail_late_waiters(int64_t now)
 void Pool::end_surplus_pin(int64_t now)
 {
 	ServerConn *longest = nullptr;
-	for (ServerConn *s = mine_.pinned.load() > 0 ? active_.front() : nullptr; s; s = ServerList::next(s)) {
+	for (ServerConn *s = mine_.pinned.load() > 0 ? servers_.active().front() : nullptr; s; s = PoolServers::next(s)) {
 		if (s->kept_since() > 0 && (!longest || s->kept_since() < longest->kept_since()))
 			longest = s;
 	}

@@ -5,7 +5,7 @@
 // its own settings before any; else a new one if the limit allows; else it waits, first come first served. When another
 // worker holds the places, it is asked to yield one (places.hpp).
 // Owns the servers and the queue. What all targets share is its group's (pool_group.hpp), what failed logins mean is
-// said by attempts.hpp. A client is in the queue or not; a server is in the list that its state says, from dial() to
+// said by attempts.hpp. A client is in the queue or not; a server is in the lists of pool_servers.hpp from dial() to
 // its end. The gauges in the region are written at the end of an event: nothing that is limited depends on them.
 #pragma once
 
@@ -15,6 +15,7 @@
 #include "core/pool/attempts.hpp"
 #include "core/base/list.hpp"
 #include "core/pool/places.hpp"
+#include "core/pool/pool_servers.hpp"
 #include "core/server/server.hpp"
 #include "core/server/server_owner.hpp"
 #include "core/pool/waiter.hpp"
@@ -63,26 +64,17 @@ public:
 	void on_place_free();               // that was asked for
 	// With this client_encoding. nullptr: it cannot be had.
 	ServerConn *open_listener(ServerUser *listener, const std::string &encoding);
-	bool has_servers() const { return !idle_.empty() || !active_.empty() || !other_.empty(); }
+	bool has_servers() const { return !servers_.empty(); }
 	void write_gauges(); // what the views and the other workers see
 	bool has_waiters() const { return !waiters_.empty(); }
-	template <class F> void each_server(F f)
-	{
-		for (auto *list : {&idle_, &active_, &other_})
-			list->each(f);
-	}
+	template <class F> void each_server(F f) { servers_.each(f); }
 
 	Hook<Pool> gauges_hook; // its gauges are not those of the region
 
 private:
-	using ServerList = List<ServerConn, &ServerConn::pool_hook>;
-	ServerList &list_of(control::ServerState state);
-	void put_in(ServerConn *server);
-	void take_out(ServerConn *server, control::ServerState from);
 	bool dial(ServerConn *server);
 	void park_one();
 	void serve();
-	ServerConn *pick(const Waiter *waiter);
 	void count();
 	int64_t waited() const; // the first in the queue, microseconds
 	void fail_waiters(const proto::Error &why, bool fatal = true);
@@ -96,11 +88,9 @@ private:
 	Pools &all_;
 	Context &context_;
 	region::PoolCounters &mine_;
-	ServerList idle_; // most recently used first
-	ServerList active_, other_;
+	PoolServers servers_;
 	List<Waiter, &Waiter::wait_hook> waiters_;
-	uint32_t connecting_ = 0; // servers that will serve those who wait, when they have logged in
-	bool serving_ = false;    // serve() is at work
+	bool serving_ = false; // serve() is at work
 	Attempts attempts_;
 	Places places_;
 };
