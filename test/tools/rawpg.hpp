@@ -3,7 +3,8 @@
 // It owns the login exchange (trust, password, MD5, SCRAM-SHA-256), a non-blocking channel over TCP, Unix socket or
 // TLS, a blocking connection on top of it, the seeded random numbers and the command line; messages are those of
 // test/wire. It keeps no opinion about what a right answer is: that belongs to the tools. Nothing but loopback
-// addresses and Unix sockets can be reached with it.
+// addresses and Unix sockets can be reached with it. Each part has a file: rawpg_channel.cpp, _login, _conn, _options;
+// the numbers and texts are in rawpg.cpp.
 #pragma once
 
 #include <cstddef>
@@ -50,7 +51,9 @@ Bytes hex(const Bytes &bytes);
 Bytes unhex(const std::string &text);
 std::string hexdump(const Bytes &bytes, size_t most);
 Bytes md5_hex(const Bytes &bytes);
+Bytes sha256(const Bytes &bytes);
 Bytes base64(const Bytes &bytes);
+Bytes unbase64(const Bytes &text);
 
 // ---- where to go and as whom
 enum class Tls { Off, Request, Direct };
