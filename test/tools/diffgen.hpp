@@ -5,7 +5,6 @@
 // is right is what PostgreSQL says (differ.cpp). It guesses what a name means at the moment, only so that
 // many of the messages are valid. What depends on the clock, on process ids or on the session's settings and
 // what a session does not keep in transaction mode (README.md) has no place here.
-// A header, because each tool is built from its own .cpp and rawpg.cpp alone.
 #pragma once
 
 #include <array>

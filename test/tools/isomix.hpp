@@ -4,7 +4,6 @@
 // order) and their random generation. It knows no socket and no clock. Every reply that an episode expects
 // carries the client's tag and a sequence number that never repeats, so a reply that belongs to somebody
 // else, or to an earlier question of the same client, cannot pass for the right one.
-// A header of this length, because each tool is built from its own .cpp and rawpg.cpp alone.
 #pragma once
 
 #include <cstring>
