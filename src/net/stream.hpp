@@ -1,8 +1,9 @@
 // A socket as the core's Stream: non-blocking, watched by one uv_poll_t, plain or TLS.
 //
-// Owns the file descriptor and the bytes that the socket did not take. Reading goes into
-// the loop's one buffer, so an idle stream owns none. Writing gathers what was queued during an event into
-// one sendmsg(). Events are given to the owner from the loop only, never from within a call.
+// Owns the file descriptor and the bytes that the socket did not take. Reading goes into the loop's one buffer, so an
+// idle stream owns none. Writing gathers what was queued during an event into one sendmsg(). Events are given to the
+// owner from the loop only, never from within a call. It has more than 40 methods: 18 are what core wants of a stream,
+// the others are steps of the one state machine below. What TLS needs to know is a class of its own (tls_records.hpp).
 //
 // Life: made by a listener or dial(), ended by close(), freed when libuv has let go of the handle. A
 // stream that was closed with unsent bytes lives on without an owner until they went out.

@@ -154,7 +154,7 @@ struct alignas(64) AgentSlot {
 
 enum class Phase : uint32_t { Starting = 0, Running, Stopping }; // Stopping: smart shutdown seen
 
-struct alignas(64) Header {
+struct alignas(64) Header { // more than 25 members: what there is once for all processes, without behaviour
 	uint64_t magic;
 	uint32_t version;
 	uint32_t workers;

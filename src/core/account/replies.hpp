@@ -8,13 +8,13 @@
 //     Describe, Execute and Close by one message of theirs.
 //   - After an error in Parse .. Close the server discards everything up to the next Sync, Query and
 //     FunctionCall included. An error under a Query, FunctionCall or Sync discards nothing.
-//   - In copy-in mode the server discards Sync and Flush up to CopyDone or CopyFail; after a failed copy
-//     CopyData, CopyDone and CopyFail are discarded. Whether a Sync that went before or into a copy was
-//     discarded when the copy fails, nobody can tell from here: doubtful() is then true, until an empty
-//     query of ours has been answered (probe()): replies that are due come before its own. As the account
-//     of what failed may have been wrong meanwhile, such a server connection is closed afterwards.
-//
-// A transaction's state comes from the ReadyForQuery's byte alone. Knows no socket, no session.
+//   - In copy-in mode the server discards Sync and Flush up to CopyDone or CopyFail; after a failed copy CopyData,
+//     CopyDone and CopyFail are discarded. Whether a Sync that went before or into a copy was discarded when the copy
+//     fails, nobody can tell from here: doubtful() is then true, until an empty query of ours has been answered
+//     (probe()): replies that are due come before its own. As the account of what failed may have been wrong
+//     meanwhile, such a server connection is closed afterwards.
+// A transaction's state comes from the ReadyForQuery's byte alone. Knows no socket, no session. It has more than 40
+// methods, since each question that is asked of the one queue has a name; most are a line.
 #pragma once
 
 #include <cstddef>
