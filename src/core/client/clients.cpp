@@ -13,6 +13,20 @@
 namespace pgpool::core
 {
 
+namespace
+{
+
+template <class Some> Session *find_in(const Some &sessions, uint64_t id)
+{
+	for (Session *s = sessions.front(); s; s = Some::next(s)) {
+		if (s->id() == id)
+			return s;
+	}
+	return nullptr;
+}
+
+} // namespace
+
 Clients::Clients(Context &context, Pools &pools, Listeners &listeners, Questions &questions)
     : context_(context), pools_(pools), listeners_(listeners), questions_(questions)
 {
@@ -65,20 +79,7 @@ bool Clients::more_than(int32_t limit) const
 
 Session *Clients::find(uint64_t id) const
 {
-	for (Session *s = sessions_.front(); s; s = Sessions::next(s)) {
-		if (s->id() == id)
-			return s;
-	}
-	return nullptr;
-}
-
-Session *Clients::find_login(uint64_t id) const
-{
-	for (Session *s = logins_.front(); s; s = Logins::next(s)) {
-		if (s->id() == id)
-			return s;
-	}
-	return nullptr;
+	return find_in(sessions_, id);
 }
 
 void Clients::add_key(Session *session)
@@ -116,9 +117,10 @@ void Clients::cancel(Session *asking, int32_t pid, std::string_view key)
 	context_.outside().forward_cancel(m, asking->id());
 }
 
+// A client that cancels is one that logs in. Anybody can be one: it must not cost a look at all clients.
 void Clients::on_cancel_done(uint64_t session)
 {
-	if (Session *asking = find_login(session))
+	if (Session *asking = find_in(logins_, session))
 		asking->close(false);
 }
 

@@ -73,7 +73,6 @@ public:
 
 private:
 	void count(int delta);
-	Session *find_login(uint64_t id) const;
 
 	Context &context_;
 	Pools &pools_;

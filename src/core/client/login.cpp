@@ -6,13 +6,10 @@
 
 #include "core/client/clients.hpp"
 #include "core/context/context.hpp"
-#include "core/pool/pools.hpp"
 #include "core/client/questions.hpp"
 #include "core/pool/pool_group.hpp"
-#include "core/server/server.hpp"
 #include "core/client/session.hpp"
 #include "proto/bytes.hpp"
-#include "proto/md5.hpp"
 #include "proto/wire.hpp"
 
 #include "proto/no_postgres.hpp"
@@ -39,18 +36,13 @@ template <size_t n> bool put_whole(char (&field)[n], std::string_view text)
 	return text.size() < n;
 }
 
-proto::Error to_error(const control::ErrorText &e)
-{
-	return {e.sqlstate, e.message, e.detail, e.hint};
-}
-
 } // namespace
 
-Login::Login(Session &session) : session_(session), began_(session.context().now()) {}
+Login::Login(Session &session) : Deputy(session), began_(session.context().now()) {}
 
 Login::~Login()
 {
-	if (asked_)
+	if (question_ != 0)
 		session_.clients().questions().forget(question_);
 	if (derivation_ != 0)
 		session_.clients().questions().forget_derivation(derivation_);
@@ -265,7 +257,6 @@ void Login::ask()
 	q.proved = proved_ != nullptr;
 	stage_ = Stage::Asking;
 	question_ = session_.clients().questions().ask(&session_, q);
-	asked_ = true;
 }
 
 void Login::on_manager()
@@ -280,7 +271,7 @@ void Login::on_answer(const control::AuthAnswer &answer)
 {
 	if (stage_ != Stage::Asking)
 		return;
-	asked_ = false;
+	question_ = 0;
 	answer_.reset(new control::AuthAnswer(answer));
 	if (proved_)
 		on_admitted();
@@ -298,8 +289,7 @@ void Login::on_admitted()
 {
 	const control::AuthAnswer &was = *proved_;
 	if (answer_->method == AuthMethod::Refuse) {
-		log_refusal();
-		on_failed(to_error(answer_->error));
+		refuse();
 	} else if (answer_->method != was.method || answer_->doomed || answer_->role_oid != was.role_oid ||
 	           strcmp(answer_->verifier, was.verifier) != 0) {
 		wrong_password();
@@ -318,8 +308,7 @@ void Login::start_exchange()
 	proto::append_negotiation(out, startup_);
 	switch (answer_->method) {
 	case AuthMethod::Refuse:
-		log_refusal();
-		on_failed(to_error(answer_->error));
+		refuse();
 		return;
 	case AuthMethod::Trust:
 	case AuthMethod::Certificate:
@@ -328,377 +317,95 @@ void Login::start_exchange()
 		authenticated();
 		return;
 	case AuthMethod::Password:
-		expect_ = Expect::Password;
-		proto::append_authentication(out, proto::kAuthCleartext);
-		break;
-	case AuthMethod::Md5: {
-		expect_ = Expect::Md5;
-		session_.context().outside().random(md5_salt_, sizeof(md5_salt_));
-		proto::append_authentication(out, proto::kAuthMd5, {md5_salt_, sizeof(md5_salt_)});
+	case AuthMethod::Md5:
+	case AuthMethod::Scram:
 		break;
 	}
-	case AuthMethod::Scram: {
-		proto::Secret<proto::ScramVerifier> verifier;
-		if (!proto::ScramVerifier::parse(answer_->verifier, verifier.edit())) {
-			fail(sqlstate::kInternal, "the manager sent a verifier that cannot be read");
-			return;
-		}
-		const TlsInfo *tls = session_.stream()->tls();
-		const std::string binding = tls ? tls->binding : std::string();
-		scram_ = std::make_unique<proto::ScramServer>(*verifier, answer_->doomed != 0, binding);
-		expect_ = Expect::SaslInitial;
-		proto::append_authentication(out, proto::kAuthSasl, proto::ScramServer::mechanisms(!binding.empty()));
-		break;
-	}
+	const TlsInfo *tls = session_.stream()->tls();
+	const ProofExchange::Verdict verdict =
+	    exchange_.begin(*answer_, tls ? tls->binding : std::string(), session_.context().outside(), out);
+	if (verdict == ProofExchange::Verdict::Refused) {
+		on_failed(exchange_.refusal()); // and nothing else is told
+		return;
 	}
 	session_.stream()->queue(out.data(), out.size());
 	session_.stream()->flush();
 }
 
-// As PostgreSQL logs it.
-void Login::log_refusal()
+void Login::exchange_message(std::string_view body)
+{
+	std::string out;
+	const ProofExchange::Verdict verdict = exchange_.message(*answer_, body, out);
+	if (!out.empty()) {
+		session_.stream()->queue(out.data(), out.size());
+		session_.stream()->flush();
+	}
+	switch (verdict) {
+	case ProofExchange::Verdict::More:
+		return;
+	case ProofExchange::Verdict::Proved:
+		authenticated();
+		return;
+	case ProofExchange::Verdict::Derive:
+		if (derive(exchange_.password()))
+			return;
+		[[fallthrough]];
+	case ProofExchange::Verdict::Wrong:
+		wrong_password();
+		return;
+	case ProofExchange::Verdict::Refused:
+		on_failed(exchange_.refusal());
+		return;
+	}
+}
+
+// Whether it is the password of the role's verifier, a thread will say: on_derived(). False: there is no such verifier.
+bool Login::derive(std::string_view password)
+{
+	proto::Secret<proto::ScramVerifier> verifier;
+	if (!proto::ScramVerifier::parse(answer_->verifier, verifier.edit()))
+		return false;
+	stage_ = Stage::Deriving;
+	derivation_ = session_.clients().questions().derive(&session_, password, *verifier);
+	return true;
+}
+
+void Login::on_derived(bool right, const proto::ScramKey &key)
+{
+	derivation_ = 0;
+	stage_ = Stage::Exchange;
+	if (right)
+		exchange_.learn_key(key);
+	if (session_.group())
+		admitted(); // it was the password for the server
+	else if (right && !answer_->doomed)
+		authenticated();
+	else
+		wrong_password();
+	if (!busy())
+		session_.end_if_ended();
+}
+
+void Login::wrong_password()
+{
+	const std::string user = answer_->role;
+	session_.context().log_stranger(*session_.stream(), "password authentication failed for user \"" + user + "\"" +
+	                                                        (answer_->log_detail[0] ? ": " : "") + answer_->log_detail);
+	fail(sqlstate::kInvalidPassword, "password authentication failed for user \"" + user + "\"");
+}
+
+// By the manager's word. As PostgreSQL logs it.
+void Login::refuse()
 {
 	session_.context().log_stranger(*session_.stream(), answer_->error.message +
 	                                                        std::string(answer_->log_detail[0] ? ": " : "") +
 	                                                        answer_->log_detail);
+	on_failed(to_error(answer_->error));
 }
 
-// ---- after the proof
-
-// The client hears at once that its proof was right, as from PostgreSQL: before that, libpq takes a refusal for one of
-// TLS and comes again in clear text (sslmode=prefer).
-void Login::authenticated()
+proto::Error Login::to_error(const control::ErrorText &e)
 {
-	if (!proved_) {
-		std::string out;
-		proto::append_authentication(out, proto::kAuthOk);
-		session_.stream()->queue(out.data(), out.size());
-		session_.stream()->flush();
-	}
-	// The database of a physical replication is not one: libpq's tools name "replication".
-	if (answer_->error.sqlstate[0] != '\0' && !startup_.replication) {
-		log_refusal();
-		on_failed(to_error(answer_->error));
-		return;
-	}
-	if (!startup_.refusal.sqlstate.empty()) {
-		on_failed(startup_.refusal);
-		return;
-	}
-	Context &context = session_.context();
-	if (answer_->pool_slot == UINT32_MAX && !proved_) {
-		proved_ = std::move(answer_);
-		ask();
-		return;
-	}
-	PoolGroup *group = session_.clients().pools().group(answer_->pool_slot, answer_->pool_generation);
-	const region::TenantSlot &tenant = context.region().tenant(answer_->tenant_slot);
-	if (!group || tenant.generation.load() != answer_->tenant_generation) {
-		fail(sqlstate::kCannotConnectNow, "the pool was given to another role meanwhile", "", "Try again.");
-		return;
-	}
-	session_.set_group(group, session_.session_port() || group->settings().pool_mode.load(std::memory_order_relaxed) ==
-	                                                         region::PoolMode::Session);
-	if (!within_limits())
-		return;
-	proto::Secret<proto::ScramVerifier> verifier;
-	if (lacks_server_key() && proto::ScramVerifier::parse(answer_->verifier, verifier.edit()))
-		derive(answer_->server_password, *verifier);
-	else
-		admitted();
-}
-
-// The server's password is stored, and its key is not known: neither by the client's proof nor from a former login.
-bool Login::lacks_server_key()
-{
-	const Credential *have = session_.group()->credential();
-	if (has_key_ || answer_->server_password[0] == '\0')
-		return false;
-	if (!have || !have->has_key || *have->password != answer_->server_password ||
-	    *proto::SecretString(have->verifier->text()) != answer_->verifier)
-		return true;
-	has_key_ = true;
-	client_key_ = have->client_key;
-	return false;
-}
-
-void Login::admitted()
-{
-	learn_credential();
-	prepare();
-}
-
-// max_clients of the tenant and of the role, over all workers: add first, then look (layout.hpp).
-bool Login::within_limits()
-{
-	Context &context = session_.context();
-	const region::View &region = context.region();
-	const region::TenantSlot &tenant = region.tenant(answer_->tenant_slot);
-	session_.count_in_tenant(answer_->tenant_slot);
-	const int64_t in_tenant = region.tenant_clients(answer_->tenant_slot);
-	const int64_t in_pool = region.pool_gauges(answer_->pool_slot).clients;
-	const int32_t tenant_limit = tenant.max_clients.load();
-	const int32_t role_limit = session_.group()->settings().max_clients.load();
-	const bool by_role = role_limit > 0 && in_pool > role_limit;
-	if (!by_role && (tenant_limit <= 0 || in_tenant <= tenant_limit))
-		return true;
-	bump(context.slot().refused);
-	bump(region.tenant_counters(answer_->tenant_slot, context.worker()).refused);
-	fail(sqlstate::kTooManyConnections,
-	     std::string("too many clients ") + (by_role ? "of role \"" + session_.group()->role() + "\" " : "") +
-	         "in tenant \"" + tenant.name + "\"",
-	     std::string("max_clients of the ") + (by_role ? "role" : "tenant") + " is " +
-	         std::to_string(by_role ? role_limit : tenant_limit) + ".",
-	     by_role ? "Raise it with pgpool.set_user(..., max_clients => ...)."
-	             : "Raise it with pgpool.alter_tenant(..., max_clients => ...).");
-	return false;
-}
-
-void Login::learn_credential()
-{
-	auto c = std::make_unique<Credential>();
-	c->route = answer_->route;
-	c->method = answer_->route_method;
-	c->route_error = to_error(answer_->route_error);
-	const std::string_view stored(answer_->server_password); // two views: a string of both would be a copy that stays
-	proto::assign(c->password, stored.empty() ? std::string_view(*password_) : stored);
-	const std::string_view verifier(answer_->verifier);
-	if (proto::is_md5_verifier(verifier))
-		proto::assign(c->md5, verifier);
-	else if (proto::ScramVerifier::parse(verifier, c->verifier.edit()) && has_key_) {
-		c->has_key = true;
-		c->client_key = client_key_;
-	}
-	// One who proved nothing must not take away what another one proved; the way to the server is always
-	// the newest, as pg_hba.conf is now.
-	const Credential *have = session_.group()->credential();
-	if (have && !c->has_key && c->md5->empty() && c->password->empty()) {
-		c->has_key = have->has_key;
-		c->client_key = have->client_key;
-		c->verifier = have->verifier;
-		c->md5 = have->md5;
-		c->password = have->password;
-		if (c->route == control::ServerRoute::None) {
-			c->route = have->route;
-			c->method = have->method;
-		}
-	}
-	session_.group()->learn(std::move(c));
-}
-
-std::string Login::startup_key() const
-{
-	std::string key;
-	for (const proto::Setting &s : startup_.settings)
-		key += s.first + '=' + s.second + '\0';
-	for (const proto::Setting &s : startup_.overridden)
-		key += '<' + s.first + '=' + s.second + '\0';
-	return key;
-}
-
-// What the client's settings become, and how to greet it, a server says; once for all clients that start
-// with the same settings. A client in session mode keeps that server.
-void Login::prepare()
-{
-	stage_ = Stage::Preparing;
-	PoolGroup *group = session_.group();
-	if (group->greeting_holds() && !session_.session_mode()) {
-		if (const Greeting::Started *known = group->greeting().started(startup_key())) {
-			session_.adopt(known->params, known->idle_session_timeout);
-			if (startup_.has_application_name)
-				session_.params() = session_.params().with("application_name", startup_.application_name, true);
-			remember_defaults();
-			greet();
-			return;
-		}
-	}
-	if (group->dead()) {
-		on_failed(group->death());
-		return;
-	}
-	// Whoever waits for a server at login hears on_assigned() also when there is one at once.
-	if (ServerConn *server = session_.pool().acquire(&session_))
-		session_.on_assigned(server);
-}
-
-void Login::on_assigned()
-{
-	ServerConn *server = session_.server();
-	if (!server->apply(wanted(), true, ground())) {
-		server->flush();
-		return;
-	}
-	Session &session = session_; // this object may end here
-	on_prepared();
-	if (session.server())
-		session.server()->try_release();
-}
-
-void Login::on_settings(bool /*all*/)
-{
-	on_prepared();
-}
-
-void Login::on_lost(Loss loss, const proto::Error *why)
-{
-	session_.leave_lost_server(false);
-	if (session_.dead())
-		return;
-	if (loss != Loss::Unused)
-		on_failed(
-		    why ? *why
-		        : proto::Error{sqlstate::kConnectionFailure, "the server closed the connection unexpectedly", "", ""});
-	else if (ServerConn *server = session_.pool().acquire(&session_))
-		session_.on_assigned(server);
-}
-
-Standing Login::standing() const
-{
-	Standing s;
-	s.to_be_served = false; // a cancel means what runs for the login
-	return s;
-}
-
-bool Login::cut_off(int64_t now)
-{
-	return session_.cut_off(now);
-}
-
-bool Login::on_out_of_memory()
-{
-	return session_.on_out_of_memory();
-}
-
-StatementRewriter *Login::statements()
-{
-	return session_.statements();
-}
-
-void Login::on_hot_standby(bool on)
-{
-	session_.on_hot_standby(on);
-}
-
-void Login::on_tcp_settings(const Params &now)
-{
-	session_.on_tcp_settings(now);
-}
-
-// The settings that the client asked for, raw.
-const Params &Login::wanted()
-{
-	if (!wanted_) {
-		wanted_ = session_.group()->greeting().base();
-		for (const proto::Setting &s : startup_.settings)
-			wanted_ = wanted_.with(s.first, s.second, false);
-		if (startup_.has_application_name)
-			wanted_ = wanted_.with("application_name", startup_.application_name, true);
-	}
-	return wanted_;
-}
-
-// SQL for settings whose value changes a part of the present one.
-std::string Login::ground() const
-{
-	const Params &base = session_.group()->greeting().base();
-	const Param *style = base ? base->find("DateStyle") : nullptr;
-	std::string sql;
-	auto set = [&](std::string_view name, std::string_view value) {
-		sql += "SELECT pg_catalog.set_config(";
-		proto::append_literal(sql, name);
-		sql += ',';
-		proto::append_literal(sql, value);
-		sql += ",false);";
-	};
-	for (const proto::Setting &s : startup_.settings) {
-		const bool is_style = style && proto::equal_names(s.first, style->name);
-		if (is_style)
-			set(style->name, style->value);
-		bool replaced = false;
-		for (const proto::Setting &o : startup_.overridden) {
-			if (!proto::equal_names(o.first, s.first))
-				continue;
-			set(o.first, o.second);
-			replaced = true;
-		}
-		if (is_style || replaced)
-			set(s.first, s.second);
-	}
-	return sql;
-}
-
-// The server's settings are now the client's.
-void Login::on_prepared()
-{
-	PoolGroup *group = session_.group();
-	session_.adopt(*session_.server());
-	if (group->greeting_holds() && !session_.server()->stale())
-		remember_startup();
-	remember_defaults();
-	session_.server()->set_defaults(session_.defaults());
-	greet();
-}
-
-// But for application_name, which is another one for each of many clients.
-void Login::remember_startup()
-{
-	PoolGroup *group = session_.group();
-	Params params = session_.params();
-	if (const Param *p = group->greeting().base()->find("application_name"))
-		params = params.with(p->name, p->value, true, p->unknown, p->preset);
-	group->greeting().remember(startup_key(), {params, session_.server()->agent().idle_session_timeout()});
-}
-
-// In the server's spelling.
-void Login::remember_defaults()
-{
-	Params defaults = session_.context().params().empty();
-	auto add = [&](const std::string &name) {
-		if (const Param *p = session_.params()->find(name))
-			defaults = defaults.with(p->name, p->value, false);
-	};
-	for (const proto::Setting &s : startup_.settings)
-		add(s.first);
-	if (startup_.has_application_name)
-		add("application_name");
-	session_.defaults() = defaults;
-}
-
-void Login::greet()
-{
-	Context &context = session_.context();
-	PoolGroup *group = session_.group();
-	session_.choose_key(session_.session_mode() ? session_.server()->pid() : 0);
-	std::string out = group->greeting().notices();
-	const auto &items = session_.params()->items;
-	if (std::any_of(items.begin(), items.end(), [](const auto &p) { return is_tcp_setting(p->name); }))
-		session_.on_tcp_settings(session_.params());
-	if (!answer_->in_hot_standby)
-		group->greeting().leave_hot_standby();
-	session_.on_hot_standby(group->greeting().in_hot_standby());
-	for (const auto &f : group->greeting().fixed())
-		proto::append_parameter(out, f.first, f.second);
-	for (const auto &p : session_.params()->items) {
-		if (p->reported)
-			proto::append_parameter(out, p->name, p->value);
-	}
-	proto::Writer(out).begin('K').u32(static_cast<uint32_t>(session_.key_pid())).bytes(session_.key()).end();
-	proto::append_ready(out, 'I');
-	session_.stream()->queue(out.data(), out.size());
-	session_.stream()->flush();
-	stage_ = Stage::Over;
-	bump(context.slot().logins);
-	bump(context.region().tenant_counters(answer_->tenant_slot, context.worker()).logins);
-	if (context.settings().log_connections)
-		context.outside().log("client of role \"" + group->role() + "\" logged in to database \"" + group->database() +
-		                      "\" of tenant \"" + group->tenant() + "\"");
-	// Queries that came early are served now; this object ends here.
-	const proto::SecretString early = std::move(in_);
-	Session &session = session_;
-	session.login_done();
-	if (!early->empty())
-		session.on_data(early->data(), early->size());
-	session.end_if_ended();
+	return {e.sqlstate, e.message, e.detail, e.hint};
 }
 
 } // namespace pgpool::core

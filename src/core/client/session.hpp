@@ -17,7 +17,6 @@
 #include "core/base/list.hpp"
 #include "core/settings/params.hpp"
 #include "core/base/ports.hpp"
-#include "core/account/replies.hpp"
 #include "core/statements/rewriter.hpp"
 #include "core/server/server_user.hpp"
 #include "core/pool/waiter.hpp"

@@ -29,7 +29,7 @@ proto::Error lost_error()
 
 } // namespace
 
-Subscription::Subscription(Session &session, Listener &listener) : session_(session), listener_(&listener)
+Subscription::Subscription(Session &session, Listener &listener) : Deputy(session), listener_(&listener)
 {
 	listener_->attach(this);
 }
@@ -213,39 +213,14 @@ void Subscription::on_replies(uint64_t forwarded)
 	session_.on_replies(forwarded);
 }
 
-void Subscription::on_hot_standby(bool on)
-{
-	session_.on_hot_standby(on);
-}
-
-void Subscription::on_tcp_settings(const Params &now)
-{
-	session_.on_tcp_settings(now);
-}
-
 void Subscription::end(const proto::Error &why)
 {
 	session_.end(why);
 }
 
-bool Subscription::on_out_of_memory()
-{
-	return session_.on_out_of_memory();
-}
-
-bool Subscription::cut_off(int64_t now)
-{
-	return session_.cut_off(now);
-}
-
 void Subscription::check_timeouts(int64_t now)
 {
 	session_.check_timeouts(now);
-}
-
-StatementRewriter *Subscription::statements()
-{
-	return session_.statements();
 }
 
 // ---- the listener's stream

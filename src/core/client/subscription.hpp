@@ -20,16 +20,14 @@
 #include <string_view>
 #include <vector>
 
+#include "core/client/deputy.hpp"
 #include "core/listening/listeners.hpp"
-#include "core/server/server_user.hpp"
 #include "proto/message.hpp"
 
 namespace pgpool::core
 {
 
-class Session;
-
-class Subscription final : public ServerUser, public Subscriber
+class Subscription final : public Deputy, public Subscriber
 {
 public:
 	Subscription(Session &session, Listener &listener);
@@ -50,13 +48,8 @@ public:
 	void on_round(For purpose, const proto::Error &error) override;
 	void on_replies(uint64_t forwarded) override;
 	void on_lost(Loss loss, const proto::Error *why) override;
-	void on_hot_standby(bool on) override;
-	void on_tcp_settings(const Params &now) override;
 	void end(const proto::Error &why) override;
-	bool on_out_of_memory() override;
-	bool cut_off(int64_t now) override;
 	void check_timeouts(int64_t now) override;
-	StatementRewriter *statements() override;
 
 	// ---- for the listener
 	uint64_t id() const override;
@@ -78,7 +71,6 @@ private:
 	void run(const std::string &sql);
 	void deliver(std::string &kept);
 
-	Session &session_;
 	Listener *listener_; // nullptr: it is lost, but nothing more is needed of it
 	std::string kept_;   // of the new stream, for when the old one has passed the marker
 	std::string late_;   // of the listener behind the marker: for the client if the return fails
