@@ -42,8 +42,7 @@ void Clients::add(Session *session)
 
 void Clients::on_ended(Session *session)
 {
-	if (session->key_pid() != 0)
-		remove_key(session);
+	remove_key(session);
 	rows_.each([session](ClientRows *r) { r->forget(session); });
 	sessions_.remove(session);
 	logins_.remove(session);
@@ -82,14 +81,25 @@ Session *Clients::find(uint64_t id) const
 	return find_in(sessions_, id);
 }
 
-void Clients::add_key(Session *session)
+void Clients::give_key(Session *session, int32_t pid)
 {
-	keys_[session->key_pid()] = session;
+	Outside &outside = context_.outside();
+	remove_key(session);
+	session->key().choose(outside, session->minor());
+	while (pid == 0) {
+		uint32_t random;
+		outside.random(&random, sizeof(random));
+		random &= 0x7fffffff;
+		if (keys_.count(static_cast<int32_t>(random)) == 0)
+			pid = static_cast<int32_t>(random);
+	}
+	session->key().set_pid(pid);
+	keys_[pid] = session;
 }
 
 void Clients::remove_key(Session *session)
 {
-	auto it = keys_.find(session->key_pid());
+	auto it = keys_.find(session->key().pid());
 	if (it != keys_.end() && it->second == session)
 		keys_.erase(it);
 }
@@ -97,7 +107,7 @@ void Clients::remove_key(Session *session)
 bool Clients::cancel_here(int32_t pid, std::string_view key)
 {
 	auto it = keys_.find(pid);
-	if (it == keys_.end() || !it->second->matches_key(key))
+	if (it == keys_.end() || !it->second->key().is(key))
 		return false;
 	region::bump(context_.slot().cancels_delivered);
 	it->second->cancel();

@@ -53,9 +53,7 @@ public:
 	List<ClientRows, &ClientRows::hook> &rows_under_way() { return rows_; }
 
 	// ---- cancel keys
-	void add_key(Session *session);
-	void remove_key(Session *session);
-	bool key_taken(int32_t pid) const { return keys_.count(pid) != 0; }
+	void give_key(Session *session, int32_t pid); // 0: a random one that nobody has here
 	// Here, else at the other workers. The client that asked is let go when it was acted on: a client that
 	// has waited for that may send its next query, which must not be hit.
 	void cancel(Session *asking, int32_t pid, std::string_view key);
@@ -73,6 +71,7 @@ public:
 
 private:
 	void count(int delta);
+	void remove_key(Session *session);
 
 	Context &context_;
 	Pools &pools_;

@@ -206,8 +206,8 @@ void Login::begin(uint32_t size)
 		on_failed(error);
 		return;
 	}
-	session_.minor =
-	    static_cast<uint8_t>(std::min<uint16_t>(startup_.minor == 1 ? 0 : startup_.minor, proto::kNewestMinor));
+	session_.set_minor(
+	    static_cast<uint8_t>(std::min<uint16_t>(startup_.minor == 1 ? 0 : startup_.minor, proto::kNewestMinor)));
 	if (startup_.replication) {
 		startup_.refusal = {sqlstate::kFeatureNotSupported, "replication connections are not pooled", "",
 		                    "Connect to the server's own port, " +

@@ -147,8 +147,9 @@ void Login::prepare()
 	PoolGroup *group = session_.group();
 	if (group->greeting_holds() && !session_.session_mode()) {
 		if (const Greeting::Started *known = group->greeting().started(settings_.key())) {
-			session_.adopt(settings_.with_name(known->params), known->idle_session_timeout);
-			session_.defaults() = settings_.defaults(session_.params(), session_.context().params().empty());
+			session_.settings().adopt(settings_.with_name(known->params), known->idle_session_timeout);
+			session_.settings().set_defaults(
+			    settings_.defaults(session_.settings().now(), session_.context().params().empty()));
 			greet();
 			return;
 		}
@@ -206,13 +207,14 @@ void Login::on_prepared()
 {
 	PoolGroup *group = session_.group();
 	ServerConn *server = session_.server();
-	session_.adopt(*server);
+	session_.settings().adopt(*server);
 	if (group->greeting_holds() && !server->stale())
 		group->greeting().remember(settings_.key(),
-		                           {StartSettings::without_name(session_.params(), group->greeting().base()),
+		                           {StartSettings::without_name(session_.settings().now(), group->greeting().base()),
 		                            server->agent().idle_session_timeout()});
-	session_.defaults() = settings_.defaults(session_.params(), session_.context().params().empty());
-	server->set_defaults(session_.defaults());
+	session_.settings().set_defaults(
+	    settings_.defaults(session_.settings().now(), session_.context().params().empty()));
+	server->set_defaults(session_.settings().defaults());
 	greet();
 }
 
@@ -220,21 +222,21 @@ void Login::greet()
 {
 	Context &context = session_.context();
 	PoolGroup *group = session_.group();
-	session_.choose_key(session_.session_mode() ? session_.server()->pid() : 0);
+	session_.clients().give_key(&session_, session_.session_mode() ? session_.server()->pid() : 0);
 	std::string out = group->greeting().notices();
-	const auto &items = session_.params()->items;
+	const auto &items = session_.settings().now()->items;
 	if (std::any_of(items.begin(), items.end(), [](const auto &p) { return is_tcp_setting(p->name); }))
-		session_.on_tcp_settings(session_.params());
+		session_.on_tcp_settings(session_.settings().now());
 	if (!answer_->in_hot_standby)
 		group->greeting().leave_hot_standby();
 	session_.on_hot_standby(group->greeting().in_hot_standby());
 	for (const auto &f : group->greeting().fixed())
 		proto::append_parameter(out, f.first, f.second);
-	for (const auto &p : session_.params()->items) {
+	for (const auto &p : session_.settings().now()->items) {
 		if (p->reported)
 			proto::append_parameter(out, p->name, p->value);
 	}
-	proto::Writer(out).begin('K').u32(static_cast<uint32_t>(session_.key_pid())).bytes(session_.key()).end();
+	proto::Writer(out).begin('K').u32(static_cast<uint32_t>(session_.key().pid())).bytes(session_.key().secret()).end();
 	proto::append_ready(out, 'I');
 	session_.stream()->queue(out.data(), out.size());
 	session_.stream()->flush();

@@ -5,7 +5,13 @@
 // an idle client needs no more, is an object of its own (login.hpp).
 //
 // Bytes go to the server as they came: frames are split to keep the account of replies (replies.hpp), not
-// to be copied. A server is asked for only when a whole message (or kChunk bytes of one) is there.
+// to be copied (message_run.hpp). A server is asked for only when a whole message (or kChunk bytes of one) is there
+// (answer_run.hpp).
+//
+// It has many methods, for here three interfaces meet (32 are theirs), and whatever its stream, its server, its pool
+// and the clock say decides the same question, resume(): may what the client sent go on, and where? An object between
+// would hear all of them, too. What has an answer of its own is taken out: its input, its statements, settings,
+// departure, key.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +19,13 @@
 #include <string>
 #include <string_view>
 
-#include "core/client/client_input.hpp"
 #include "core/base/list.hpp"
-#include "core/settings/params.hpp"
 #include "core/base/ports.hpp"
+#include "core/client/cancel_key.hpp"
+#include "core/client/client_input.hpp"
+#include "core/client/client_settings.hpp"
+#include "core/client/client_tally.hpp"
+#include "core/client/departure.hpp"
 #include "core/statements/rewriter.hpp"
 #include "core/server/server_user.hpp"
 #include "core/pool/waiter.hpp"
@@ -28,6 +37,7 @@ namespace pgpool::core
 class Clients;
 class Context;
 class Login;
+class MessageRun;
 class Pool;
 class PoolGroup;
 class ServerConn;
@@ -52,12 +62,10 @@ public:
 	void count_in_tenant(uint32_t tenant_slot, int32_t delta = 1);
 	uint32_t tenant_slot() const { return tenant_slot_; }
 	void start_login();
-	void choose_key(int32_t pid); // 0: a random one
-	std::string_view key() const { return {key_, key_length_}; }
 
 	// ---- for the pool
 	void on_assigned(ServerConn *server) override;
-	const Params &wanted_settings() const override { return params_; }
+	const Params &wanted_settings() const override { return settings_.now(); }
 	int64_t since() const override { return since_; }
 	void on_queued() override;
 	void on_wait_failed(const proto::Error &why, bool fatal) override;
@@ -67,7 +75,7 @@ public:
 	void on_replies(uint64_t forwarded) override;
 	void on_ready(char status, uint64_t commit_lsn) override;
 	void on_round(For purpose, const proto::Error &why) override;
-	void on_hot_standby(bool on) override { knows_hot_standby_ = on; }
+	void on_hot_standby(bool on) override { settings_.told_hot_standby(on); }
 	void on_tcp_settings(const Params &now) override;
 	void on_server_writable() override;
 	void on_settings(bool all) override;
@@ -98,8 +106,7 @@ public:
 	// ---- for the engine
 	void fatal(const proto::Error &error);
 	void cancel(); // a cancel request with the right key came
-	bool idles_too_long(int64_t now);
-	void fill(control::ClientRow &row) const;
+	control::ClientState state() const;
 	void close(bool flush); // ends the session; a server is cleaned up
 
 	Context &context() { return context_; }
@@ -109,23 +116,19 @@ public:
 	Pool &pool(); // of the target that serves it
 	ServerConn *server() const { return server_; }
 	Login *login() const { return login_.get(); }
-	Params &params() { return params_; }
-	void adopt(const ServerConn &server); // the settings that it has there
-	void adopt(const Params &params, int32_t idle_session_timeout);
-	Params &defaults() { return defaults_; }
+	ClientSettings &settings() { return settings_; }
+	const ClientTally &tally() const { return tally_; }
+	CancelKey &key() { return key_; }
 	uint64_t id() const { return id_; }
-	int32_t key_pid() const { return key_pid_; }
-	bool matches_key(std::string_view key) const;
+	uint8_t minor() const { return minor_; } // of the protocol
+	void set_minor(uint8_t minor) { minor_ = minor; }
 	bool session_mode() const { return session_mode_; }
 	bool session_port() const { return session_port_; }
 	bool dead() const { return dead_; }
-	Client client() const;
-	uint8_t minor = 0;
 
 	Hook<Session> all_hook, login_hook, turn_hook;
 
 private:
-	enum class Next { More, Server, Ended };
 	using Missing = ClientInput::Missing;
 	using Pause = ClientInput::Pause;
 
@@ -136,48 +139,35 @@ private:
 	void on_applied_in_part();
 	void on_settled();
 	void on_serverless();
-	void on_unheard(uint64_t size);
 	void out_of_memory();
-	int64_t served_until() const;
 	void resume();
 	void read_on();
 	void send_answers(std::string &answers);
-	bool has_turn(uint32_t &messages);
-	bool may_forward_another(const std::string &rewritten, uint32_t &messages);
-	bool waits_for_proof();
-	void ask_for_replies(std::string &out, const char *&run, const char *end);
 	void pause_behind();
-	void remember(std::string_view all, std::string_view of_batch);
-	void process(const char *data, size_t size);
-	Next before_server(const char *&p, const char *end);
-	Next answer_here(const char *&p, const char *end, std::string &answers);
+	void process(std::string_view bytes);
+	void answer(std::string_view bytes);
 	void work_off_backlog();
-	bool check_header(char type, uint32_t length);
-	void forward(const char *p, const char *end);
-	void send(std::string &out, const char *run, const char *end);
-	void acquire(const char *p, const char *end);
+	void forward(std::string_view bytes);
+	void send(const MessageRun &run);
+	void acquire(std::string_view bytes);
 	void take(ServerConn *server);
+	Client client() const;
 	bool take_settings(std::string_view message);
 	void tell_promotion();
 	void leave_server();
-	bool stash(const char *p, const char *end); // false: there is no memory for it, the session is over
+	bool stash(std::string_view bytes); // false: there is no memory for it, the session is over
 	void leave();
 	void await_the_last();
 	bool has_more_to_serve() const;
 	bool may_leave_later() const;
-	bool finishes() const;
-	int64_t patience() const; // query_wait_timeout, in microseconds
 	int64_t time_to_leave() const;
 	bool stays_too_long(int64_t now) const;
+	bool idles_too_long(int64_t now);
 	void note_leaving();
-	void retry(const char *p, const char *end);
 	void come_back();
 	void end_handover();
 
-	bool answer_statement(const char *message, size_t total, std::string &answers);
 	void reply(std::string_view bytes);
-	std::string described() const;
-	void log_timed_out();
 
 	Context &context_;
 	Clients &clients_;
@@ -186,28 +176,18 @@ private:
 	std::unique_ptr<Subscription> subscription_; // it is parked, or about to be, or comes back
 	PoolGroup *group_ = nullptr;
 	ServerConn *server_ = nullptr;
-	Params params_;
-	Params defaults_; // what it started with
+	ClientSettings settings_;
 	ClientInput input_;
 	StatementRewriter statements_;
+	Departure departure_;
+	ClientTally tally_;
 	uint64_t id_;
-	int64_t connected_at_; // wall clock
-	int64_t since_;        // monotonic: of the present state
-	int64_t left_at_ = 0;  // when it was first known that it will send no more
-	uint64_t transactions_ = 0, queries_ = 0;
-	uint64_t unheard_ = 0;
-	int32_t idle_session_timeout_ = 0; // ms, while it has no server; a setting
-	uint64_t commit_lsn_ = 0;          // end of the last commit that wrote
+	int64_t since_; // monotonic: of the present state
+	CancelKey key_;
 	uint32_t tenant_slot_ = UINT32_MAX;
-	int32_t key_pid_ = 0;
-	uint8_t key_length_ = 0;
-	char key_[32];
+	uint8_t minor_ = 0;
 	bool session_port_;
 	bool session_mode_ = false;
-	bool ended_ = false;   // end of file came, but not all that came before it is served
-	bool leaving_ = false; // Terminate or end of file came; replies are still to come
-	bool knows_hot_standby_ = false;
-	bool settings_doubtful_ = false; // one of them was refused by a server: each is applied by itself
 	bool dead_ = false;
 };
 

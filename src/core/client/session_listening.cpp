@@ -19,7 +19,7 @@ namespace pgpool::core
 
 bool Session::may_park() const
 {
-	return !subscription_ && !login_ && !leaving_ && !kept() && input_.empty();
+	return !subscription_ && !login_ && !departure_.leaving() && !kept() && input_.empty();
 }
 
 void Session::end_handover()
@@ -57,7 +57,7 @@ void Session::on_parked(bool release)
 	if (dead_)
 		return;
 	if (server_) {
-		adopt(*server_); // it may be lost on the way back, and then they would be those from before it
+		settings_.adopt(*server_); // it may be lost on the way back, and then they would be those from before it
 		server_->hand_to(*this, client());
 	}
 	end_handover();
@@ -94,7 +94,7 @@ void Session::drop_server()
 {
 	ServerConn *server = std::exchange(server_, nullptr);
 	if (!subscription_->returning())
-		adopt(*server);
+		settings_.adopt(*server);
 	server->abandon();
 }
 
@@ -102,7 +102,7 @@ void Session::leave_lost_server(bool adopts)
 {
 	const ServerConn *server = std::exchange(server_, nullptr);
 	if (adopts)
-		params_ = server->params();
+		settings_.adopt(server->params(), settings_.idle_session_timeout());
 }
 
 } // namespace pgpool::core
