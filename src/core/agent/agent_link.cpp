@@ -41,7 +41,6 @@ void AgentLink::leave()
 {
 	slot_ = &nobodys_slot;
 	there_ = false;
-	pins_.clear();
 }
 
 std::string AgentLink::name() const

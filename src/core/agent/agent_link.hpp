@@ -37,8 +37,6 @@ public:
 	void answers(bool there) { there_ = there; }
 	// It tells all settings, and lets nothing run behind a query of ours that fails.
 	bool there() const { return there_; }
-	void set_pins(std::string_view pins) { pins_ = pins; }
-	const std::string &pins() const { return pins_; } // why the session must stay; "" = nothing
 	void set_idle_session_timeout(int32_t ms) { idle_session_timeout_ = ms; }
 	int32_t idle_session_timeout() const { return idle_session_timeout_; } // of the client that is served, ms
 	// The end of the last commit that wrote, unless it is known; 0 = there is none.
@@ -64,7 +62,6 @@ private:
 	uint32_t number_ = 0;     // of the slot
 	uint64_t identified_ = 0; // the client that the agent was told of, 0 = none
 	uint64_t commit_known_ = 0;
-	std::string pins_;
 	int32_t idle_session_timeout_ = 0;
 	bool there_ = false;
 	bool shown_idle_ = false;

@@ -284,9 +284,7 @@ std::string_view Session::pinned_by() const
 		return "unnamed statement";
 	if (!server_)
 		return "";
-	if (server_->foreign_identity())
-		return "SET SESSION AUTHORIZATION";
-	return server_->pins();
+	return server_->pins().why();
 }
 
 } // namespace pgpool::core

@@ -131,7 +131,7 @@ void ServerConn::assign(ServerUser &user, const Client &client, const Params &de
 	said_fatal_ = false;
 	our_error_ = {};
 	interrupt_later_ = false;
-	cannot_park_ = false;
+	pins_.assigned();
 	transaction_began_ = query_began_ = 0;
 	set_state(ServerState::Active);
 	if (client_.session_mode)
@@ -577,7 +577,7 @@ void ServerConn::discarded(const proto::Error &why)
 		return;
 	}
 	settings_.tell_discarded();
-	update_pins();
+	pins_.tell_settings(settings_.too_many());
 	statements_.on_discarded(nullptr);
 }
 
@@ -628,10 +628,8 @@ void ServerConn::tick_active(int64_t now)
 	const region::PoolSettings &s = group_.settings();
 	if (user_->cut_off(now))
 		return;
-	if (cannot_park_ && now >= park_again_at_) {
-		cannot_park_ = false;
+	if (pins_.may_park_again(now))
 		count_kept();
-	}
 	if (may_park() && (now - since_ >= kParkAfter || owner_.wanted()))
 		park();
 	const Standing client = standing();
@@ -650,7 +648,7 @@ void ServerConn::tick_active(int64_t now)
 		            "The limit is pgpool.idle_in_transaction_timeout or idle_in_transaction_timeout of the "
 		            "tenant, now " +
 		                std::to_string(limit) + " ms."});
-	else if (!client_is_due && replies_.at_rest() && !counted_parkable_)
+	else if (!client_is_due && replies_.at_rest() && pins_.counted() != ServerPins::Counted::Parkable)
 		end_idle_pin(idle);
 }
 

@@ -26,6 +26,7 @@
 #include "core/account/replies.hpp"
 #include "core/server/server_login.hpp"
 #include "core/server/server_owner.hpp"
+#include "core/server/server_pins.hpp"
 #include "core/server/server_settings.hpp"
 #include "core/statements/substitute.hpp"
 #include "core/server/server_user.hpp"
@@ -108,8 +109,7 @@ public:
 	int64_t since() const { return since_; }
 	AgentLink &agent() { return agent_; }
 	const AgentLink &agent() const { return agent_; }
-	const std::string &pins() const { return pins_; }
-	bool foreign_identity() const { return foreign_identity_; }
+	const ServerPins &pins() const { return pins_; }
 	// Since when its client has kept it between transactions without a word; 0 = it does not, or can be parked.
 	int64_t kept_since() const;
 	void end_surplus_pin(int64_t now, int32_t most);
@@ -146,7 +146,6 @@ private:
 	bool parameter(std::string_view body);
 
 	void tell_preset();
-	void update_pins();
 	void applied_one(const proto::Error &error);
 	void show_idle();
 	void send_sync(For purpose);
@@ -156,7 +155,6 @@ private:
 	bool kept(const Standing &client) const;
 	bool only_listens(const Standing &client) const;
 	void count_kept();
-	void recount_kept(bool kept);
 	void tick_active(int64_t now);
 	void end_idle_pin(int64_t idle_ms);
 	void command_complete(std::string_view tag);
@@ -191,7 +189,7 @@ private:
 	AgentLink agent_;
 	ServerSettings settings_;
 	BackendStatements statements_;
-	std::string pins_;       // why the session must stay: what the agent says, and settings
+	ServerPins pins_;
 	proto::Error our_error_; // of the query of ours that is answered, or the backend's last words
 	std::string stash_;      // the start of a message that is needed whole
 	size_t stash_needs_ = 0; // its length, 0 = not known
@@ -204,7 +202,6 @@ private:
 	int64_t transaction_began_ = 0;
 	int64_t query_began_ = 0;
 	int64_t heard_at_ = 0; // when the client last sent something, to a tick
-	int64_t park_again_at_ = 0;
 	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
 	uint32_t body_left_ = 0;
 	uint32_t epoch_ = 0;
@@ -213,11 +210,8 @@ private:
 	control::ServerState state_ = control::ServerState::Connecting;
 	bool body_forward_ = false;
 	bool by_tcp_ = false;
-	bool discard_ = false;          // DISCARD ALL before the next client
-	bool foreign_identity_ = false; // SET SESSION AUTHORIZATION is in force
+	bool discard_ = false; // DISCARD ALL before the next client
 	const bool is_listener_;
-	bool cannot_park_ = false;
-	bool counted_pinned_ = false, counted_parkable_ = false;
 	bool said_fatal_ = false;
 	bool interrupt_later_ = false;
 	bool client_was_heard_ = false; // since the last tick

@@ -8,8 +8,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
-#include <utility>
 
 #include "core/context/context.hpp"
 #include "core/group/group.hpp"
@@ -20,12 +18,7 @@
 namespace pgpool::core
 {
 
-namespace
-{
-
-constexpr int64_t kParkAgain = 5000000; // after a parking that failed, microseconds
-
-} // namespace
+using Counted = ServerPins::Counted;
 
 bool ServerConn::on_parameter(std::string_view name, std::string_view value, bool whole)
 {
@@ -38,9 +31,8 @@ bool ServerConn::on_parameter(std::string_view name, std::string_view value, boo
 	if (name == "pgpool.agent") {
 		agent_.answers(value == "1");
 	} else if (name == "pgpool.pins") {
-		agent_.set_pins(value);
-		pins_ = value;
-		update_pins();
+		pins_.tell(value);
+		pins_.tell_settings(settings_.too_many());
 	} else if (name == "pgpool.idle_session_timeout") {
 		agent_.set_idle_session_timeout(atoi(std::string(value).c_str()));
 	} else if (name == "pgpool.own") { // of those that PostgreSQL itself reports
@@ -48,7 +40,7 @@ bool ServerConn::on_parameter(std::string_view name, std::string_view value, boo
 	} else if (is_fixed_parameter(name)) {
 		const bool of_the_role = name == "session_authorization" || name == "is_superuser";
 		if (name == "session_authorization")
-			foreign_identity_ = value != group_.role();
+			pins_.tell_identity(value != group_.role());
 		// a server that was opened before the role was changed does not know it as it is now
 		if (!of_the_role || (state_ == control::ServerState::Login && !stale()))
 			group_.greeting().set_fixed(name, value);
@@ -58,64 +50,49 @@ bool ServerConn::on_parameter(std::string_view name, std::string_view value, boo
 	} else if (name.substr(0, 1) == "!") { // back to what it is reset to
 		name.remove_prefix(1);
 		settings_.tell_reset(name, value, whole);
-		update_pins();
+		pins_.tell_settings(settings_.too_many());
 	} else {
 		forward = settings_.tell(name, value, whole) && !for_us;
-		update_pins();
+		pins_.tell_settings(settings_.too_many());
 	}
 	if (user_ && is_tcp_setting(name))
 		user_->on_tcp_settings(settings_.now());
 	return forward;
 }
 
-void ServerConn::update_pins()
-{
-	static constexpr std::string_view kSettings = "settings";
-	const bool too_many = settings_.too_many();
-	if (too_many == (pins_.size() > agent_.pins().size()))
-		return;
-	pins_ = agent_.pins();
-	if (too_many)
-		pins_.append(pins_.empty() ? "" : ", ").append(kSettings);
-}
-
 // Why the client must go on here although its transaction is over, whoever says so; ServerUser::pinned_by() names it.
 bool ServerConn::kept(const Standing &client) const
 {
-	return !pins_.empty() || foreign_identity_ || client.pinned;
+	return pins_.any() || client.pinned;
 }
 
 bool ServerConn::only_listens(const Standing &client) const
 {
-	return pins_ == "LISTEN" && !foreign_identity_ && !client.pinned;
+	return pins_.only_listens() && !client.pinned;
 }
 
 // Between two transactions, and when the client has left: within one there is nothing to be counted yet.
 void ServerConn::count_kept()
 {
-	const bool keeps = user_ && !is_listener_ && !client_.session_mode && kept(standing());
-	if (keeps || counted_pinned_)
-		recount_kept(keeps);
-}
-
-// A client that only listens can be parked, and so takes no server from the others for long.
-void ServerConn::recount_kept(bool kept)
-{
-	const bool parkable = kept && agent_.there() && !cannot_park_ && only_listens(standing());
-	region::PoolCounters &c = group_.counters();
-	c.pinned.store(c.pinned.load() + kept - std::exchange(counted_pinned_, kept));
-	c.parkable.store(c.parkable.load() + parkable - std::exchange(counted_parkable_, parkable));
+	Counted as = Counted::Not;
+	// A listener is in no sum of kept ones, and a client in session mode keeps its server in any case.
+	if (user_ && !is_listener_ && !client_.session_mode) {
+		const Standing client = standing();
+		if (kept(client))
+			as = agent_.there() && pins_.may_park() && only_listens(client) ? Counted::Parkable : Counted::Kept;
+	}
+	pins_.count(as, group_.counters());
 }
 
 int64_t ServerConn::kept_since() const
 {
-	const bool idle = counted_pinned_ && !counted_parkable_ && replies_.at_rest() && !standing().mid_message;
+	const bool idle = pins_.counted() == Counted::Kept && replies_.at_rest() && !standing().mid_message;
 	return idle ? since_ : 0; // its last answer
 }
 
 bool ServerConn::may_park() const
 {
-	if (!counted_parkable_ || !user_ || settings_.awaited() || !user_->may_park())
+	if (pins_.counted() != Counted::Parkable || !user_ || settings_.awaited() || !user_->may_park())
 		return false;
 	const Standing client = standing();
 	return client_at_rest(client) && only_listens(client);
@@ -129,8 +106,7 @@ void ServerConn::park()
 
 void ServerConn::cannot_park()
 {
-	park_again_at_ = group_.context().now() + kParkAgain;
-	cannot_park_ = true;
+	pins_.cannot_park(group_.context().now());
 	count_kept();
 }
 

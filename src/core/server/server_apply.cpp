@@ -79,7 +79,7 @@ void ServerConn::applied(const proto::Error &why)
 	}
 	settings_.in_force();
 	tell_preset();
-	update_pins();
+	pins_.tell_settings(settings_.too_many());
 	if (awaited && user_)
 		user_->on_settings(settings_.refused().empty());
 }

@@ -101,7 +101,7 @@ void ServerConn::client_gone(const Left &left)
 	if (!user_)
 		return;
 	statements_.replay().stop();
-	discard_ = client_.session_mode || left.own_names || foreign_identity_ || !pins_.empty();
+	discard_ = client_.session_mode || left.own_names || pins_.any();
 	// Without its Sync a pipeline is not committed, and a Sync of ours would do just that.
 	const bool hopeless = left.mid_message || (replies_.unsynced() && !replies_.skipping()) || stream_->unsent() > 0 ||
 	                      replies_.copy_in() || replies_.doubtful() || stream_->broken() || settings_.awaited();
@@ -186,7 +186,7 @@ void ServerConn::cleaned()
 {
 	if (gone_ || state_ == ServerState::Closing)
 		return;
-	if (stale() || replies_.was_doubtful() || !pins_.empty() || said_fatal_ || foreign_identity_ || stream_->broken() ||
+	if (stale() || replies_.was_doubtful() || pins_.any() || said_fatal_ || stream_->broken() ||
 	    expired(group_.context().now())) {
 		close();
 		return;
@@ -307,7 +307,6 @@ void ServerConn::end()
 	gone_ = true;
 	if (ServerUser *user = leave_user(); user && is_listener_)
 		user->on_lost(Loss::Gone, &our_error_);
-	pins_.clear();
 	count_kept();
 	if (agent_.has_slot())
 		group_.context().free_agent_slot(agent_.slot());
