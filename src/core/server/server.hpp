@@ -7,6 +7,11 @@
 // Life: Connecting -> Login (and proof of the role's and database's OIDs) -> Idle <-> Active -> Cleaning
 // -> Idle or Closing. One that listens for parked clients (listeners.hpp) is a Listener from its login to its end,
 // and serves none. A Closing server keeps its place in the pool until the backend has closed its end.
+//
+// What can be said without the others is an object of its own: bytes, pins, times, settings, statements, replies, the
+// login, the agent. What is left is above 40 methods and 25 members, for the release rule and the end look at all of
+// these at once, and each event of the backend may be the one that ends the service of a client: parts of that would
+// call each other both ways. So it is one class in several files, by what happens: see server.cpp.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +29,12 @@
 #include "core/base/claim.hpp"
 #include "core/base/ports.hpp"
 #include "core/account/replies.hpp"
+#include "core/server/server_input.hpp"
 #include "core/server/server_login.hpp"
 #include "core/server/server_owner.hpp"
 #include "core/server/server_pins.hpp"
 #include "core/server/server_settings.hpp"
+#include "core/server/server_times.hpp"
 #include "core/statements/substitute.hpp"
 #include "core/server/server_user.hpp"
 #include "proto/message.hpp"
@@ -78,8 +85,8 @@ public:
 		int64_t served_until; // what runs may run so long; 0 = it did not leave, it is sent away
 	};
 	void client_gone(const Left &left);
-	void forsake();                                          // its client ends in the middle of something
-	bool between_replies() const { return body_left_ == 0; } // as the client has them
+	void forsake();                                                    // its client ends in the middle of something
+	bool between_replies() const { return input_.between_messages(); } // as the client has them
 	void interrupt();
 	void close(); // politely; the pool hears on_server_gone() when the backend is gone
 	bool try_release();
@@ -92,7 +99,7 @@ public:
 	void tick(int64_t now);
 	void fill(control::ServerRow &row) const;
 
-	bool mid_message() const { return body_left_ > 0 && body_forward_; } // towards the client
+	bool mid_message() const { return input_.mid_forwarded(); } // towards the client
 
 	Replies &replies() { return replies_; }
 	const Replies &replies() const { return replies_; }
@@ -106,7 +113,7 @@ public:
 	ServerUser *user() const { return user_; }
 	Stream *stream() { return stream_; }
 	int32_t pid() const { return pid_; }
-	int64_t since() const { return since_; }
+	int64_t since() const { return times_.since(); } // of its state, or of its client's last answer
 	AgentLink &agent() { return agent_; }
 	const AgentLink &agent() const { return agent_; }
 	const ServerPins &pins() const { return pins_; }
@@ -131,8 +138,7 @@ private:
 	void give_up_login(std::string why);
 
 	// ---- service
-	enum class Header { More, Whole, Broken };
-	Header read_header(const char *p, size_t have, size_t &total) const;
+	ServerInput::Header read_header(ServerInput::Pass &in) const;
 	void service_data(const char *data, size_t size);
 	void out_of_memory();
 	void after_service(uint64_t forwarded);
@@ -178,6 +184,8 @@ private:
 	void end_what_runs(int64_t until);
 	void end();
 
+	bool is_over() const { return end_ == End::Gone || state_ == control::ServerState::Closing; }
+
 	ServerOwner &owner_;
 	Group &group_;
 	Stream *stream_ = nullptr;
@@ -191,31 +199,20 @@ private:
 	BackendStatements statements_;
 	ServerPins pins_;
 	proto::Error our_error_; // of the query of ours that is answered, or the backend's last words
-	std::string stash_;      // the start of a message that is needed whole
-	size_t stash_needs_ = 0; // its length, 0 = not known
-	size_t unread_ = 0;      // of what the backend sent, behind the message that is looked at
+	ServerInput input_;
 	uint64_t sent_at_assign_ = 0;
-	uint64_t transactions_ = 0, queries_ = 0;
-	int64_t connected_at_ = 0; // wall clock
-	int64_t opened_ = 0;       // monotonic
-	int64_t since_ = 0;        // monotonic: of the present state
-	int64_t transaction_began_ = 0;
-	int64_t query_began_ = 0;
-	int64_t heard_at_ = 0; // when the client last sent something, to a tick
+	ServerTimes times_;
 	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
-	uint32_t body_left_ = 0;
 	uint32_t epoch_ = 0;
-	bool terminated_ = false;
 	int32_t pid_ = 0;
 	control::ServerState state_ = control::ServerState::Connecting;
-	bool body_forward_ = false;
+	// Of the backend: SIGTERM was sent, for it did not go by itself; the pool knows that it is gone.
+	enum class End : uint8_t { None, Terminated, Gone } end_ = End::None;
 	bool by_tcp_ = false;
 	bool discard_ = false; // DISCARD ALL before the next client
 	const bool is_listener_;
 	bool said_fatal_ = false;
 	bool interrupt_later_ = false;
-	bool client_was_heard_ = false; // since the last tick
-	bool gone_ = false;
 };
 
 } // namespace pgpool::core

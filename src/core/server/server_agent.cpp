@@ -87,7 +87,7 @@ void ServerConn::count_kept()
 int64_t ServerConn::kept_since() const
 {
 	const bool idle = pins_.counted() == Counted::Kept && replies_.at_rest() && !standing().mid_message;
-	return idle ? since_ : 0; // its last answer
+	return idle ? times_.since() : 0; // its last answer
 }
 
 bool ServerConn::may_park() const

@@ -34,11 +34,11 @@ bool ServerConn::may_release(const Standing &client) const
 // All of the rule but what the client keeps.
 bool ServerConn::client_at_rest(const Standing &client) const
 {
-	return replies_.at_rest()                                   // (a), (b)
-	       && stash_.empty() && body_left_ == 0 && unread_ == 0 // (c) unread from the server
-	       && stream_->unsent() == 0                            // (c) unsent to the server
-	       && client_.stream->unsent() == 0                     // (c) unsent to the client
-	       && !client.mid_message;                              // (d); (e): kill() is synchronous
+	return replies_.at_rest()               // (a), (b)
+	       && input_.took_all()             // (c) unread from the server
+	       && stream_->unsent() == 0        // (c) unsent to the server
+	       && client_.stream->unsent() == 0 // (c) unsent to the client
+	       && !client.mid_message;          // (d); (e): kill() is synchronous
 }
 
 bool ServerConn::try_release()
@@ -128,7 +128,7 @@ void ServerConn::client_gone(const Left &left)
 // `until`. Nor is one of them only canceled, for what came behind it would still run.
 void ServerConn::end_what_runs(int64_t until)
 {
-	if (gone_ || replies_.empty())
+	if (end_ == End::Gone || replies_.empty())
 		return;
 	if (until > group_.context().now())
 		deadline_ = until;
@@ -177,14 +177,14 @@ void ServerConn::clean()
 		stream_->flush();
 		return;
 	}
-	if (stash_.empty() && body_left_ == 0 && unread_ == 0 && stream_->unsent() == 0)
+	if (input_.took_all() && stream_->unsent() == 0)
 		cleaned();
 }
 
 // Nothing of the last client is left.
 void ServerConn::cleaned()
 {
-	if (gone_ || state_ == ServerState::Closing)
+	if (is_over())
 		return;
 	if (stale() || replies_.was_doubtful() || pins_.any() || said_fatal_ || stream_->broken() ||
 	    expired(group_.context().now())) {
@@ -202,7 +202,7 @@ void ServerConn::interrupt()
 		interrupt_later_ = true; // it works for us now: the client's query comes behind
 		return;
 	}
-	if (pid_ > 0 && !gone_ && state_ != ServerState::Closing && !stream_->broken())
+	if (pid_ > 0 && !is_over() && !stream_->broken())
 		group_.context().outside().interrupt_backend(pid_);
 }
 
@@ -218,7 +218,7 @@ void ServerConn::abandon()
 
 void ServerConn::close()
 {
-	if (gone_ || state_ == ServerState::Closing)
+	if (is_over())
 		return;
 	deadline_ = group_.context().now() + kClosingTime;
 	const bool can_say_goodbye =
@@ -226,7 +226,7 @@ void ServerConn::close()
 	set_state(ServerState::Closing);
 	if (is_listener_ && user_)
 		leave_user()->on_lost(Loss::Gone, &our_error_);
-	stash_.clear();
+	input_.drop();
 	if (can_say_goodbye && replies_.empty() && stream_->unsent() == 0) {
 		std::string out;
 		proto::Writer(out).begin('X').end();
@@ -262,7 +262,7 @@ void ServerConn::lost(const proto::Error *why)
 
 void ServerConn::on_closed(const char *why)
 {
-	if (gone_)
+	if (end_ == End::Gone)
 		return;
 	if (state_ == ServerState::Connecting || state_ == ServerState::Login) {
 		give_up_login(std::string("could not connect to the server: ") + why);
@@ -292,19 +292,20 @@ Loss ServerConn::loss_now() const
 // number of backends. Nothing catches SIGTERM.
 void ServerConn::end_closing(int64_t now)
 {
-	if (pid_ <= 0 || stream_->broken() || std::exchange(terminated_, true)) {
+	if (end_ != End::None || pid_ <= 0 || stream_->broken()) {
 		end();
 		return;
 	}
+	end_ = End::Terminated;
 	deadline_ = now + kClosingTime;
 	group_.context().outside().terminate_backend(pid_);
 }
 
 void ServerConn::end()
 {
-	if (gone_)
+	if (end_ == End::Gone)
 		return;
-	gone_ = true;
+	end_ = End::Gone;
 	if (ServerUser *user = leave_user(); user && is_listener_)
 		user->on_lost(Loss::Gone, &our_error_);
 	count_kept();
