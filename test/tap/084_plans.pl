@@ -66,7 +66,8 @@ for my $kind ('generic', 'custom')
 
 # ---- one that does not
 my $c = $client{custom};
-sub runs { my ($sql, $times, $values) = @_; run_unnamed($c, $sql, $values->($_)) for 1 .. $times }
+sub runs_in { my ($client, $sql, $times, $values) = @_; run_unnamed($client, $sql, $values->($_)) for 1 .. $times }
+sub runs { runs_in($c, @_) }
 my $id = sub { $_[0] };
 my $two = sub { ($_[0], 1) };
 my $new = 2000;
@@ -102,7 +103,14 @@ my @before = plans($c, $lookup);
 $node->safe_psql('postgres', 'ANALYZE keys');
 runs($lookup, 4, $id);
 my @after = plans($c, $lookup);
-is(join(' ', map { $after[$_] - $before[$_] } 0, 1), '3 1', 'behind ANALYZE it is planned once for its value');
+is(join(' ', map { $after[$_] - $before[$_] } 0, 1), '4 0', 'behind ANALYZE it has one plan, as before');
+# no command, so the statement is not parsed anew: its plan alone is
+$node->safe_psql('postgres', "UPDATE pg_class SET relhassubclass = true WHERE relname = 'keys'");
+@before = plans($c, $lookup);
+runs($lookup, 4, $id);
+@after = plans($c, $lookup);
+is(join(' ', map { $after[$_] - $before[$_] } 0, 1), '0 4', 'a table that may have children now: planned for its values');
+$node->safe_psql('postgres', "UPDATE pg_class SET relhassubclass = false WHERE relname = 'keys'");
 
 for (
 	[ 'a partial index', 'CREATE INDEX some_keys ON keys (n) WHERE id > 500', $lookup, $id, 0 ],
@@ -120,5 +128,25 @@ for (
 }
 
 $_->send(PgPoolWire::message('X', '')) for values %client;
+
+# ---- a backend has ten callbacks of the relation cache; where other extensions have taken all, pgpool needs none
+SKIP:
+{
+	my $library = tool('extension/cache_callbacks.so') or skip 'no library for the server', 2;
+	$node->safe_psql('postgres', "CREATE ROLE full_up LOGIN PASSWORD 'secret'; GRANT SELECT ON keys TO full_up; ALTER ROLE full_up SET session_preload_libraries = '$library'");
+	my $serves = sub {
+		my ($count, %where) = @_;
+		$node->safe_psql('postgres', "ALTER ROLE full_up SET cache_callbacks.count = $count");
+		return eval {
+			my $s = connect_as($node, user => 'full_up', password => 'secret', %where);
+			runs_in($s, $lookup, 8, $id);
+			$s->send(PgPoolWire::message('X', ''));
+			1;
+		} || 0;
+	};
+	my ($most) = grep { $serves->($_, port => $node->port) } reverse 0 .. 10;
+	cmp_ok($most // 0, '>', 0, 'as many as a login at the server can take') or skip 'none', 1;
+	ok($serves->($most), "... $most: a client of the pool is served") or diag($@);
+}
 $node->stop;
 done_testing();

@@ -117,6 +117,10 @@ void restore_one(const Saved &saved)
 }
 
 // After an error, too: the others are restored whatever happens to one, and nobody else gets a session that lacks one.
+// The transaction is not aborted then, and check hooks run in it, some of which read catalogs. It cannot be left to the
+// abort: that does not touch reset values, and where PL/pgSQL catches the error its next statement may be a RESET. It
+// is safe, as the error came from RESET or DISCARD ALL, which raise none with a lightweight lock held, nor does a
+// cancel. A hook that fails is caught, and the server is closed.
 void restore(const Saved *saved, int count)
 {
 	MemoryContext context = CurrentMemoryContext;

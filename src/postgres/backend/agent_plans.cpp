@@ -4,7 +4,9 @@
 // CURSOR_OPT_CUSTOM_PLAN, which makes the plan cache do the same. Where the plan can't depend on the values, though
 // (the row of a unique key; an INSERT of one row), planning again only costs: such a statement is left to the plan
 // cache's own choice, which is the generic plan from the sixth time on. That is found out when it is first planned,
-// and again after its table changed. Must not know clients, nor texts.
+// and again with each generic plan: a change of its table has ended the one before, and the plan cache asks after that
+// whether it shall be used. So nothing has to be heard of changes here, and no callback of the relation cache is taken,
+// of which a backend has ten. Must not know clients, nor texts.
 #include <algorithm>
 #include <cstdio>
 #include <utility>
@@ -18,9 +20,7 @@ extern "C" {
 #include "commands/prepare.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/planner.h"
-#include "parser/parsetree.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
 #include "utils/rel.h"
@@ -44,7 +44,7 @@ int plans_waiting_count;
 constexpr int kMostLookups = 256;
 struct Lookup {
 	uint64_t number;
-	Oid relation;     // found to have one plan, unless this relation changes; InvalidOid: not known yet
+	bool one_plan;    // unless its table changes; false: not known yet
 	const char *text; // of the plan source: by that the planner's caller is known
 };
 Lookup lookups[kMostLookups];
@@ -156,25 +156,17 @@ AttrNumber looked_up(Node *where)
 	return column;
 }
 
-// With the relation by whose change that may end; InvalidOid: none.
-bool same_for_all_values(const Query *query, Oid &relation)
+bool same_for_all_values(const Query *query)
 {
-	relation = InvalidOid;
 	if (!is_plain(query))
 		return false;
-	if (query->jointree->fromlist == NIL) {
-		if (query->commandType == CMD_INSERT)
-			relation = rt_fetch(query->resultRelation, query->rtable)->relid;
+	if (query->jointree->fromlist == NIL)
 		return !query->jointree->quals;
-	}
 	const RangeTblEntry *table = only_table(query);
 	if (!table)
 		return false;
 	const AttrNumber column = looked_up(query->jointree->quals);
-	if (column == 0)
-		return false;
-	relation = table->relid;
-	return unique_column(relation, column);
+	return column != 0 && unique_column(table->relid, column);
 }
 
 // ---- which statements
@@ -187,74 +179,61 @@ CachedPlanSource *source_of(const Lookup &lookup)
 	return source && source->query_string == lookup.text ? source : nullptr;
 }
 
-bool is_undecided(const Lookup &lookup, const char *text)
+void count_undecided()
 {
-	return !OidIsValid(lookup.relation) && lookup.text == text;
+	undecided_count =
+	    static_cast<int>(std::count_if(lookups, lookups + lookup_count, [](const Lookup &l) { return !l.one_plan; }));
 }
 
-// Looks into no catalog: an invalidation that came meanwhile would move what is in the list.
-void decide(const char *text, bool same, Oid relation)
+// One that has a plan for each value needs no look any more; nor has one that reads no table, which nothing changes.
+void decide(const char *text, bool same, bool has_table)
 {
+	int kept = 0;
 	for (int i = 0; i < lookup_count; i++) {
-		Lookup &lookup = lookups[i];
-		if (!is_undecided(lookup, text))
-			continue;
-		CachedPlanSource *source = source_of(lookup);
-		undecided_count--;
-		if (source && same && list_length(source->query_list) == 1) {
+		Lookup lookup = lookups[i];
+		if (lookup.text == text) {
+			CachedPlanSource *source = source_of(lookup);
+			if (!source)
+				continue;
+			if (!same || list_length(source->query_list) != 1) {
+				source->cursor_options |= CURSOR_OPT_CUSTOM_PLAN;
+				continue;
+			}
 			source->cursor_options &= ~CURSOR_OPT_CUSTOM_PLAN;
-			lookup.relation = relation;
+			if (!has_table)
+				continue;
+			lookup.one_plan = true;
 		}
-		if (!OidIsValid(lookup.relation))
-			lookups[i--] = lookups[--lookup_count];
+		lookups[kept++] = lookup;
 	}
+	lookup_count = kept;
+	count_undecided();
 }
 
-bool awaits_decision(const char *text)
+// Planned for its values as long as nothing is known; else the one plan for all, which is made without them.
+bool asks_for_decision(const char *text, int options, ParamListInfo parameters)
 {
-	return undecided_count > 0 && std::any_of(lookups, lookups + lookup_count,
-	                                          [=](const Lookup &lookup) { return is_undecided(lookup, text); });
+	const bool known = (options & CURSOR_OPT_CUSTOM_PLAN) == 0;
+
+	if (known ? parameters != nullptr : undecided_count == 0)
+		return false;
+	return std::any_of(lookups, lookups + lookup_count,
+	                   [=](const Lookup &lookup) { return lookup.text == text && lookup.one_plan == known; });
 }
 
 PlannedStmt *plan(Query *query, const char *text, int options, ParamListInfo parameters)
 {
-	if ((options & CURSOR_OPT_CUSTOM_PLAN) != 0 && awaits_decision(text)) {
-		Oid relation;
-		const bool same = same_for_all_values(query, relation);
-		decide(text, same, relation);
-	}
+	if (asks_for_decision(text, options, parameters))
+		decide(text, same_for_all_values(query), query->rtable != NIL);
 	return previous_planner ? previous_planner(query, text, options, parameters)
 	                        : standard_planner(query, text, options, parameters);
 }
 
-// Not within a transaction, perhaps: only marks. A statement that is gone leaves its place here.
-void relation_changed(Datum, Oid relation)
-{
-	for (int i = 0; i < lookup_count; i++) {
-		Lookup &lookup = lookups[i];
-		if (!OidIsValid(lookup.relation) || (OidIsValid(relation) && lookup.relation != relation))
-			continue;
-		if (CachedPlanSource *source = source_of(lookup)) {
-			source->cursor_options |= CURSOR_OPT_CUSTOM_PLAN;
-			lookup.relation = InvalidOid;
-			undecided_count++;
-		} else {
-			lookups[i--] = lookups[--lookup_count];
-		}
-	}
-}
-
 void forget_gone_lookups()
 {
-	undecided_count = 0;
-	int kept = 0;
-	for (int i = 0; i < lookup_count; i++) {
-		if (!source_of(lookups[i]))
-			continue;
-		undecided_count += OidIsValid(lookups[i].relation) ? 0 : 1;
-		lookups[kept++] = lookups[i];
-	}
-	lookup_count = kept;
+	lookup_count = static_cast<int>(
+	    std::remove_if(lookups, lookups + lookup_count, [](const Lookup &l) { return !source_of(l); }) - lookups);
+	count_undecided();
 }
 
 bool make_custom(uint64_t number)
@@ -267,7 +246,7 @@ bool make_custom(uint64_t number)
 	if (lookup_count == kMostLookups)
 		forget_gone_lookups();
 	if (lookup_count < kMostLookups) {
-		lookups[lookup_count++] = {number, InvalidOid, source->query_string};
+		lookups[lookup_count++] = {number, false, source->query_string};
 		undecided_count++;
 	}
 	return true;
@@ -305,7 +284,6 @@ void install_plans()
 	plans_read = slot->custom_written.load();
 	previous_planner = planner_hook;
 	planner_hook = plan;
-	CacheRegisterRelcacheCallback(relation_changed, 0);
 }
 
 } // namespace pgpool::postgres::agent
