@@ -42,6 +42,20 @@ template <class Row> void send_all_rows(PacketSocket &to, control::Type type, ui
 	send_end(to, id);
 }
 
+// A packet at a time, as they are taken.
+template <class Rows, class List> void feed_rows(PacketSocket &to, control::Type type, uint64_t id, List &list)
+{
+	auto rows = std::make_shared<Rows>(list);
+	to.feed([&to, type, id, rows] {
+		const auto some = rows->next(kRowsInPacket<typename Rows::Row>);
+		if (!some.empty())
+			send_rows(to, type, id, some.data(), some.size());
+		else
+			send_end(to, id);
+		return !some.empty();
+	});
+}
+
 } // namespace
 
 std::string control_path(uint32_t worker)
@@ -77,28 +91,15 @@ void WorkerControl::end_drain(PacketSocket &from)
 	engine_.pools().end_drain(database);
 }
 
-void WorkerControl::send_client_rows(PacketSocket &to, uint64_t id)
-{
-	auto clients = std::make_shared<core::ClientRows>(engine_.clients());
-	to.feed([this, &to, id, clients] {
-		const auto rows = clients->next(kRowsInPacket<control::ClientRow>);
-		if (!rows.empty())
-			send_rows(to, control::Type::ClientRows, id, rows.data(), rows.size());
-		else
-			send_end(to, id);
-		return !rows.empty();
-	});
-}
-
 void WorkerControl::on_packet(PacketSocket &from, const control::Head &head)
 {
 	auto ack = control::make<control::Ack>(control::Type::Ack, head.id);
 	switch (head.type) {
 	case control::Type::ListClients:
-		send_client_rows(from, head.id);
+		feed_rows<core::ClientRows>(from, control::Type::ClientRows, head.id, engine_.clients().sessions());
 		return;
 	case control::Type::ListServers:
-		send_all_rows(from, control::Type::ServerRows, head.id, engine_.server_rows());
+		feed_rows<core::ServerRows>(from, control::Type::ServerRows, head.id, engine_.pools().servers());
 		return;
 	case control::Type::ListPrepared:
 		send_all_rows(from, control::Type::PreparedRows, head.id, engine_.prepared_rows());

@@ -35,7 +35,6 @@ public:
 private:
 	void on_packet(PacketSocket &from, const control::Head &head);
 	void end_drain(PacketSocket &from);
-	void send_client_rows(PacketSocket &to, uint64_t id);
 
 	Loop &loop_;
 	core::Engine &engine_;

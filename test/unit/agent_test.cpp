@@ -529,7 +529,7 @@ TEST_F(Agent, WithoutAPlaceForItAServerGoesWithout)
 	Stream *a = login();
 	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
 	EXPECT_EQ(slot().owner.load(), 99u);
-	EXPECT_EQ(world.engine().server_rows().at(0).agent, 0);
+	EXPECT_EQ(server_rows(world.engine()).at(0).agent, 0);
 }
 
 } // namespace

@@ -94,7 +94,7 @@ TEST_F(Engine, ClientsAreListedAFewAtATimeWhileTheyComeAndGo)
 		clients.push_back(login());
 	for (const control::ClientRow &r : client_rows(engine()))
 		ids.push_back(r.id);
-	core::ClientRows rows(engine().clients()), others(engine().clients());
+	core::ClientRows rows(engine().clients().sessions()), others(engine().clients().sessions());
 	std::vector<uint64_t> seen;
 	auto take = [&](size_t most) {
 		const auto some = rows.next(most);
@@ -115,6 +115,42 @@ TEST_F(Engine, ClientsAreListedAFewAtATimeWhileTheyComeAndGo)
 	want.push_back(client_rows(engine()).back().id);
 	EXPECT_EQ(seen, want);
 	EXPECT_EQ(others.next(100).size(), 7u);
+}
+
+TEST_F(Engine, ServersAreListedAFewAtATimeWhileTheyComeAndGo)
+{
+	world.settings().pool_size.store(6);
+	std::vector<Stream *> clients;
+	for (int i = 0; i < 5; i++) {
+		clients.push_back(login());
+		ask(clients.back(), query("BEGIN c" + std::to_string(i) + ".x"));
+	}
+	std::vector<int32_t> pids, seen;
+	for (const control::ServerRow &r : server_rows(engine()))
+		pids.push_back(r.pid);
+	ASSERT_EQ(pids.size(), 5u);
+	core::ServerRows rows(engine().pools().servers());
+	auto take = [&](size_t most) {
+		const auto some = rows.next(most);
+		for (const control::ServerRow &r : some)
+			seen.push_back(r.pid);
+		return some.size();
+	};
+	EXPECT_EQ(take(2), 2u);
+	send(clients[1], query("COMMIT")); // they go to another list of their pool
+	send(clients[3], query("COMMIT"));
+	for (auto &b : world.backends) {
+		if (b->pid == pids[0] || b->pid == pids[2])
+			b->die();
+	}
+	world.settle();
+	ask(login(), query("BEGIN c6.x"));
+	ask(login(), query("BEGIN c7.x"));
+	ask(login(), query("BEGIN c8.x"));
+	EXPECT_EQ(take(1), 1u);
+	EXPECT_EQ(take(100), 2u);
+	EXPECT_EQ(take(100), 0u);
+	EXPECT_EQ(seen, (std::vector<int32_t>{pids[0], pids[1], pids[3], pids[4], server_rows(engine()).back().pid}));
 }
 
 TEST_F(Engine, WhatEncryptsAClientIsShown)
@@ -176,7 +212,7 @@ TEST_F(Engine, AStatementIsShownWithWhoHasIt)
 	EXPECT_EQ(r.types[1], 25u);
 	EXPECT_EQ(prepared("SELECT typed").clients, 1u);
 	send(a, message('X'));
-	EXPECT_EQ(engine().server_rows().size(), world.live_backends());
+	EXPECT_EQ(server_rows(engine()).size(), world.live_backends());
 }
 
 TEST_F(Engine, OfVeryManyStatementsTheMostUsedAreShown)

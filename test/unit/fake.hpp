@@ -455,7 +455,12 @@ private:
 
 inline std::vector<control::ClientRow> client_rows(core::Engine &engine)
 {
-	return core::ClientRows(engine.clients()).next(SIZE_MAX);
+	return core::ClientRows(engine.clients().sessions()).next(SIZE_MAX);
+}
+
+inline std::vector<control::ServerRow> server_rows(core::Engine &engine)
+{
+	return core::ServerRows(engine.pools().servers()).next(SIZE_MAX);
 }
 
 inline void Stream::alive(const char *what)

@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "core/base/list.hpp"
@@ -87,6 +88,33 @@ TEST(ListTest, WhatMovesToAnotherListIsNotFollowed)
 		          }
 	          }),
 	          (std::vector<int>{0, 2, 3, 4, 5, 6, 7, 8, 9}));
+}
+
+TEST(ListTest, WalksThatGoOnLaterEndInAnyOrder)
+{
+	std::vector<Item> all(6);
+	Items list;
+	for (Item &item : all)
+		list.push_back(&item);
+	auto one = std::make_unique<Items::Walk>(list), two = std::make_unique<Items::Walk>(list);
+	EXPECT_EQ(one->take(), &all[0]);
+	list.each([&](Item *item) {
+		if (item == &all[0])
+			list.remove(&all[1]);
+		if (item == &all[3]) {
+			one = nullptr;
+			list.remove(&all[0]);
+			list.remove(&all[4]);
+		}
+		EXPECT_NE(item, &all[1]);
+		EXPECT_NE(item, &all[4]);
+	});
+	Item last;
+	list.push_back(&last);
+	for (Item *want : {&all[2], &all[3], &all[5], &last})
+		EXPECT_EQ(two->take(), want);
+	EXPECT_EQ(two->take(), nullptr);
+	EXPECT_EQ(two->take(), nullptr);
 }
 
 // Whether the bytes at `p` have `text` in them; the memory is the test's own.

@@ -41,7 +41,7 @@ protected:
 	control::ClientRow row(size_t i = 0) { return client_rows(world.engine()).at(i); }
 	Backend *listener()
 	{
-		for (const control::ServerRow &r : world.engine().server_rows()) {
+		for (const control::ServerRow &r : server_rows(world.engine())) {
 			if (r.state == ServerState::Listener)
 				return world.find_backend(r.pid);
 		}

@@ -439,7 +439,7 @@ private:
 	template <class F> void each_served(F f)
 	{
 		for (auto &n : world_.nodes) {
-			for (const control::ServerRow &row : n->engine->server_rows()) {
+			for (const control::ServerRow &row : server_rows(*n->engine)) {
 				for (auto &c : clients_) {
 					if (row.client_id == c->session)
 						f(row.pid, *c);

@@ -1,7 +1,8 @@
 // Intrusive doubly linked list: membership without allocation, removal in constant time.
 //
 // An object may stand in one list per Hook member. Owns nothing: the objects belong to whoever made them. What may end
-// objects while it goes through them says each(); next() is for what changes nothing.
+// objects while it goes through them says each(), or takes a Walk if it goes on in a later event; next() is for what
+// changes nothing.
 #pragma once
 
 #include <cstddef>
@@ -24,16 +25,40 @@ public:
 	T *back() const { return last_; }
 	static T *next(const T *item) { return (item->*hook).next; }
 
+	// On the way through a list whose items come and go meanwhile. The list outlives it.
+	class Walk
+	{
+	public:
+		explicit Walk(List &list) : list_(list), next_(list.first_), outer_(list.walks_) { list.walks_ = this; }
+		~Walk()
+		{
+			Walk **at = &list_.walks_;
+			while (*at != this)
+				at = &(*at)->outer_;
+			*at = outer_;
+		}
+		Walk(const Walk &) = delete;
+		Walk &operator=(const Walk &) = delete;
+		T *take() // nullptr: that was the last one
+		{
+			T *item = next_;
+			next_ = item ? next(item) : nullptr;
+			return item;
+		}
+
+	private:
+		friend class List;
+		List &list_;
+		T *next_;
+		Walk *outer_; // that began before
+	};
+
 	// f may take out any item, its own and the next one, too; what is put in meanwhile may not be seen.
 	template <class F> void each(F f)
 	{
-		Walk walk{first_, walks_};
-		walks_ = &walk;
-		while (T *item = walk.next) {
-			walk.next = next(item);
+		Walk walk(*this);
+		while (T *item = walk.take())
 			f(item);
-		}
-		walks_ = walk.outer;
 	}
 
 	void push_back(T *item) { link(item, last_, nullptr); }
@@ -43,9 +68,9 @@ public:
 		Hook<T> &h = item->*hook;
 		if (!h.linked)
 			return;
-		for (Walk *w = walks_; w; w = w->outer) {
-			if (w->next == item)
-				w->next = h.next;
+		for (Walk *w = walks_; w; w = w->outer_) {
+			if (w->next_ == item)
+				w->next_ = h.next;
 		}
 		(h.previous ? (h.previous->*hook).next : first_) = h.next;
 		(h.next ? (h.next->*hook).previous : last_) = h.previous;
@@ -54,11 +79,6 @@ public:
 	}
 
 private:
-	struct Walk { // an each() under way
-		T *next;
-		Walk *outer;
-	};
-
 	void link(T *item, T *before, T *after)
 	{
 		Hook<T> &h = item->*hook;

@@ -15,8 +15,6 @@
 namespace pgpool::core
 {
 
-using Sessions = List<Session, &Session::all_hook>;
-
 namespace
 {
 
@@ -24,6 +22,8 @@ template <size_t n> void put(char (&field)[n], std::string_view text)
 {
 	memcpy(field, text.data(), std::min(text.size(), n - 1));
 }
+
+} // namespace
 
 void fill(control::ClientRow &row, Session &session)
 {
@@ -56,35 +56,6 @@ void fill(control::ClientRow &row, Session &session)
 			put(row.application_name, p->value);
 	}
 	put(row.pinned, session.pinned_by());
-}
-
-} // namespace
-
-ClientRows::ClientRows(Clients &clients) : clients_(clients), at_(clients.sessions().front())
-{
-	clients_.rows_under_way().push_back(this);
-}
-
-ClientRows::~ClientRows()
-{
-	clients_.rows_under_way().remove(this);
-}
-
-std::vector<control::ClientRow> ClientRows::next(size_t most)
-{
-	std::vector<control::ClientRow> rows;
-	rows.reserve(std::min(most, clients_.sessions().size()));
-	for (; at_ && rows.size() < most; at_ = Sessions::next(at_)) {
-		rows.emplace_back();
-		fill(rows.back(), *at_);
-	}
-	return rows;
-}
-
-void ClientRows::forget(const Session *session)
-{
-	if (at_ == session)
-		at_ = Sessions::next(session);
 }
 
 } // namespace pgpool::core

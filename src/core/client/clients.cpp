@@ -43,7 +43,6 @@ void Clients::add(Session *session)
 void Clients::on_ended(Session *session)
 {
 	remove_key(session);
-	rows_.each([session](ClientRows *r) { r->forget(session); });
 	sessions_.remove(session);
 	logins_.remove(session);
 	turns_.remove(session);

@@ -11,7 +11,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "core/client/client_rows.hpp"
 #include "core/base/list.hpp"
 #include "core/client/session.hpp"
 #include "region/layout.hpp"
@@ -50,7 +49,6 @@ public:
 	Logins &logins() { return logins_; } // oldest first
 	Session *find(uint64_t id) const;
 	bool more_than(int32_t limit) const; // in all workers
-	List<ClientRows, &ClientRows::hook> &rows_under_way() { return rows_; }
 
 	// ---- cancel keys
 	void give_key(Session *session, int32_t pid); // 0: a random one that nobody has here
@@ -80,7 +78,6 @@ private:
 	Sessions sessions_;
 	Logins logins_;
 	List<Session, &Session::turn_hook> turns_;
-	List<ClientRows, &ClientRows::hook> rows_;
 	std::unordered_map<int32_t, Session *> keys_;
 	std::vector<std::unique_ptr<Login>> retired_;
 	uint64_t next_id_ = 1;

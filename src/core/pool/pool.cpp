@@ -242,6 +242,7 @@ ServerConn *Pool::open_listener(ServerUser *listener, const std::string &encodin
 bool Pool::dial(ServerConn *server)
 {
 	servers_.add(server);
+	all_.servers().push_back(server);
 	count();
 	if (server->dial())
 		return true;
@@ -283,6 +284,7 @@ void Pool::doubt(const proto::Error &why, bool fatal)
 void Pool::on_server_gone(ServerConn *server)
 {
 	servers_.remove(server, server->state());
+	all_.servers().remove(server);
 	count();
 	const std::optional<Claim> claimed = server->claim;
 	places_.give_back(server->is_listener() ? Places::Kind::Listener : Places::Kind::Client, claimed.has_value(),

@@ -23,6 +23,8 @@ public:
 	explicit Pools(Context &context);
 	~Pools();
 	Context &context() { return context_; }
+	using Servers = List<ServerConn, &ServerConn::all_hook>;
+	Servers &servers() { return servers_; } // of all pools, in the order in which they were opened
 	Pools(const Pools &) = delete;
 	Pools &operator=(const Pools &) = delete;
 
@@ -64,6 +66,7 @@ private:
 
 	Context &context_;
 	WorkerPlaces places_;
+	Servers servers_;
 	List<Pool, &Pool::gauges_hook> uncounted_; // outlives the pools, which take themselves out
 	std::unordered_map<uint32_t, std::unique_ptr<PoolGroup>> groups_;
 	std::unordered_map<uint32_t, uint32_t> drains_; // by database: statements that need it alone

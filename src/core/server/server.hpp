@@ -128,7 +128,7 @@ public:
 	// A ParameterStatus. False: it is not for the client.
 	bool on_parameter(std::string_view name, std::string_view value, bool whole);
 
-	Hook<ServerConn> pool_hook;
+	Hook<ServerConn> pool_hook, all_hook;
 	std::optional<Claim> claim;
 
 private:
@@ -214,5 +214,10 @@ private:
 	bool said_fatal_ = false;
 	bool interrupt_later_ = false;
 };
+
+inline void fill(control::ServerRow &row, const ServerConn &server)
+{
+	server.fill(row);
+}
 
 } // namespace pgpool::core

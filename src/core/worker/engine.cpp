@@ -196,19 +196,7 @@ void Engine::abandon()
 		s->fatal(shutdown_error());
 }
 
-// ---- lists
-
-std::vector<control::ServerRow> Engine::server_rows()
-{
-	std::vector<control::ServerRow> rows;
-	pools_.each([&rows](PoolGroup &g) {
-		g.each_server([&rows](ServerConn *s) {
-			rows.emplace_back();
-			s->fill(rows.back());
-		});
-	});
-	return rows;
-}
+// ---- for the SQL functions
 
 bool Engine::terminate_client(uint64_t id)
 {

@@ -11,6 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/base/rows.hpp"
+#include "core/client/client_rows.hpp"
 #include "core/client/clients.hpp"
 #include "core/context/context.hpp"
 #include "core/listening/listeners.hpp"
@@ -20,6 +22,9 @@
 
 namespace pgpool::core
 {
+
+using ClientRows = Rows<Clients::Sessions, control::ClientRow>;
+using ServerRows = Rows<Pools::Servers, control::ServerRow>;
 
 class Engine
 {
@@ -45,7 +50,6 @@ public:
 	void end_event(); // frees what was buried
 
 	// ---- for the control socket
-	std::vector<control::ServerRow> server_rows();
 	std::vector<control::PreparedRow> prepared_rows(); // in statement_rows.cpp
 	bool terminate_client(uint64_t id);
 	bool cancel_client(uint64_t id);
