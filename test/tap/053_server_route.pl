@@ -116,6 +116,20 @@ is(route(user => 'late', password => 'secret'), $tcp, 'a SCRAM client leaves its
 rules("pool $me late\n", 'local all all peer map=pool', 'host all all 127.0.0.2/32 trust', 'host all all 127.0.0.1/32 reject');
 is(route(user => 'late', source => '127.0.0.2'), $unix, 'when that way is closed, a trusted client opens a new one by the peer map');
 
+# pgpool's own way is asked for at each login: a reload alone changes nothing for clients that are in
+{
+	rules('', 'local all all scram-sha-256', @client);
+	my $c = connect_as($node, user => 'app', password => 'secret');
+	my $way = sub { $node->safe_psql('postgres', 'SELECT route FROM pgpool.pg_stat_servers WHERE pid = ' . $c->value('SELECT pg_backend_pid()')) };
+	is($way->(), $unix, 'a client of before the reload');
+	rules('', 'local all all peer map=nobody', @client);
+	my $r = $c->query('SELECT 1');
+	isnt($r->{error}, undef, '... its pool still takes the old way, which is closed now');
+	is(route(user => 'app', password => 'secret'), $tcp, '... up to the next login of the role');
+	no_servers();
+	is($way->(), $tcp, '... whose way is that of all');
+}
+
 # ---- md5
 my @md5 = ('host all all 127.0.0.2/32 trust', 'host all all 127.0.0.1/32 md5');
 rules('', 'local all all md5', @md5);

@@ -144,12 +144,28 @@ is($in_transaction->value('SELECT 5'), '5', '... also in a transaction');
 ok(!$in_transaction->query('COMMIT')->{error}, '... which commits');
 is($in_shop->value('SELECT 6'), '6', '... and another one');
 
-# ---- a ban keeps new clients out; those who are in stay
+# ---- rules are for those who come: who is in stays in
+for my $rule ("allow_list => '{10.0.0.0/8}'", 'require_tls => true', 'only_listed_users => true')
+{
+	my ($name) = split / /, $rule;
+	ok(takes("SELECT pgpool.alter_tenant('shop', $rule)", qr/^28000/, user => 'app.shop', database => 'shop'), "$name: who comes is refused");
+	# a ban would have told it by now: both are read in the manager's look at the change
+	is($in_shop->value('SELECT 8'), '8', '... who is in stays in');
+	sql("SELECT pgpool.alter_tenant('shop', reset => '{$name}')");
+}
+
+# ---- a ban keeps new clients out, and sends away those who are in, each behind its transaction
+my $busy = connect_as($node, user => 'other', %secret, database => 'shop', 'pgpool.tenant' => 'shop');
+$busy->query('BEGIN');
 ok(takes("SELECT pgpool.ban_tenant('shop')", qr/^28000 tenant "shop" is banned/, user => 'app.shop', database => 'shop'), 'a ban of a tenant in use');
-my $inside = $in_shop->query('SELECT 7');
-ok(!$inside->{closed} || ($inside->{error}{M} // '') =~ /banned/, 'its client goes on, or is told why it must leave')
-  or diag explain $inside->{error};
+my $inside = $in_shop->answer;
+is(PgPoolWire::text($inside), '57P01 tenant "shop" is banned', 'its client is told why it must leave');
+ok($in_shop->closes(5), '... and disconnected');
+is($busy->value('SELECT 9'), '9', 'one in a transaction may end that');
+is($busy->query('COMMIT')->{error}, undef, '... which commits');
+is(PgPoolWire::text($busy->answer), '57P01 tenant "shop" is banned', '... and is told then');
 sql("SELECT pgpool.unban_tenant('shop')");
+$in_shop = connect_as($node, user => 'app', %secret, database => 'shop', 'pgpool.tenant' => 'shop');
 
 # ---- ROLLBACK
 $admin->query('BEGIN');

@@ -259,10 +259,11 @@ for my $kind (sort keys %literal)
 }
 
 # ---- names
+$node->safe_psql('postgres', "SELECT pgpool.create_tenant('own', pool_mode => 'session')");
 is(client($session_port)->value(q{PREPARE a AS SELECT 1; SELECT string_agg(name, ',' ORDER BY name) FROM pg_prepared_statements}), 'a', 'names on the session port');
 {
 	my @got = map {
-		my $c = client($port{$_});
+		my $c = $port{$_} ? client($port{$_}) : connect_as($node, user => 'app.own', password => 'secret');
 		my @got = ask($c, parse('SELECT 42', 'mine'), parse('SELECT 43', '_pgx'), parse(q{SELECT string_agg(name || ' ' || statement, ',' ORDER BY name) FROM pg_prepared_statements}, ''), bind_to('', []), execute, sync);
 		push @got, ask($c, parse('EXECUTE mine', ''), bind_to('', []), execute, sync), ask($c, parse('DEALLOCATE mine', ''), bind_to('', []), execute, sync);
 		push @got, ask($c, bind_to('mine', []), execute, sync), ask($c, parse('SELECT 44', 'mine'), bind_to('mine', []), execute, sync);
@@ -270,8 +271,9 @@ is(client($session_port)->value(q{PREPARE a AS SELECT 1; SELECT string_agg(name,
 		push @got, ask($c, bind_to('mine', []), execute, sync), ask($c, parse('SELECT 45', 'mine'), bind_to('mine', []), execute, sync);
 		$c->close;
 		join "\n", @got;
-	} 'session', 'direct';
-	is($got[0], $got[1], 'SQL sees the same names on the session port'); # in transaction mode they are pgpool's: README, Limits
+	} 'session', 'pool_mode', 'direct';
+	is($got[0], $got[2], 'SQL sees the same names on the session port');
+	is($got[1], $got[2], '... and where pool_mode is session'); # in transaction mode they are pgpool's: README, Limits
 }
 same('values that look like names', sub {
 	my $port = shift;

@@ -84,6 +84,20 @@ for my $name (grep { $_ ne 'client_encoding' } sort keys %value)
 	is(direct($name), $before, '... back to what it was');
 }
 
+# open sessions of the port have it, too, where the server's own keep theirs: README, Limits
+{
+	my ($told, $kept) = ($pool->raw, $pool->direct);
+	$_->value('SELECT 1') for $told, $kept;
+	reloaded('client_encoding', $value{client_encoding});
+	is(wrong('client_encoding'), '', 'client_encoding: after a reload');
+	$_->value('SELECT 1') for $told, $kept;
+	is(seen($told, 'client_encoding'), 'LATIN1 LATIN1', '... an open session has it, and is told');
+	is(seen($kept, 'client_encoding'), 'UTF8 UTF8', '... other than directly');
+	reloaded('client_encoding', undef);
+	is(wrong('client_encoding'), '', '... and back');
+	$_->close for $told, $kept;
+}
+
 # ---- one reload on the heels of the other: who reads the file first does not matter
 my $missed = 0;
 for my $round (1 .. 20)
