@@ -1,4 +1,6 @@
 // The engine: lists for the views, verbs of the administrator, ends of tenants, pools and workers.
+#include <functional>
+
 #include "region/names.hpp"
 #include "session_fixture.hpp"
 
@@ -452,21 +454,28 @@ TEST_F(Engine, AManagerThatDiedWhileItWroteNamesHoldsNobodyUp)
 TEST_F(Engine, WhoProvesNothingTakesNoPlaceAndAProofIsForWhatWasAsked)
 {
 	std::vector<bool> asked;
-	bool same = true;
+	std::function<void(control::AuthAnswer &)> change;
 	world.answer = [&](const control::AuthLookup &q, control::AuthAnswer &a) {
 		asked.push_back(q.proved != 0);
 		if (!q.proved)
 			a.pool_slot = a.tenant_slot = UINT32_MAX;
-		else if (!same)
-			a.role_oid++;
+		else if (change)
+			change(a);
 	};
 	Stream *a = login();
 	EXPECT_EQ(asked, (std::vector<bool>{false, true}));
 	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
-	same = false;
-	Stream *b = greet();
-	world.settle();
-	EXPECT_EQ(got(b), "R E:FATAL:28P01") << "the proof was right when it was asked for";
+	const std::function<void(control::AuthAnswer &)> changes[] = {
+	    [](control::AuthAnswer &x) { x.role_oid++; },
+	    [](control::AuthAnswer &x) { x.method = control::AuthMethod::Md5; },
+	    [](control::AuthAnswer &x) { strcat(x.verifier, "x"); },
+	};
+	for (const auto &c : changes) {
+		change = c;
+		Stream *b = greet();
+		world.settle();
+		EXPECT_EQ(got(b), "R E:FATAL:28P01") << "the proof was right when it was asked for";
+	}
 }
 
 TEST_F(Engine, WhatAManagerThatHangsIsAskedIsBounded)
