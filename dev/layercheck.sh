@@ -1,6 +1,6 @@
 #!/bin/bash
-# dev/layercheck.sh - proves the layers of src/ and the rooms in them: an include never points up, and the lower ones know
-# no library.
+# dev/layercheck.sh - proves the layers of src/ and the rooms in them: an include never points up, the lower ones know
+# no library, and no source file is so long that it must own more than one thing.
 #
 # Owns: $BUILD/layercheck, a directory of poisoned headers. Needs a C++ compiler (CXX); no PostgreSQL, no libuv.
 # Leaves: that directory. Says which file broke which rule; status 1 if any did.
@@ -12,6 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 CXX=${CXX:-g++}
 dir=${BUILD:-build}/layercheck
+most_lines=500 # of a .cpp
 bad=0
 broken() { echo "layercheck: $*" >&2; bad=1; }
 
@@ -50,6 +51,8 @@ for folder in "${folders[@]}"; do
     esac
     for file in "${here[@]}"; do
         files=$((files + 1))
+        lines=$(wc -l <"$file")
+        [[ $file != *.cpp || $lines -le $most_lines ]] || broken "$file has $lines lines, more than $most_lines"
         while IFS=: read -r line text; do
             broken "$file:$line: src/$folder may not include $text (it may: $may)"
         done < <(grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*["<](proto|region|core|net|postgres)/' "$file" |
