@@ -3,6 +3,9 @@
 # SQLSTATEs, warnings, the state of the transaction, what they were told and what they have. After each change a fresh login
 # is the same on all ports. What may differ is in %excuses, and counted.
 #
+# Roles are made, dropped and renamed, and get databases and schemas. Not played: databases are not made, dropped or renamed
+# (no session may be in one; 008, 101 and 103 have that), the clients' own role keeps its name, there is one worker, and no TLS.
+#
 # PGPOOL_PROGRAMS=N plays N programs from PGPOOL_SEED on (a number; one for each program). One that differs is printed in
 # its shortest form.
 use strict;
@@ -108,7 +111,7 @@ sub query
 	return one('BEGIN', 'BEGIN', 'BEGIN READ ONLY', 'BEGIN ISOLATION LEVEL REPEATABLE READ') if $k < 34;
 	return one('SAVEPOINT a', 'SAVEPOINT b', 'ROLLBACK TO a', 'ROLLBACK TO b', 'RELEASE a') if $k < 40;
 	return one('COMMIT', 'COMMIT', 'ROLLBACK') if $k < 50;
-	return one('SET ROLE clerk~', 'SET ROLE guest~', 'SET LOCAL ROLE clerk~', 'RESET ROLE', 'SET ROLE none') if $k < 58;
+	return one('SET ROLE clerk~', 'SET ROLE guest~', 'SET ROLE extra~', 'SET LOCAL ROLE clerk~', 'RESET ROLE', 'SET ROLE none') if $k < 58;
 	return one('SELECT 1/0', 'SELEC', 'SET nothing = 1', 'SET log_min_duration_statement = 1000000', 'SELECT sets()', 'DISCARD ALL', 'DEALLOCATE ALL') if $k < 63;
 	return one('CREATE TEMP TABLE IF NOT EXISTS tt (x int)', 'DROP TABLE IF EXISTS tt', 'INSERT INTO tt VALUES (1)') if $k < 66;
 	my $text = one(@texts);
@@ -141,6 +144,8 @@ sub start { my ($n, $v) = setting(@harmless); return rand > 0.3 ? () : ($n => $v
 sub admin_steps
 {
 	my $k = int rand 100;
+	return [ admin => change => one('CREATE ROLE extra~', 'CREATE ROLE extra~ IN ROLE clerk~ ROLE app~', 'DROP ROLE extra~', 'GRANT extra~ TO app~', 'ALTER ROLE extra~ RENAME TO other~', 'ALTER ROLE other~ RENAME TO extra~',
+			'ALTER ROLE clerk~ RENAME TO clark~', 'ALTER ROLE clark~ RENAME TO clerk~', 'ALTER DATABASE db~ OWNER TO app~', 'ALTER DATABASE db~ OWNER TO clerk~', 'ALTER DATABASE db~ OWNER TO CURRENT_USER', 'ALTER SCHEMA one OWNER TO clerk~') ] if rand() < 0.1;
 	my $role = one('app~', 'clerk~', 'guest~');
 	my ($n, $v) = setting(@harmless, 'myapp.b');
 	my $target = one('ROLE app~', 'ROLE app~', 'DATABASE db~', 'ROLE app~ IN DATABASE db~', 'ROLE clerk~');
@@ -184,7 +189,7 @@ sub program
 	@steps = map {
 		my $sql = $_->[1] eq 'change' ? $_->[2] : '';
 		$by_role ||= $sql =~ /SET role/;
-		$by_role && $sql =~ /^(GRANT|REVOKE) \w+~ (TO|FROM)/ ? ($_, anew()) : $_;
+		$by_role && $sql =~ /^(GRANT|REVOKE) \w+~ (TO|FROM)|RENAME TO cl[ae]rk|ROLE extra~/ ? ($_, anew()) : $_;
 	} @steps;
 	for (@steps) { $_->[2] =~ s/%TO%/$_->[2] =~ m{^GRANT} ? 'TO' : 'FROM'/e if $_->[1] eq 'change' }
 	return \@steps;
@@ -199,6 +204,7 @@ my $twins = PgPoolTwins->new($node,
 		return ();
 	},
 	setup => [
+		"DO 'BEGIN ALTER ROLE clark~ RENAME TO clerk~; EXCEPTION WHEN undefined_object THEN END'", 'DROP ROLE IF EXISTS extra~, other~', 'ALTER DATABASE db~ OWNER TO CURRENT_USER',
 		'ALTER ROLE app~ NOSUPERUSER NOBYPASSRLS INHERIT NOCREATEROLE NOCREATEDB', 'ALTER ROLE app~ RESET ALL', 'ALTER ROLE clerk~ RESET ALL', 'ALTER ROLE app~ IN DATABASE db~ RESET ALL',
 		'ALTER DATABASE db~ RESET ALL', 'GRANT clerk~, guest~ TO app~', 'REVOKE guest~ FROM clerk~', 'DROP SCHEMA IF EXISTS one CASCADE', 'DROP SCHEMA IF EXISTS two CASCADE', 'DROP TYPE IF EXISTS public.mood',
 		'REVOKE ALL ON PARAMETER log_min_duration_statement FROM app~, clerk~, guest~', 'CREATE SCHEMA one', 'CREATE SCHEMA two', "CREATE TYPE public.mood AS ENUM ('happy', 'sad')",

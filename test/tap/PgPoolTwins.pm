@@ -38,7 +38,7 @@ sub ask { my ($self, $c, $sql) = @_; my $r = $c->query($sql); die "$sql: $r->{er
 sub port { my ($self, $t) = @_; return $t eq 'd' ? $self->{node}->port : $t eq 's' ? $self->{node}{session_port} : $self->{node}{pool_port} }
 
 # ---- what came, so that twins can be compared: their names and the OIDs of what they created are the same
-sub plain { my $v = shift; return defined $v ? $v =~ s/\b(app|clerk|guest|db)_[dsp]\b/$1~/gr : 'NULL' }
+sub plain { my $v = shift; return defined $v ? $v =~ s/\b(app|clerk|clark|guest|extra|other|db)_[dsp]\b/$1~/gr : 'NULL' }
 
 sub described
 {
