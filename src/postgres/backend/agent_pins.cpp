@@ -42,10 +42,24 @@ namespace
 constexpr uint32_t kAdvisoryLock = 1, kListen = 2, kTemporary = 4, kHoldCursor = 8, kPrepare = 16, kLoad = 32,
                    kSetseed = 64, kSequences = 128, kUnknown = 256, kUser = 512, kBackup = 1024, kSlot = 2048,
                    kOrigin = 4096, kDblink = 8192, kUntold = 16384;
-const char *const kReasons[] = {
-    "advisory lock", "LISTEN",           "temporary object",   "WITH HOLD cursor", "PREPARE",
-    "LOAD",          "setseed",          "sequences",          "unknown",          "other user",
-    "backup",        "replication slot", "replication origin", "dblink",           "untold setting"};
+constexpr struct Reason {
+	uint32_t bit;
+	const char *text;
+} kReasons[] = {{kAdvisoryLock, "advisory lock"},
+                {kListen, "LISTEN"},
+                {kTemporary, "temporary object"},
+                {kHoldCursor, "WITH HOLD cursor"},
+                {kPrepare, "PREPARE"},
+                {kLoad, "LOAD"},
+                {kSetseed, "setseed"},
+                {kSequences, "sequences"},
+                {kUnknown, "unknown"},
+                {kUser, "other user"},
+                {kBackup, "backup"},
+                {kSlot, "replication slot"},
+                {kOrigin, "replication origin"},
+                {kDblink, "dblink"},
+                {kUntold, "untold setting"}};
 
 uint32_t present;  // reasons that hold
 uint32_t doubtful; // reasons to look at again
@@ -302,12 +316,12 @@ void report_pins()
 
 	if (present == reported)
 		return;
-	for (uint32_t i = 0; i < lengthof(kReasons); i++) {
-		if ((present & (1u << i)) == 0)
+	for (const Reason &reason : kReasons) {
+		if ((present & reason.bit) == 0)
 			continue;
 		if (text[0])
 			strlcat(text, ", ", sizeof text);
-		strlcat(text, kReasons[i], sizeof text);
+		strlcat(text, reason.text, sizeof text);
 	}
 	reported = present;
 	put_parameter_status("pgpool.pins", text);
