@@ -500,6 +500,18 @@ TEST_F(Statements, BehindADeallocateOrAFlushInACopyDeallocateAllIsSeenToo)
 	EXPECT_EQ(ask(a, parse("SELECT c1.z", "t") + kSync), "E:42P05 Z:I") << "it was skipped";
 }
 
+TEST_F(Statements, WhatWaitsForARequestThatTurnsOutToBeACopyGoesToTheServer)
+{
+	const std::string named = parse("SELECT c1.z", "t"), unnamed = bind_to();
+	for (const std::string &sent :
+	     {query("DEALLOCATE ALL; COPYIN c1.x") + named + unnamed, parse("COPYIN c1.x") + use() + unnamed + named}) {
+		Stream *a = login();
+		const std::string answer = ask(a, sent + kSync);
+		EXPECT_NE(answer.find("G E:FATAL:08P01"), std::string::npos) << answer;
+		EXPECT_TRUE(a->closed);
+	}
+}
+
 TEST_F(Statements, AClientThatLeavesWithADeallocateOnItsWayLeavesTheAccountExact)
 {
 	for (const std::string &work :

@@ -165,7 +165,9 @@ void StatementRewriter::answer_parse(StatementPool &pool, Statement *s, Shape sh
 
 bool StatementRewriter::has_what_it_awaits(const Replies &replies) const
 {
-	return waits_ == Waits::Replies && replies.done_up_to(own_->awaited);
+	// A copy that has begun meanwhile ends the wait, too: it may be part of the very message that is awaited, and what
+	// is no data of it is the server's to refuse.
+	return waits() && (replies.wants_copy_data() || (waits_ == Waits::Replies && replies.done_up_to(own_->awaited)));
 }
 
 void StatementRewriter::await_round()

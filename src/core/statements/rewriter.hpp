@@ -81,7 +81,7 @@ public:
 	// ---- what waits. A message may mean what replies to earlier ones decide: it waits for them, and all behind it
 	bool waits() const { return waits_ != Waits::No; }
 	bool waits_for_round() const { return waits_ == Waits::Round; } // the next ReadyForQuery
-	bool has_what_it_awaits(const Replies &replies) const;          // replies, and they are here
+	bool has_what_it_awaits(const Replies &replies) const; // replies, and they are here; or a copy is in between
 	void await_round();
 	bool waits_behind(const BackendStatements &backend); // a batch that may have to be served again
 	void settled();
