@@ -156,6 +156,19 @@ TEST_F(Statements, OnlyNamesThatABatchPreparesTakeAnyColumns)
 	EXPECT_EQ(ask(a, parse("SHAPE x", "u") + use("other")), "1 E:0A000 Z:I");
 }
 
+TEST_F(Statements, ABatchThatWaitedForAServerBehindItsParseGoesByNoColumnsYet)
+{
+	Stream *a = login(), *b = login();
+	ask(b, parse("SHAPE x", "s") + kSync);
+	ask(b, query("BEGIN"));
+	EXPECT_EQ(ask(a, parse("SHAPE x", "s") + use("s")), "1") << "it was known";
+	alter();
+	ask(b, parse("SHAPE x", "t") + kSync);
+	ask(b, query("COMMIT"));
+	EXPECT_EQ(ask(a, ""), "2 D:x C:SELECT 1 Z:I");
+	EXPECT_EQ(ask(b, use("s")), "E:0A000 Z:I") << "it knew others";
+}
+
 TEST_F(Statements, TheDataOfACopyBehindTheSyncThatItEatsDoNotWaitForTheEndOfTheBatch)
 {
 	Stream *a = login();

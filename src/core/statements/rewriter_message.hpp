@@ -85,7 +85,8 @@ private:
 	void look(Use &use);
 	Verdict use_statement(std::string_view name, Use &use);
 	void keep_types(std::string_view name, Use &use, const Shape &expected);
-	void refuse_columns(Statement *s, std::string_view name);
+	bool just_prepared(const Use &use) const;
+	void refuse_columns(const Use &use, std::string_view name);
 	void send_parse(Statement *s, bool renew, For purpose);
 	void send_deallocate_target();
 	void ask_shape(Statement *s, const std::string_view *name);

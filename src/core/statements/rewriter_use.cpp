@@ -101,7 +101,7 @@ Verdict StatementRewriter::Rewriting::use_statement(std::string_view name, Use &
 	}
 	const bool forgotten = use.now.known() && use.now.types != expected.types; // the types, after many others
 	if (expected.known() && ((!s->looks_up && use.now.columns != expected.columns) || forgotten)) {
-		refuse_columns(s, name);
+		refuse_columns(use, name);
 		return Verdict::Done;
 	}
 	// Only what the backend had can turn out stale or lost; a Parse in front of it is of today. And only with nothing
@@ -110,9 +110,15 @@ Verdict StatementRewriter::Rewriting::use_statement(std::string_view name, Use &
 		if (!expected.known() && use.item)
 			use.item->learn(s, use.now);
 		if (replies_.fresh())
-			backend_.replay().begin(s, name, use.item && use.item->batch == own_.batch, replies_);
+			backend_.replay().begin(s, name, just_prepared(use), replies_);
 	}
 	return Verdict::Done;
+}
+
+// By the batch that uses it.
+bool StatementRewriter::Rewriting::just_prepared(const Use &use) const
+{
+	return use.item && use.item->batch == own_.batch;
 }
 
 // The text has parameters of other types now than `name` was told, which keeps its own.
@@ -127,11 +133,12 @@ void StatementRewriter::Rewriting::keep_types(std::string_view name, Use &use, c
 }
 
 // The client goes by columns that are no more, and the backend, which has the statement from a later time, would not
-// notice.
-void StatementRewriter::Rewriting::refuse_columns(Statement *s, std::string_view name)
+// notice. Who has prepared it in this batch goes by none yet, however long it waited for the server.
+void StatementRewriter::Rewriting::refuse_columns(const Use &use, std::string_view name)
 {
+	const Statement *s = use.statement;
 	if (replies_.fresh())
-		backend_.replay().begin(s, name, false, replies_);
+		backend_.replay().begin(use.statement, name, just_prepared(use), replies_);
 	if (message_.type() == 'D') {
 		proto::Writer(out_).begin('D').u8('S').string(s->name).end();
 		replies_.sent(Replies::kParameters);
