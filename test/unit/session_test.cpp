@@ -624,6 +624,17 @@ TEST_F(Session, AFlushWithABodyIsTheServersToRefuse)
 	EXPECT_TRUE(c->closed) << "nothing of it is to come";
 }
 
+TEST_F(Session, AFlushWithABodyThatACopyEatsLeavesNoEntry)
+{
+	const std::string bad = message('H', "x");
+	Stream *c = login();
+	for (const std::string &more : {bad, bad + kSync, kSync + bad, bad + bad + kSync + bad}) {
+		EXPECT_EQ(ask(c, query("COPYIN c1") + more + message('d', "1\n") + message('c')), "G C:COPY 1 Z:I");
+		EXPECT_EQ(ask(c, query("SELECT c1.a")), "T D:c1.a C:SELECT 1 Z:I");
+		EXPECT_EQ(busy(), 0) << "its server is another's";
+	}
+}
+
 TEST_F(Session, NamesThatAreTakenLeaveNothingOnTheServer)
 {
 	Stream *a = login();

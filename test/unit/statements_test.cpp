@@ -144,6 +144,25 @@ TEST_F(Statements, WhatAClientPreparesInABatchIsNotStaleInItWhateverIsBehind)
 	}
 }
 
+// What is behind it is the end: of the messages, or of the connection.
+TEST_F(Statements, WhatAClientPreparesInABatchIsNotStaleInItWhenItLeavesBehindIt)
+{
+	world.catalog->changed = nullptr;
+	for (const bool finishes : {false, true}) {
+		world.settings().on_disconnect.store(finishes ? region::OnDisconnect::Finish : region::OnDisconnect::Cancel);
+		for (const std::string &more : {message('X'), std::string()}) {
+			Stream *a = login();
+			ask(a, parse("SHAPE x", "other") + kSync);
+			alter();
+			a->peer_eof = more.empty();
+			EXPECT_EQ(ask(a, parse("SHAPE x", "s") + use("s") + more), "1 2 D:x C:SELECT 1 Z:I") << finishes;
+			world.pass(300);
+			EXPECT_TRUE(a->closed);
+			EXPECT_EQ(busy(), 0);
+		}
+	}
+}
+
 // By name, and not by what it stands for: another name of the same text goes by the columns that it was told.
 TEST_F(Statements, OnlyNamesThatABatchPreparesTakeAnyColumns)
 {

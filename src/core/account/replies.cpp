@@ -97,6 +97,7 @@ bool Replies::sent(char type, For purpose)
 	case 'P':
 	case kRefused:
 	case kStale:
+	case kBadFlush:
 	case kUnnamedParse:
 	case kUnnamedClose:
 	case 'B':
@@ -207,7 +208,7 @@ void Replies::start_copy()
 		if (type(entries_[i]) == 'S') {
 			dropped_sync_ = true;
 			rounds_--;
-		} else {
+		} else if (type(entries_[i]) != kBadFlush) { // the copy eats that, too
 			doubtful_ = true;
 			entries_[kept++] = entries_[i];
 		}

@@ -62,7 +62,8 @@ public:
 	static constexpr char kDeallocate = 'x';
 	// Without a note: a Parse that the server refuses in our stead, and Parse of the unnamed statement.
 	static constexpr char kRefused = 'r';
-	static constexpr char kStale = 'v'; // as one whose columns are no longer those that the client knows
+	static constexpr char kStale = 'v';    // as one whose columns are no longer those that the client knows
+	static constexpr char kBadFlush = 'i'; // a Flush with a body: refused as a bad Parse is, or eaten by a copy
 	static constexpr char kUnnamedParse = 'u';
 	static constexpr char kUnnamedClose = 'o'; // ours, so that the client does not use what somebody left there
 	// An Execute that changes nothing that a Parse behind it looks at: BEGIN; DEALLOCATE, which has a note.

@@ -1,8 +1,8 @@
 // The objects of a list as rows of a view, some at a time.
 //
-// Owns the place in the list. Between two calls objects may come (they are seen) and end (they are not): a view of very
-// many takes neither their memory at once nor everybody's time. What an object shows is said by
-// fill(row, object), which stands beside it. Must not know what the objects are.
+// Owns the place in the list. Between two calls objects may come (they are seen, unless the last one was) and end (they
+// are not): a view of very many takes neither their memory at once nor everybody's time. What an object shows is said
+// by fill(row, object), which stands beside it. Must not know what the objects are.
 #pragma once
 
 #include <algorithm>

@@ -3,7 +3,7 @@
 // Two things may be true at once. Its end of file came, but not all that came before it is served (ended()): messages
 // of it go to servers yet. Nothing is to be served any more, replies are still to come (leaving()): after Terminate, or
 // when an ended one has come so far. A leaving one whose server executed nothing of what it sent is served again, and
-// has ended as before. Owns these. Must not know servers and streams.
+// has ended. Owns these. Must not know servers and streams.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +23,11 @@ public:
 
 	void end() { ended_ = true; }
 	void leave() { leaving_ = true; }
-	void serve_again() { leaving_ = false; }
+	void serve_again()
+	{
+		ended_ |= leaving_; // whatever said so is not said again
+		leaving_ = false;
+	}
 
 	// It was known by `now` that it will send no more.
 	void note(int64_t now)

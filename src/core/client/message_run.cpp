@@ -47,9 +47,9 @@ void MessageRun::copy_to(const char *to)
 	run_ = to;
 }
 
-// The order matters: Terminate is seen whatever the backend has to do, or a client that leaves would be held by it; and
-// the rewriter is asked last, for with waits_behind() it begins to wait, and who has no turn must not wait for two
-// things.
+// The order matters: Terminate is seen whatever the backend has to do, or a client that leaves would be held by it, but
+// not before the batch that it stands behind cannot have to be served again; and the rewriter is asked last, for with
+// waits_behind() it begins to wait, and who has no turn must not wait for two things.
 MessageRun::Stop MessageRun::go(uint32_t most)
 {
 	uint32_t messages = 0;
@@ -69,6 +69,8 @@ MessageRun::Stop MessageRun::go(uint32_t most)
 			return Stop::Impossible;
 		const size_t total = size_t{length} + 1;
 		if (type == 'X') {
+			if (statements_.waits_behind(backend_))
+				break;
 			// Another server may have to run it all, and then there is this to be read.
 			if (server_.settings().unproved())
 				server_.settings().keep_unproved({start_, static_cast<size_t>(at_ - start_) + std::min(have(), total)});

@@ -326,8 +326,9 @@ void Session::leave_server()
 // The batch that began with `bytes` is served again, as if it came now, when on_settled() says so.
 bool Session::start_over(std::string_view bytes)
 {
-	if (input_.mid_message() || departure_.leaving() || !input_.put_back(bytes))
+	if (input_.mid_message() || !input_.put_back(bytes))
 		return false;
+	departure_.serve_again();
 	statements_.await_round();
 	return true;
 }

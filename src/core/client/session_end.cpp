@@ -103,9 +103,7 @@ void Session::on_closed(const char *why)
 // statements are finished anyway, so may any other.
 void Session::on_half_closed()
 {
-	const bool read_again =
-	    !login_ && !departure_.leaving() &&
-	    (input_.pause() != Pause::None || wait_hook.linked || input_.mid_message() || finishes(group_));
+	const bool read_again = !login_ && !departure_.leaving() && (kept() || input_.mid_message() || finishes(group_));
 	if (departure_.ended() || !read_again)
 		on_closed("the client closed the connection");
 }

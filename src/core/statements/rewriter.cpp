@@ -64,7 +64,7 @@ void StatementRewriter::account(BackendStatements &backend, const Message &m)
 {
 	// A copy takes any Flush; else the backend refuses one with a body, and skips what follows as behind a bad Parse.
 	const bool refused = m.type() == 'H' && m.total > proto::kHeaderSize && !backend.replies().wants_copy_data();
-	const char kind = refused ? 'P' : kind_of(m);
+	const char kind = refused ? Replies::kBadFlush : kind_of(m);
 	const bool noted = backend.replies().sent(kind) && kind == Replies::kDeallocateExecute;
 	if (m.type() == 'S' || m.type() == 'Q')
 		batch_ended();
@@ -212,7 +212,7 @@ void StatementRewriter::on_discarded(const StatementNotes &notes)
 		// The unnamed statement stays, and what was prepared behind the command.
 		for (ClientStatements::Item &item : own_->names.take_all()) {
 			if (item.name.empty() || notes.will_be(item.name, item.statement))
-				own_->names.set(item.name, {item.statement, item.shape});
+				own_->names.set(item.name, {item.statement, item.shape, item.batch});
 			else
 				own_->store.release(item.statement);
 		}
