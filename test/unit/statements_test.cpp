@@ -163,6 +163,19 @@ TEST_F(Statements, WhatAClientPreparesInABatchIsNotStaleInItWhenItLeavesBehindIt
 	}
 }
 
+TEST_F(Statements, ABatchThatIsServedAgainFindsItsNamesAsTheyWere)
+{
+	world.settings().cache_unnamed.store(region::CacheUnnamed::Generic);
+	world.catalog->changed = nullptr;
+	Stream *a = login();
+	for (int i = 0; i < 2; i++)
+		ask(a, parse("SHAPE x", "") + use("") + parse("SHAPE z", "") + use(""));
+	const std::string both = parse("SHAPE x", "") + bind_to("") + execute() + parse("SHAPE z", "") + use("");
+	const std::string right = ask(a, both);
+	alter();
+	EXPECT_EQ(ask(a, both), right);
+}
+
 // By name, and not by what it stands for: another name of the same text goes by the columns that it was told.
 TEST_F(Statements, OnlyNamesThatABatchPreparesTakeAnyColumns)
 {

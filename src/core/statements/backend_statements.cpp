@@ -182,9 +182,7 @@ void BackendStatements::start_over(const Replies::Verdict &v, std::string_view e
 		replay_.statement()->valid_since = store.advance();
 	if (is_unknown_statement(error))
 		table_.distrust(store.clock());
-	// It will be told the columns as they are; the types of its parameters stay.
-	if (refused || is_stale_plan(error))
-		client.names()->forget_columns(replay_.name());
+	client.start_over(replay_.statement(), replay_.name(), replay_.just_prepared(), refused || is_stale_plan(error));
 	substitute_.drop_withheld();
 	replay_.stop();
 }

@@ -74,12 +74,6 @@ void ClientStatements::Item::learn(const Statement *s, Shape told)
 		shape = told;
 }
 
-void ClientStatements::forget_columns(std::string_view name)
-{
-	if (Item *i = item(name))
-		i->shape.columns = 0;
-}
-
 std::string_view ClientStatements::name_of(std::string_view server_name)
 {
 	if (!by_server_name_) {

@@ -40,7 +40,6 @@ public:
 	// Returns what the name meant before; the reference to it goes to the caller, that to the new one comes here.
 	Meaning set(std::string_view name, const Meaning &now);
 	Shape shape(std::string_view name) const; // of the statement when `name` was prepared
-	void forget_columns(std::string_view name);
 	std::vector<Item> take_all();
 	template <class F> void each(F f) const
 	{

@@ -58,6 +58,7 @@ public:
 	}
 	Statement *statement() const { return statement_; }
 	const std::string &name() const { return name_; } // of the client's
+	bool just_prepared() const { return just_prepared_; }
 	// What comes now is behind the batch, which must be the last one that was sent as long as this is on.
 	bool holds_back(const Replies &replies) const { return on() && just_prepared_ && batch_ != replies.batch(); }
 	uint64_t first() const { return first_; } // place of that first message, see Replies

@@ -221,6 +221,25 @@ void StatementRewriter::on_discarded(const StatementNotes &notes)
 		naming_ = Naming::Shared;
 }
 
+void StatementRewriter::start_over(Statement *s, std::string_view name, bool prepared, bool forgets_columns)
+{
+	// The unnamed statement may have made way for the next one in the batch, which is void with all behind the error.
+	if (name.empty() && own_->names.find(name) != s && own_->unnamed.shared != s) {
+		forget_unnamed();
+		own_->store.release(own_->names.set(name, {StatementStore::keep(s), {}}).statement);
+		own_->unnamed.in_names = true;
+	}
+	ClientStatements::Item *item = own_->names.item(name);
+	if (!item)
+		return;
+	// It will be told the columns as they are; the types of its parameters stay.
+	if (forgets_columns)
+		item->shape.columns = 0;
+	// The batch has its Sync behind it, and comes again as the next one.
+	if (prepared)
+		item->batch = own_->batch;
+}
+
 // It failed, or was skipped: on this server may be anything.
 void StatementRewriter::on_unnamed_void()
 {

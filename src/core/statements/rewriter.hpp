@@ -90,7 +90,9 @@ public:
 	void on_assigned();
 	void on_unused(const BackendStatements &backend); // nothing of what it got was executed
 	void on_discarded(const StatementNotes &notes);   // DISCARD ALL or DEALLOCATE ALL was executed
-	void on_unnamed_void();                           // the unnamed statement was not prepared after all
+	// The batch that uses `name` as `s` is served again. `prepared`: by that batch, see Replay.
+	void start_over(Statement *s, std::string_view name, bool prepared, bool forgets_columns);
+	void on_unnamed_void(); // the unnamed statement was not prepared after all
 	void on_unnamed_types(std::string_view parameter_description, const Replies &replies);
 	void on_idle(const Params &params); // for some time, without a server
 
