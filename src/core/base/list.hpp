@@ -18,6 +18,11 @@ template <class T> struct Hook {
 
 template <class T, Hook<T> T::*hook> class List
 {
+	struct Place { // of a Walk
+		T *next;
+		Place *outer; // of one that began before
+	};
+
 public:
 	bool empty() const { return first_ == nullptr; }
 	size_t size() const { return size_; }
@@ -29,28 +34,26 @@ public:
 	class Walk
 	{
 	public:
-		explicit Walk(List &list) : list_(list), next_(list.first_), outer_(list.walks_) { list.walks_ = this; }
+		explicit Walk(List &list) : list_(list), place_{list.first_, list.walks_} { list.walks_ = &place_; }
 		~Walk()
 		{
-			Walk **at = &list_.walks_;
-			while (*at != this)
-				at = &(*at)->outer_;
-			*at = outer_;
+			Place **at = &list_.walks_;
+			while (*at != &place_)
+				at = &(*at)->outer;
+			*at = place_.outer;
 		}
 		Walk(const Walk &) = delete;
 		Walk &operator=(const Walk &) = delete;
 		T *take() // nullptr: that was the last one
 		{
-			T *item = next_;
-			next_ = item ? next(item) : nullptr;
+			T *item = place_.next;
+			place_.next = item ? next(item) : nullptr;
 			return item;
 		}
 
 	private:
-		friend class List;
 		List &list_;
-		T *next_;
-		Walk *outer_; // that began before
+		Place place_;
 	};
 
 	// f may take out any item, its own and the next one, too; what is put in meanwhile may not be seen.
@@ -68,9 +71,9 @@ public:
 		Hook<T> &h = item->*hook;
 		if (!h.linked)
 			return;
-		for (Walk *w = walks_; w; w = w->outer_) {
-			if (w->next_ == item)
-				w->next_ = h.next;
+		for (Place *p = walks_; p; p = p->outer) {
+			if (p->next == item)
+				p->next = h.next;
 		}
 		(h.previous ? (h.previous->*hook).next : first_) = h.next;
 		(h.next ? (h.next->*hook).previous : last_) = h.previous;
@@ -92,7 +95,7 @@ private:
 
 	T *first_ = nullptr;
 	T *last_ = nullptr;
-	Walk *walks_ = nullptr;
+	Place *walks_ = nullptr;
 	size_t size_ = 0;
 };
 

@@ -166,7 +166,7 @@ bool Session::stays_too_long(int64_t now) const
 	return !wait_hook.linked && (now - since_ > limit || (finishes(group_) && departure_.takes_too_long(now, limit)));
 }
 
-// The end of file that came during the login takes effect.
+// Whose end is known leaves when nothing that it sent before waits any more.
 void Session::end_if_ended()
 {
 	if (departure_.ended() && !dead_)

@@ -46,15 +46,18 @@ int fail(int fd)
 	return -1;
 }
 
+int socket_for(const char *path, sockaddr_un &address)
+{
+	return address_of(path, address) ? socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
+}
+
 } // namespace
 
 int channel_listen(const char *path)
 {
 	sockaddr_un address;
+	int fd = socket_for(path, address);
 
-	if (!address_of(path, address))
-		return -1;
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -1;
 	(void)unlink(path); // there is one manager; what is left is of a former one
@@ -67,10 +70,8 @@ int channel_listen(const char *path)
 int channel_connect(const char *path)
 {
 	sockaddr_un address;
+	int fd = socket_for(path, address);
 
-	if (!address_of(path, address))
-		return -1;
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -1;
 	// a full backlog answers EAGAIN at once; a process that hangs must not hang us
