@@ -340,4 +340,6 @@ help:
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(filter-out $(BUILD)/patroni/%,$(wildcard $(BUILD)/sql/*.d $(BUILD)/*/*/*.d $(BUILD)/*/*/*/*.d $(BUILD)/*/*/*/*/*.d))
+# Only of objects of ours, by folder: other people's trees below $(BUILD) have .d files that are something else.
+OBJECT_DIRS = $(wildcard $(addprefix $(BUILD)/,obj san fast cov fuzzobj toolobj sql))
+-include $(if $(OBJECT_DIRS),$(shell find $(OBJECT_DIRS) -name '*.d'))
