@@ -16,8 +16,11 @@ void Greeting::learn(const Params &base, const std::string &notices, uint32_t ep
 
 void Greeting::set_fixed(std::string_view name, std::string_view value)
 {
-	if (name == kInHotStandby)
-		in_hot_standby_ = value == "on";
+	if (name == kInHotStandby) {
+		if (standby_ == Standby::Off)
+			value = "off";
+		standby_ = value == "on" ? Standby::On : Standby::Off;
+	}
 	for (auto &f : fixed_) {
 		if (f.first == name) {
 			f.second = value;
@@ -27,11 +30,11 @@ void Greeting::set_fixed(std::string_view name, std::string_view value)
 	fixed_.emplace_back(name, value);
 }
 
-// There is no way back but a restart, of the workers as well.
 void Greeting::leave_hot_standby()
 {
-	if (in_hot_standby_)
+	if (standby_ == Standby::On)
 		set_fixed(kInHotStandby, "off");
+	standby_ = Standby::Off;
 }
 
 const Greeting::Started *Greeting::started(const std::string &key) const

@@ -34,7 +34,7 @@ public:
 	// What no session can change.
 	void set_fixed(std::string_view name, std::string_view value);
 	const std::vector<std::pair<std::string, std::string>> &fixed() const { return fixed_; }
-	bool in_hot_standby() const { return in_hot_standby_; } // as far as a server or the manager told
+	bool in_hot_standby() const { return standby_ == Standby::On; } // as far as a server or the manager told
 	void leave_hot_standby();
 
 	// Startup settings as the server understood them, by what the client sent; nullptr: not known.
@@ -42,12 +42,16 @@ public:
 	void remember(const std::string &key, Started started);
 
 private:
+	// Off is for good: there is no way back but a restart, of the workers as well. So a server that says On then says
+	// what was true before.
+	enum class Standby : uint8_t { Unknown, On, Off };
+
 	Params base_;
 	std::string notices_;
 	std::vector<std::pair<std::string, std::string>> fixed_;
 	std::unordered_map<std::string, Started> known_startups_;
 	uint32_t epoch_ = 0; // of base_
-	bool in_hot_standby_ = false;
+	Standby standby_ = Standby::Unknown;
 };
 
 } // namespace pgpool::core
