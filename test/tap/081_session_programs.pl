@@ -116,7 +116,8 @@ sub told { my $c = shift; return join '|', map { "$_=" . ($c->{parameters}{$_} /
 
 # ---- the programs
 my ($end, $ran, $statements, @bad) = (time + $limit, 0, 0);
-while ($ran < $programs && time < $end && @bad < 10)
+my $least = $programs < 50 ? $programs : 50; # however slow the machine is
+while ($ran < $programs && (time < $end || $ran < $least) && @bad < 10)
 {
 	$ran++;
 	my %start = start();
@@ -156,7 +157,7 @@ while ($ran < $programs && time < $end && @bad < 10)
 }
 note("$ran programs, $statements statements");
 is(@bad, 0, "seed $seed: programs come to the same");
-cmp_ok($ran, '>=', $programs < 200 ? $programs : 200, 'as many as the time allows');
+cmp_ok($ran, '>=', $least, 'no fewer than what finds something');
 is($wrong, 0, 'the others saw their own all the while');
 
 # ---- RESET of one setting leaves alone what another was set to, also where that is the backend's default
