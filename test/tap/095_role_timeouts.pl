@@ -97,6 +97,21 @@ for my $case (@cases)
 	}
 }
 
+# ---- a login that takes longer than what the role has by default: PostgreSQL would end it
+if ($has_transaction_timeout)
+{
+	sql("CREATE ROLE slow LOGIN PASSWORD 'secret'", q{INSERT INTO pg_db_role_setting SELECT 0, 'slow'::regrole, '{transaction_timeout=1ms}' ||
+		array_agg('myapp.slow' || i || '=' || i) FROM generate_series(1, 5000) i});
+	my @failed;
+	for my $i (1 .. 5)
+	{
+		sql("ALTER ROLE slow SET myapp.again = '$i'"); # servers log in anew
+		my $r = PgPoolWire->open(port => $node->{pool_port})->login(%app, user => 'slow');
+		push @failed, PgPoolWire::text($r) unless $r->{ok};
+	}
+	is(join("\n", @failed), '', 'transaction_timeout does not end a login that has many settings to make');
+}
+
 # ---- a cancel that comes just then is the client's all the same
 {
 	my ($one, $two) = map { connect_as($node, %app, user => 'app', options => "-c statement_timeout=0 $many") } 1, 2;

@@ -226,8 +226,7 @@ int putmessage(char type, const char *body, size_t length)
 		note_failed_apply();
 		break;
 	case 'Z':
-		if (serves_pgpool())
-			forget_timeouts();
+		forget_timeouts();
 		if (slot->applies.load(std::memory_order_acquire) != applies_done)
 			applies_done = applies_done + 1; // there may be more of it behind this one
 		look_for_plans(true);

@@ -1,4 +1,4 @@
-// The agent: no timeout of the session ends what the worker does in it.
+// The agent: no timeout of the session ends what the worker does in it, the login included.
 //
 // statement_timeout, lock_timeout and transaction_timeout are the client's, by SET or by ALTER ROLE, and are armed for
 // every query before any hook runs. So they are disarmed when they fire: the first two come as SIGINT, the last one
@@ -24,11 +24,18 @@ namespace
 {
 
 struct sigaction previous_interrupt, previous_alarm;
+bool logged_in; // the first ReadyForQuery was sent: until then what the role sets by default is armed for the login
+
+// Safe in a signal handler.
+bool works_for_pgpool()
+{
+	return !logged_in || serves_pgpool();
+}
 
 // A timeout sends the signal twice, to the process and to its group.
 void on_interrupt(int number)
 {
-	if (!serves_pgpool() ||
+	if (!works_for_pgpool() ||
 	    !(get_timeout_indicator(STATEMENT_TIMEOUT, false) || get_timeout_indicator(LOCK_TIMEOUT, false)))
 		previous_interrupt.sa_handler(number);
 }
@@ -36,7 +43,7 @@ void on_interrupt(int number)
 void on_alarm(int number)
 {
 	previous_alarm.sa_handler(number);
-	if (serves_pgpool())
+	if (works_for_pgpool())
 		compat::forget_transaction_timeout();
 }
 
@@ -54,9 +61,13 @@ void put_before(int number, void (*handler)(int), struct sigaction &previous)
 
 } // namespace
 
-// At the end of the worker's query. A cancel that comes later would be taken for a timeout.
+// At a ReadyForQuery, the end of the worker's query among others. A cancel that comes later would be taken for a
+// timeout.
 void forget_timeouts()
 {
+	if (!works_for_pgpool())
+		return;
+	logged_in = true;
 	(void)get_timeout_indicator(STATEMENT_TIMEOUT, true);
 	(void)get_timeout_indicator(LOCK_TIMEOUT, true);
 }
