@@ -174,23 +174,28 @@ for my $place ('the same server', 'another one')
 }
 
 # ---- the same without a name: described in one batch, used in the next, on whichever server
-same('unnamed', sub {
-	my $port = shift;
-	my @got;
-	my $c = client($port);
-	for my $change ('int8', 'float4', 'int2')
-	{
-		for my $parse (1, 2)
+for my $kind ([ 'select', 'SELECT 1 FROM t WHERE a = $1' ], [ 'insert', 'INSERT INTO t VALUES ($1) RETURNING 1' ],
+	[ 'update', 'UPDATE t SET a = $1 WHERE a = $1 RETURNING 1' ], [ 'delete', 'DELETE FROM t WHERE a = $1 RETURNING 1' ])
+{
+	my ($name, $sql) = @$kind;
+	same("unnamed, $name", sub {
+		my $port = shift;
+		my @got;
+		my $c = client($port);
+		for my $change ('int8', 'float4', 'int2')
 		{
-			owner("DROP TABLE IF EXISTS t; CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
-			push @got, ask($c, parse("SELECT 1 FROM t WHERE a = \$1 /* $change */", ''), describe(''), sync) for 1 .. $parse;
-			owner("ALTER TABLE t ALTER a TYPE $change");
-			push @got, others($port, sub { ask($c, bind_to('', [ $value{int4} ]), execute, sync) });
+			for my $parse (1, 2)
+			{
+				owner("DROP TABLE IF EXISTS t; CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+				push @got, ask($c, parse("$sql /* $change */", ''), describe(''), sync) for 1 .. $parse;
+				owner("ALTER TABLE t ALTER a TYPE $change");
+				push @got, others($port, sub { ask($c, bind_to('', [ $value{int4} ]), execute, sync) });
+			}
 		}
-	}
-	$c->close;
-	return @got;
-});
+		$c->close;
+		return @got;
+	});
+}
 
 # ---- formats that are named for the columns as they were
 same('formats for each column', sub {
