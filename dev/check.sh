@@ -165,7 +165,7 @@ run_fuzz() {
     fi
     for target in "${files[@]}"; do
         target=$(basename "$target" .cpp)
-        if bounded 120 "$log.$target" "$OUT/replay/$target" "test/fuzz/corpus/$target"; then
+        if bounded 300 "$log.$target" "$OUT/replay/$target" "test/fuzz/corpus/$target"; then
             good=$((good + 1))
             rm -f "$log.$target"
         else
