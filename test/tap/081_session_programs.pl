@@ -116,7 +116,7 @@ sub told { my $c = shift; return join '|', map { "$_=" . ($c->{parameters}{$_} /
 
 # ---- the programs
 my ($end, $ran, $statements, @bad) = (time + $limit, 0, 0);
-my $least = $programs < 50 ? $programs : 50; # however slow the machine is
+my $least = $programs < 200 ? $programs : 200; # however slow the machine is
 while ($ran < $programs && (time < $end || $ran < $least) && @bad < 10)
 {
 	$ran++;

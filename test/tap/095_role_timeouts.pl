@@ -21,20 +21,21 @@ note('not tested: transaction_timeout, which this PostgreSQL does not have') unl
 
 # A query that a short timeout may end is asked again: what is asked for is the value, not the time. transaction_timeout
 # ends the session with it, on a busy machine also PostgreSQL's own; then another client like it asks.
-my %like;
+sub entered # a client, and how its login ended
+{
+	my ($port, %login) = @_;
+	my $c = PgPoolWire->open(port => $port);
+	$c->{entered} = [@_];
+	return ($c, $c->login(%login));
+}
 sub shown
 {
 	my ($client, $sql) = @_;
 	my $value;
 	poll_until(sub {
 		$value = $client->value($sql) // 'null';
-		return $value !~ /^57014/ unless $value =~ /^25P04/ && $like{$client};
-		my %login = %{ delete $like{$client} };
-		my $next = PgPoolWire->open(port => delete $login{port});
-		return 0 unless $next->login(%login)->{ok};
-		$like{$next} = { %login, port => $node->{pool_port} };
-		$client = $next;
-		return 0;
+		($client) = entered(@{ $client->{entered} }) if $value =~ /^25P04/;
+		return $value !~ /^(57014|25P04)/;
 	}, $sql);
 	$_[0] = $client;
 	return $value;
@@ -57,17 +58,13 @@ for my $case (@cases)
 		my $scope = $of eq 'ROLE' ? "ROLE $app{user}" : 'DATABASE app';
 		sql("CREATE ROLE $app{user} LOGIN PASSWORD 'secret'", "ALTER $scope SET $name = '$value'");
 		my $log = length slurp_log($node);
-		my $direct = PgPoolWire->open(port => $node->port);
-		$direct->login(%app);
+		my ($direct) = entered($node->port, %app);
 		my $expected = shown($direct, "SHOW $name");
 		$direct->close;
 		my (@failed, @clients);
 		for my $i (1 .. 8)
 		{
-			my $c = PgPoolWire->open(port => $i % 4 ? $node->{pool_port} : $session_port);
-			my %login = (%app, ($i % 2 ? (options => $many) : ()), application_name => "client $i");
-			my $r = $c->login(%login);
-			$like{$c} = { %login, port => $i % 4 ? $node->{pool_port} : $session_port };
+			my ($c, $r) = entered($i % 4 ? $node->{pool_port} : $session_port, %app, ($i % 2 ? (options => $many) : ()), application_name => "client $i");
 			push @failed, PgPoolWire::text($r) unless $r->{ok};
 			push @clients, $c if $r->{ok} && @clients < 4;
 			$c->send(PgPoolWire::message('X', '')) unless $clients[-1] && $c == $clients[-1];
