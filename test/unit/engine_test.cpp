@@ -194,6 +194,29 @@ TEST_F(Engine, WhyAClientKeepsItsServerIsShown)
 	EXPECT_EQ(pinned(), "session mode");
 }
 
+// However it arrives: up to twice 64 KiB of it can be at hand at once, and then it was taken for a short one.
+TEST_F(Engine, ALongUnnamedStatementKeepsItsServerHoweverItArrives)
+{
+	for (const region::CacheUnnamed cache : {region::CacheUnnamed::Custom, region::CacheUnnamed::Generic}) {
+		world.settings().cache_unnamed.store(cache);
+		Stream *c = login();
+		for (const size_t size : {70000, 100000, 131000}) {
+			const std::string bytes = parse("SELECT c1.x" + std::string(size, ' ')) + kSync;
+			for (const size_t first : {1, 30000, 40000, 65535, 65536, 69000}) {
+				send(c, bytes.substr(0, first));
+				std::string rest = bytes.substr(first);
+				for (; rest.size() > core::kChunk; rest.erase(0, core::kChunk))
+					send(c, rest.substr(0, core::kChunk));
+				EXPECT_EQ(ask(c, rest), "1 Z:I");
+				EXPECT_EQ(pinned(), "unnamed statement") << size << ", of which came first " << first;
+				EXPECT_EQ(ask(c, bind_to() + execute() + kSync), "2 D:c1.x C:SELECT 1 Z:I");
+				EXPECT_EQ(pinned(), "");
+			}
+		}
+		send(c, message('X'));
+	}
+}
+
 TEST_F(Engine, AStatementIsShownWithWhoHasIt)
 {
 	Stream *a = login(), *b = login();

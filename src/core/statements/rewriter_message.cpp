@@ -99,13 +99,13 @@ Statement *StatementRewriter::Rewriting::intern_unnamed(std::string_view body)
 	return nullptr;
 }
 
-Verdict StatementRewriter::Rewriting::unnamed_parse(std::string_view body, bool whole)
+Verdict StatementRewriter::Rewriting::unnamed_parse(std::string_view body, bool is_short)
 {
 	std::string_view text, types = body;
 	if (replies_.skipping())
 		return Verdict::Verbatim; // nothing changes
-	if (!whole || !take_string(types, text)) {
-		prepare_unnamed_raw(whole ? body : std::string_view());
+	if (!is_short || !take_string(types, text)) {
+		prepare_unnamed_raw(is_short ? body : std::string_view());
 		return Verdict::Verbatim;
 	}
 	const SqlCommand command = may_be_sql_command(text) ? read_sql_command(text) : SqlCommand();
@@ -132,7 +132,7 @@ Verdict StatementRewriter::Rewriting::unnamed_parse(std::string_view body, bool 
 	return verdict;
 }
 
-// `body` is empty when it is not all at hand.
+// `body` is empty when it is too long to remember.
 void StatementRewriter::Rewriting::prepare_unnamed_raw(std::string_view body)
 {
 	own_.forget_unnamed();
@@ -155,10 +155,11 @@ Verdict StatementRewriter::Rewriting::parse()
 		           : Verdict::Verbatim;
 	}
 	if (*name_at == '\0') {
-		if (message_.have < message_.total && message_.total <= kChunk)
+		const bool is_short = message_.total <= kChunk; // and not whether a long one happens to be all at hand
+		if (message_.have < message_.total && is_short)
 			return Verdict::More; // whole, so that it can be remembered
 		taken_.used = message_.total;
-		return unnamed_parse(body.substr(1), message_.have >= message_.total);
+		return unnamed_parse(body.substr(1), is_short);
 	}
 	if (message_.have < message_.total &&
 	    (message_.total <= kMostStatement || message_.have < proto::kHeaderSize + kStatementPrefix.size())) {

@@ -74,7 +74,7 @@ private:
 		Has has = Has::No;
 		Shape now;
 	};
-	Verdict unnamed_parse(std::string_view body, bool whole);
+	Verdict unnamed_parse(std::string_view body, bool is_short);
 	void prepare_unnamed_raw(std::string_view body);
 	Statement *use_unnamed(const ClientStatements::Item *item);
 	Statement *intern_unnamed(std::string_view body);
