@@ -122,7 +122,8 @@ struct ErrorText {
 	char hint[kTextLen];
 };
 
-enum class ServerRoute : uint32_t { None = 0, Unix, Tcp };
+// Node: another server of the cluster (nodes.hpp); no answer of the manager has it.
+enum class ServerRoute : uint32_t { None = 0, Unix, Tcp, Node };
 // What the server will ask of the worker on that route.
 enum class ServerMethod : uint32_t { Trust = 0, Password, Md5, Scram, Peer };
 

@@ -82,6 +82,7 @@ public:
 
 struct ServerAddress {
 	control::ServerRoute route;
+	uint32_t node = 0; // its slot in the region, for ServerRoute::Node
 };
 
 class Outside
