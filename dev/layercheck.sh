@@ -17,7 +17,7 @@ bad=0
 broken() { echo "layercheck: $*" >&2; bad=1; }
 
 # The rooms of src/core, the lowest first: one may include itself and those before it.
-core_rooms=(base account settings agent statements context group server pool listening client worker)
+core_rooms=(base account settings routing agent statements context group server pool listening client worker)
 # The rooms of src/postgres stand beside each other, on base.
 postgres_rooms=(base backend manager functions postmaster worker)
 
