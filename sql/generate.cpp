@@ -314,6 +314,12 @@ string settings_table()
 	return table;
 }
 
+// What holds where nothing is set.
+string without_cell(const Range &r)
+{
+	return r.preset == 0 && *r.zero ? r.zero : default_cell(r);
+}
+
 string limits_table()
 {
 	string table = "| column and argument | type | values | without |\n|---|---|---|---|\n";
@@ -322,7 +328,7 @@ string limits_table()
 		Range r = l.range;
 		string values = is_time(r) ? "up to 24 days; 0: off" : values_cell(r);
 		table += line({string("`") + l.name + "`", sql_type(r), values,
-		               *l.setting ? string("`pgpool.") + l.setting + "`" : "no limit"});
+		               *l.setting ? string("`pgpool.") + l.setting + "`" : without_cell(r)});
 	}
 	return table;
 }

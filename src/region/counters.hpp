@@ -49,7 +49,13 @@ namespace pgpool::region
 	COUNTER(Number, login_failures, login_failures, "those of which the tenant was known and admitted the role")       \
 	COUNTER(Number, refused, refused, "by `max_clients`")
 
-// In a struct of layout.hpp
+#define PGPOOL_NODE_COUNTERS(COUNTER)                                                                                  \
+	COUNTER(Number, reads, reads, "statements that it served")                                                         \
+	COUNTER(Number, waits, waits, "reads that waited for it to replay")                                                \
+	COUNTER(Number, fallbacks, fallbacks, "reads that were for it and that the primary served")                        \
+	COUNTER(Number, errors, errors, "connections to it that failed, or that were lost")
+
+// In a struct of layout.hpp or nodes.hpp
 #define PGPOOL_ATOMIC(kind, name, ...) Atomic<uint64_t> name;
 
 #define PGPOOL_TOTAL(kind, name, ...) uint64_t name;
@@ -66,6 +72,7 @@ namespace pgpool::region
 PGPOOL_TOTALS(WorkerTotals, PGPOOL_WORKER_COUNTERS)
 PGPOOL_TOTALS(PoolTotals, PGPOOL_POOL_COUNTERS)
 PGPOOL_TOTALS(TenantTotals, PGPOOL_TENANT_COUNTERS)
+PGPOOL_TOTALS(NodeTotals, PGPOOL_NODE_COUNTERS)
 
 #undef PGPOOL_TOTAL
 #undef PGPOOL_ADD

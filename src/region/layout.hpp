@@ -3,8 +3,8 @@
 // Owns the layout (offsets, never pointers) and who writes what. It is not PostgreSQL's shared memory:
 // a wild write of a worker can hurt statistics and limits, never data.
 //
-// Writers. A field named in a per-worker struct (WorkerSlot, PoolCounters, TenantCounters) is written by
-// that worker alone. TenantSlot and PoolSlot are allocated, filled and freed by the manager alone; `epoch`
+// Writers. A field named in a per-worker struct (WorkerSlot, PoolCounters, TenantCounters, NodeCounters) is written by
+// that worker alone. TenantSlot, PoolSlot and NodeSlot are allocated, filled and freed by the manager alone; `epoch`
 // and `baseline` are the exceptions: any backend may raise an epoch, reset_stats() copies into a baseline.
 // Counters only grow; sums over workers are made by the reader.
 //
@@ -23,6 +23,7 @@
 #include "region/atomic.hpp"
 #include "region/counters.hpp"
 #include "region/limits.hpp"
+#include "region/nodes.hpp"
 #include "region/rows.hpp"
 #include "region/settings.hpp"
 
@@ -36,10 +37,10 @@ constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
 #define PGPOOL_TOLD(kind, name, ...) #kind #name
 #define PGPOOL_NAMED(name, ...) #name
 constexpr uint32_t kVersion = fingerprint(
-    9, PGPOOL_SETTINGS(PGPOOL_NAMED) PGPOOL_LIMITS(PGPOOL_TOLD) PGPOOL_POOL_COUNTERS(PGPOOL_TOLD)
-           PGPOOL_WORKER_COUNTERS(PGPOOL_TOLD) PGPOOL_TENANT_COUNTERS(PGPOOL_TOLD)
-               PGPOOL_CLIENT_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE) PGPOOL_SERVER_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE)
-                   PGPOOL_PREPARED_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE));
+    10, PGPOOL_SETTINGS(PGPOOL_NAMED) PGPOOL_LIMITS(PGPOOL_TOLD) PGPOOL_POOL_COUNTERS(PGPOOL_TOLD)
+            PGPOOL_WORKER_COUNTERS(PGPOOL_TOLD) PGPOOL_TENANT_COUNTERS(PGPOOL_TOLD) PGPOOL_NODE_COUNTERS(PGPOOL_TOLD)
+                PGPOOL_CLIENT_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE) PGPOOL_SERVER_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE)
+                    PGPOOL_PREPARED_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE));
 #undef PGPOOL_TOLD
 #undef PGPOOL_NAMED
 
@@ -96,6 +97,7 @@ struct alignas(64) PoolSlot {
 	char role[kNameLen];
 	uint64_t login_digest; // the manager's: what a fresh login would be when it looked last
 	PoolSettings settings;
+	Atomic<uint32_t> node_mask; // bits of the nodes that reads may be sent to; a bit may be of a node that is not there
 	PoolTotals baseline;
 };
 
@@ -163,6 +165,7 @@ struct alignas(64) Header { // more than 25 members: what there is once for all 
 	uint32_t max_pools;
 	uint32_t max_agents;
 	uint64_t tenants_offset, tenant_counters_offset, pools_offset, pool_counters_offset, agents_offset;
+	uint64_t nodes_offset, node_counters_offset;
 	Atomic<Phase> phase;
 	Atomic<int32_t> manager_pid;
 	Atomic<int32_t> extension_exists; // bool: CREATE EXTENSION was run in pgpool.database
@@ -174,6 +177,16 @@ struct alignas(64) Header { // more than 25 members: what there is once for all 
 	// Raised when the manager is to look at roles, databases and tenants: by a backend that changed some, by a worker
 	// that doubts the names of a pool. And how far it has looked.
 	Atomic<uint32_t> changes_told, changes_seen;
+	// Nodes, and how far this one is. All by the manager, but what is said otherwise.
+	Atomic<uint32_t> nodes_changed; // raised when a slot has changed
+	Atomic<uint32_t> nodes_used;    // bits of the slots in use: 0 = there is nothing to do for nodes
+	Atomic<int32_t> primary;        // bool: this node is no standby
+	Atomic<uint64_t> flushed;       // LSN: as far as it has written, or replayed as a standby
+	Atomic<int64_t> flushed_at;     // CLOCK_MONOTONIC microseconds: when that was read
+	Atomic<int64_t>
+	    positions_wanted_until; // the same; by workers: positions are to be read each millisecond until then
+	// End of the last commit of a database, by its OID, modulo: by each backend at COMMIT, if there are nodes.
+	Atomic<uint64_t> database_commit[kCatalogCounters];
 	Settings settings; // of the postmaster's start
 	// Those of the reloads since then, for workers that start while the manager is away: names.hpp.
 	Settings renewed[2];
@@ -253,13 +266,26 @@ public:
 	}
 
 	AgentSlot &agent(uint32_t i) const { return at<AgentSlot>(header_->agents_offset)[i]; }
+	NodeSlot &node(uint32_t i) const { return at<NodeSlot>(header_->nodes_offset)[i]; } // i < kMaxNodes
+	NodeCounters &node_counters(uint32_t i, uint32_t worker) const
+	{
+		return at<NodeCounters>(header_->node_counters_offset)[uint64_t{i} * header_->workers + worker];
+	}
+	NodeTotals node_totals(uint32_t i) const
+	{
+		NodeTotals t{};
+		for (uint32_t w = 0; w < header_->workers; w++)
+			add(t, node_counters(i, w));
+		return t;
+	}
 
 	// Bytes needed; the same arithmetic as format().
 	static uint64_t size(uint32_t workers, uint32_t max_tenants, uint32_t max_pools, uint32_t max_agents)
 	{
 		return sizeof(Header) + sizeof(TenantSlot) * uint64_t{max_tenants} +
 		       sizeof(TenantCounters) * uint64_t{max_tenants} * workers + sizeof(PoolSlot) * uint64_t{max_pools} +
-		       sizeof(PoolCounters) * uint64_t{max_pools} * workers + sizeof(AgentSlot) * uint64_t{max_agents};
+		       sizeof(PoolCounters) * uint64_t{max_pools} * workers + sizeof(AgentSlot) * uint64_t{max_agents} +
+		       sizeof(NodeSlot) * uint64_t{kMaxNodes} + sizeof(NodeCounters) * uint64_t{kMaxNodes} * workers;
 	}
 
 	// Writes offsets, capacities, magic and version into zeroed memory of size() bytes.
@@ -274,6 +300,8 @@ public:
 		h->pools_offset = h->tenant_counters_offset + sizeof(TenantCounters) * uint64_t{max_tenants} * workers;
 		h->pool_counters_offset = h->pools_offset + sizeof(PoolSlot) * uint64_t{max_pools};
 		h->agents_offset = h->pool_counters_offset + sizeof(PoolCounters) * uint64_t{max_pools} * workers;
+		h->nodes_offset = h->agents_offset + sizeof(AgentSlot) * uint64_t{max_agents};
+		h->node_counters_offset = h->nodes_offset + sizeof(NodeSlot) * uint64_t{kMaxNodes};
 		h->size = size(workers, max_tenants, max_pools, max_agents);
 		h->version = kVersion;
 		h->magic = kMagic;

@@ -21,12 +21,29 @@ enum class CacheUnnamed : int32_t { Off = 0, Custom = 1, Generic = 2 };
 // What becomes of a statement whose client has left.
 enum class OnDisconnect : int32_t { Cancel = 0, Finish = 1 };
 
+// Where statements that only read are served.
+enum class Routing : int32_t { Off = 0, Reads = 1 };
+// What a read on another node sees for certain.
+enum class Consistency : int32_t { Eventual = 0, Session = 1, Database = 2 };
+// What a block that does not say READ ONLY begins on.
+enum class RouteBlocks : int32_t { Off = 0, UntilWrite = 1 };
+// What becomes of a read when no node is fit.
+enum class ReplicaFallback : int32_t { Primary = 0, Error = 1 };
+
 inline constexpr Choice kPoolModes[] = {named("transaction", PoolMode::Transaction),
                                         named("session", PoolMode::Session)};
 inline constexpr Choice kCacheUnnamed[] = {named("off", CacheUnnamed::Off), named("custom", CacheUnnamed::Custom),
                                            named("generic", CacheUnnamed::Generic)};
 inline constexpr Choice kOnDisconnect[] = {named("finish", OnDisconnect::Finish),
                                            named("cancel", OnDisconnect::Cancel)};
+inline constexpr Choice kRoutings[] = {named("off", Routing::Off), named("reads", Routing::Reads)};
+inline constexpr Choice kConsistencies[] = {named("eventual", Consistency::Eventual),
+                                            named("session", Consistency::Session),
+                                            named("database", Consistency::Database)};
+inline constexpr Choice kRouteBlocks[] = {named("off", RouteBlocks::Off),
+                                          named("until_write", RouteBlocks::UntilWrite)};
+inline constexpr Choice kReplicaFallbacks[] = {named("primary", ReplicaFallback::Primary),
+                                               named("error", ReplicaFallback::Error)};
 
 constexpr int32_t kMostServers = 262143; // MAX_BACKENDS of PostgreSQL
 
@@ -70,7 +87,22 @@ constexpr int32_t kMostServers = 262143; // MAX_BACKENDS of PostgreSQL
 	LIMIT(OnDisconnect, on_disconnect, choice(kOnDisconnect, OnDisconnect::Finish), "default_on_disconnect",           \
 	      "What becomes of a statement whose client has left, where tenant and role say nothing.",                     \
 	      "finish: it runs to its end, as in PostgreSQL. cancel: it is canceled after half a second.",                 \
-	      "what becomes of a statement whose client left: finish (as in PostgreSQL) or cancel")
+	      "what becomes of a statement whose client left: finish (as in PostgreSQL) or cancel")                        \
+	LIMIT(Routing, routing, choice(kRoutings, Routing::Off), "", "", nullptr,                                          \
+	      "where statements that only read are served: off (here) or reads (on the nodes of pgpool.node)")             \
+	LIMIT(Consistency, consistency, choice(kConsistencies, Consistency::Session), "default_consistency",               \
+	      "What reads on replicas see for certain, where tenant and role say nothing.",                                \
+	      "eventual: what is at most max_lag old. session: also what the client has written or seen. database: also "  \
+	      "every commit of the database that was acknowledged before.",                                                \
+	      "what reads on replicas see for certain: eventual, session (own writes) or database (all writes)")           \
+	LIMIT(int32_t, read_wait, milliseconds(5, "none"), "read_wait",                                                    \
+	      "Time that a read waits for a replica that is behind.", "Then the primary serves it. 0: it does not wait.",  \
+	      "time that a read waits for a replica that is behind")                                                       \
+	LIMIT(int32_t, primary_reads, flag(false), "", "", nullptr, "the primary takes its share of the reads")            \
+	LIMIT(RouteBlocks, route_blocks, choice(kRouteBlocks, RouteBlocks::Off), "", "", nullptr,                          \
+	      "blocks that do not say READ ONLY: off (on the primary) or until_write (on a replica until they write)")     \
+	LIMIT(ReplicaFallback, replica_fallback, choice(kReplicaFallbacks, ReplicaFallback::Primary), "", "", nullptr,     \
+	      "reads when no replica is fit: primary (it serves them) or error")
 
 struct Limit {
 	const char *name;

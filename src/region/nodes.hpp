@@ -1,14 +1,15 @@
 // Nodes of the cluster in the region: whom reads may be sent to, and how far each of them is.
 //
-// A row of the table pgpool.node has one slot. The manager writes all of it but NodeCounters, which is a worker's own.
-// Names are text that is longer than an atomic: read them with the sequence, as those of pools (names.hpp). Must not
-// know PostgreSQL, sockets or libuv.
+// A row of the table pgpool.node names its slot. The manager writes all of it but the baseline, which is
+// reset_stats()'s, and NodeCounters, which are a worker's own. Names are text that is longer than an atomic: read them
+// with the sequence, as those of pools (names.hpp). Must not know PostgreSQL, sockets or libuv.
 #pragma once
 
 #include <cstdint>
 
 #include "region/atomic.hpp"
 #include "region/columns.hpp"
+#include "region/counters.hpp"
 #include "region/range.hpp"
 
 namespace pgpool::region
@@ -51,6 +52,7 @@ struct alignas(64) NodeSlot {
 	// itself, at each read that needs it (docs/replicas.md).
 	Atomic<uint64_t> replayed; // LSN, 0 = no walsender of its is attached
 	Atomic<int64_t> lag_ms;    // since when the oldest commit that it lacks was flushed here, 0 = none
+	NodeTotals baseline;       // reset_stats() copies here
 };
 
 // One for each worker and node.
@@ -61,7 +63,7 @@ struct alignas(64) NodeCounters {
 	Atomic<int64_t> bad_since; // 0 = it serves
 	Atomic<int32_t> open;      // servers
 	Atomic<int32_t> busy;      // that serve a client
-	Atomic<uint64_t> reads, fallbacks, waits, errors;
+	PGPOOL_NODE_COUNTERS(PGPOOL_ATOMIC)
 };
 
 } // namespace pgpool::region

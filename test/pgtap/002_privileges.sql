@@ -56,7 +56,7 @@ SELECT lives_ok($$SELECT pgpool.create_tenant('t1', pool_size => 3)$$);
 SELECT lives_ok($$SELECT pgpool.set_user('t1', 'pgpool_t_admin', server_password => 'secret')$$);
 SELECT throws_ok('SELECT server_password FROM pgpool.tenant_secret', '42501');
 SELECT throws_ok($$INSERT INTO pgpool.tenant (name) VALUES ('t2')$$, '42501');
-SELECT throws_ok($$SELECT pgpool.check_limits(NULL, 1, 1, NULL, NULL, NULL, NULL, NULL, NULL, 1, NULL, NULL)$$, '42501');
+SELECT throws_ok($$SELECT pgpool.check_limits(NULL, 1, 1, NULL, NULL, NULL, NULL, NULL, NULL, 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL)$$, '42501');
 SELECT lives_ok($$SELECT pgpool.drop_tenant('t1')$$);
 SELECT lives_ok('SELECT * FROM pgpool.check()');
 SELECT lives_ok('SELECT pgpool.reset_stats()');

@@ -3,7 +3,7 @@ BEGIN;
 SET client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 SET search_path = public, pg_catalog;
-SELECT plan(52);
+SELECT plan(57);
 
 SELECT lives_ok($$SELECT pgpool.create_tenant('t1', database => 'postgres', pool_mode => 'session', pool_size => 5,
 	max_clients => 9, query_wait_timeout => '3 s', cache_unnamed => 'off', allow_list => '{10.0.0.0/8}', require_tls => true,
@@ -57,6 +57,14 @@ SELECT results_eq($$SELECT on_disconnect FROM pgpool.tenant WHERE name = 't1'$$,
 SELECT throws_ok($$SELECT pgpool.alter_tenant('t1', on_disconnect => 'never')$$, '22023',
 	'invalid value for argument "on_disconnect": ''never''');
 SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', reset => '{on_disconnect}')$$);
+SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', routing => 'reads', consistency => 'database', read_wait => '7 ms',
+	primary_reads => true, route_blocks => 'until_write', replica_fallback => 'error')$$);
+SELECT results_eq($$SELECT routing, consistency, read_wait, primary_reads, route_blocks, replica_fallback FROM pgpool.tenant
+	WHERE name = 't1'$$, $$VALUES ('reads'::text, 'database'::text, '7 ms'::interval, true, 'until_write'::text, 'error'::text)$$);
+SELECT throws_ok($$SELECT pgpool.alter_tenant('t1', routing => 'on')$$, '22023', 'invalid value for argument "routing": ''on''');
+SELECT throws_ok($$SELECT pgpool.alter_tenant('t1', consistency => 'strict')$$, '22023',
+	'invalid value for argument "consistency": ''strict''');
+SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', reset => '{routing,consistency,read_wait,primary_reads,route_blocks,replica_fallback}')$$);
 SELECT lives_ok($$SELECT pgpool.alter_tenant('t1', reset => '{max_pinned,pin_idle_timeout,pin_sequences}')$$);
 SELECT results_eq($$SELECT max_pinned, pin_idle_timeout, pin_sequences FROM pgpool.tenant WHERE name = 't1'$$,
 	$$VALUES (NULL::int, NULL::interval, NULL::boolean)$$);

@@ -84,16 +84,19 @@ bool tenant_busy(uint32 i)
 	return false;
 }
 
-int64 in_limits(int64 setting, const region::Limit &limit)
+// What holds where tenant and role name nothing.
+int64 preset(const region::Limit &limit, int64 setting)
 {
-	return limit.range.kind == region::Kind::Seconds ? setting * 1000 : setting;
+	int64 value = *limit.setting ? setting : limit.range.preset;
+
+	return limit.range.kind == region::Kind::Seconds ? value * 1000 : value;
 }
 
 Limits server_limits()
 {
 	Limits l;
 
-#define PGPOOL_PRESET(type, name, ...) l.name = in_limits(gucs.preset.name, region::limit_named(#name));
+#define PGPOOL_PRESET(type, name, ...) l.name = preset(region::limit_named(#name), gucs.preset.name);
 	PGPOOL_LIMITS(PGPOOL_PRESET)
 #undef PGPOOL_PRESET
 	return l;
