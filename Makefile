@@ -146,7 +146,7 @@ SANITIZE    = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-f
 TEST_FLAGS  = -std=c++17 -g -O1 $(WARNINGS) $(if $(WERROR),-Werror) -D_GNU_SOURCE -D_GLIBCXX_ASSERTIONS \
               -DPGPOOL_VERSION='"$(EXTVERSION)"' -Isrc -Itest
 pure_objects= $(patsubst %.cpp,$(BUILD)/$(1)/%.o,$(sort $(wildcard $(PURE))))
-UNIT_OBJS   = $(patsubst %.cpp,$(BUILD)/san/%.o,$(sort $(wildcard test/unit/*.cpp)))
+UNIT_OBJS   = $(patsubst %.cpp,$(BUILD)/san/%.o,$(sort $(wildcard test/unit/*.cpp test/net/*.cpp src/net/*.cpp)))
 UNIT_FILTER ?= *
 
 $(BUILD)/san/%.o: %.cpp $(BUILD)/flags
@@ -156,7 +156,7 @@ $(BUILD)/san/test/unit/%.o: test/unit/%.cpp $(BUILD)/flags
 	$(call compile,$(TEST_FLAGS) -O0 -fsanitize=address -fno-omit-frame-pointer)
 $(BUILD)/unit/run: $(UNIT_OBJS) $(call pure_objects,san)
 	@mkdir -p $(@D); echo '  LINK  $@'
-	@$(CXX) $(SANITIZE) -o $@ $^ -lgtest_main -lgtest -lcrypto -lpthread
+	@$(CXX) $(SANITIZE) -o $@ $^ -lgtest_main -lgtest $(WORKER_LIBS) -ldl -lpthread
 unit-build: $(if $(UNIT_OBJS),$(BUILD)/unit/run)
 unit: unit-build
 	@if [ -x $(BUILD)/unit/run ]; then $(BUILD)/unit/run --gtest_brief=$(if $(VERBOSE),0,1) --gtest_filter='$(UNIT_FILTER)'; \

@@ -68,6 +68,8 @@ int SocketStream::events_wanted() const
 {
 	const int rest = half_closed_ ? 0 : UV_DISCONNECT;
 	switch (state_) {
+	case State::Placeless:
+		return 0;
 	case State::Connecting:
 		return why_ ? 0 : UV_WRITABLE;
 	case State::Answering:
@@ -131,6 +133,7 @@ void SocketStream::handle(int status, int events)
 		if (drained())
 			close(false);
 		break;
+	case State::Placeless:
 	case State::Closed:
 		break;
 	case State::Sniffing:

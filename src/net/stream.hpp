@@ -5,10 +5,12 @@
 // owner from the loop only, never from within a call. It has more than 40 methods: 18 are what core wants of a stream,
 // the others are steps of the one state machine below. What TLS needs to know is a class of its own (tls_records.hpp).
 //
-// Life: made by a listener or dial(), ended by close(), freed when libuv has let go of the handle. A
+// Life: made by a listener, dial() or lead(), ended by close(), freed when libuv has let go of the handle. A
 // stream that was closed with unsent bytes lives on without an owner until they went out.
 //
 //   Connecting -> Clear                                   a dialled one
+//   Placeless -> Connecting -> Clear -> Handshake -> Tls  one that is led: its pilot may begin again with Connecting,
+//                                                         by another socket, until it arrives in Clear or Tls
 //   Sniffing -> Clear -> Answering -> Handshake -> Tls    an accepted one; the middle ones with an SSLRequest
 //       \------------------------------^                  ... without (direct TLS)
 //   Clear, Tls -> Flushing -> Lingering -> Closed         close(true); any other state, or close(false): Closed
@@ -35,12 +37,27 @@ namespace pgpool::net
 
 class Loop;
 
+// Who leads a dialled stream to its server and is its owner until then: each event is to be answered by the next step.
+class Pilot : public core::StreamOwner
+{
+public:
+	virtual void on_abandoned() = 0; // it was closed: no call to it any more
+};
+
 class SocketStream final : public core::Stream
 {
 public:
 	// Takes the descriptor. nullptr: libuv refused it (and it is closed).
 	static SocketStream *adopt(Loop &loop, int fd, const sockaddr *address, socklen_t address_length);
 	static SocketStream *dial(Loop &loop, const sockaddr *address, socklen_t address_length, core::StreamOwner *owner);
+
+	// ---- for a pilot
+	static SocketStream *lead(Loop &loop, Pilot &pilot);
+	void connect_to(const sockaddr *address, socklen_t length); // whatever it was connected to
+	void start_tls(SslPtr client);                              // on_connected() follows once more
+	void fail(const char *why);                                 // on_closed() follows; `why` is a constant
+	void arrive(core::StreamOwner *owner);                      // its events are the owner's from now on
+	int fd() const { return fd_; }
 
 	void queue(const char *data, size_t size) override;
 	void flush() override;
@@ -57,6 +74,7 @@ public:
 	void start_tls() override;
 	bool handshaking() const override { return state_ == State::Answering || state_ == State::Handshake; }
 	const core::TlsInfo *tls() const override { return state_ == State::Tls ? &tls_->info() : nullptr; }
+	core::Secrecy secrecy() const override;
 	void limit(const core::TcpLimits &limits) override;
 	std::string_view address() const override { return {address_, address_length_}; }
 	std::string peer() const override;
@@ -69,6 +87,7 @@ public:
 
 private:
 	enum class State : uint8_t {
+		Placeless, // its pilot does not know yet where to
 		Connecting,
 		Sniffing, // a first byte of 0x16 is a TLS handshake without SSLRequest
 		Clear,
@@ -88,6 +107,7 @@ private:
 	static void on_poll(uv_poll_t *handle, int status, int events);
 	void handle(int status, int events);
 	static SocketStream *make(Loop &loop, int fd, State state);
+	void connect(const sockaddr *address, socklen_t length);
 	bool open() const;
 	bool may_read() const;
 	bool may_write() const;
@@ -104,7 +124,6 @@ private:
 	void send_kept();
 	void keep(size_t skip);
 	void out_of_memory();
-	void fail(const char *why);
 	void linger();
 	bool drained();
 	void destroy();
@@ -132,6 +151,7 @@ private:
 	bool broken_ = false;
 	bool half_closed_ = false;
 	bool deferred_ = false;
+	bool led_ = false; // the owner is a Pilot
 };
 
 } // namespace pgpool::net

@@ -7,7 +7,9 @@
 #include <cerrno>
 #include <cstring>
 
+#include <fcntl.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <unistd.h>
 
 #include "net/loop.hpp"
@@ -23,6 +25,20 @@ namespace
 constexpr int64_t kLingerTime = 1000000; // for the peer to read our last words, microseconds
 constexpr int64_t kFlushTime = 60000000; // for them to go out, whatever write_timeout says
 
+int open_socket(int family)
+{
+	return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+bool is_local(const sockaddr_storage &address)
+{
+	const auto *v4 = reinterpret_cast<const sockaddr_in *>(&address);
+	const auto *v6 = reinterpret_cast<const sockaddr_in6 *>(&address);
+	return address.ss_family == AF_UNIX ||
+	       (address.ss_family == AF_INET && ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET) ||
+	       (address.ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr));
+}
+
 } // namespace
 
 SocketStream::SocketStream(Loop &loop, int fd, State state) : loop_(loop), fd_(fd), state_(state)
@@ -32,6 +48,8 @@ SocketStream::SocketStream(Loop &loop, int fd, State state) : loop_(loop), fd_(f
 
 SocketStream *SocketStream::make(Loop &loop, int fd, State state)
 {
+	if (fd < 0)
+		return nullptr;
 	auto *s = new SocketStream(loop, fd, state);
 	if (uv_poll_init(loop.uv(), &s->poll_, fd) != 0) {
 		::close(fd);
@@ -56,21 +74,63 @@ SocketStream *SocketStream::adopt(Loop &loop, int fd, const sockaddr *address, s
 
 SocketStream *SocketStream::dial(Loop &loop, const sockaddr *address, socklen_t length, core::StreamOwner *owner)
 {
-	const int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return nullptr;
-	if (address->sa_family != AF_UNIX)
-		Loop::set_tcp_options(fd, loop.settings());
-	const int rc = connect(fd, address, length);
-	const int error = errno;
-	SocketStream *s = make(loop, fd, State::Connecting);
+	SocketStream *s = make(loop, open_socket(address->sa_family), State::Connecting);
 	if (!s)
 		return nullptr;
 	s->owner_ = owner;
-	if (rc != 0 && error != EINPROGRESS)
-		s->fail(error == EAGAIN ? "the server's queue of connections is full" : strerror(error));
-	s->watch();
+	s->connect(address, length);
 	return s;
+}
+
+void SocketStream::connect(const sockaddr *address, socklen_t length)
+{
+	if (address->sa_family != AF_UNIX)
+		Loop::set_tcp_options(fd_, loop_.settings());
+	const int rc = ::connect(fd_, address, length);
+	const int error = errno;
+	if (rc != 0 && error != EINPROGRESS)
+		fail(error == EAGAIN ? "the server's queue of connections is full" : strerror(error));
+	watch();
+}
+
+// The socket is only for its number: whoever has no descriptor left hears it at once, as from dial().
+SocketStream *SocketStream::lead(Loop &loop, Pilot &pilot)
+{
+	SocketStream *s = make(loop, open_socket(AF_UNIX), State::Placeless);
+	if (!s)
+		return nullptr;
+	s->owner_ = &pilot;
+	s->led_ = true;
+	return s;
+}
+
+// The new socket takes the number of the one before, and with it the handle of libuv.
+void SocketStream::connect_to(const sockaddr *address, socklen_t length)
+{
+	uv_poll_stop(&poll_);
+	watched_ = piece_count_ = 0;
+	tls_.reset();
+	out_.reset();
+	out_at_ = 0;
+	blocked_since_ = 0;
+	why_ = nullptr;
+	reading_ = true;
+	broken_ = half_closed_ = false;
+	state_ = State::Connecting;
+	const int fresh = open_socket(address->sa_family);
+	if (fresh < 0 || dup3(fresh, fd_, O_CLOEXEC) < 0)
+		fail(strerror(errno));
+	else
+		connect(address, length);
+	if (fresh >= 0)
+		::close(fresh);
+}
+
+void SocketStream::arrive(core::StreamOwner *owner)
+{
+	led_ = false;
+	owner_ = owner;
+	sent_ = 0;
 }
 
 std::string SocketStream::peer() const
@@ -118,6 +178,16 @@ bool SocketStream::can_tls() const
 	return address_length_ > 0 && loop_.tls().enabled();
 }
 
+core::Secrecy SocketStream::secrecy() const
+{
+	sockaddr_storage to{};
+	socklen_t length = sizeof(to);
+	if (getpeername(fd_, reinterpret_cast<sockaddr *>(&to), &length) == 0 && is_local(to))
+		return core::Secrecy::Local;
+	const core::TlsInfo *info = tls();
+	return !info ? core::Secrecy::Clear : info->certificate_valid ? core::Secrecy::Verified : core::Secrecy::Encrypted;
+}
+
 // True: go on reading, as clear text.
 bool SocketStream::sniffed()
 {
@@ -160,6 +230,13 @@ void SocketStream::begin_handshake()
 	watch();
 }
 
+void SocketStream::start_tls(SslPtr client)
+{
+	state_ = State::Handshake;
+	tls_ = std::make_unique<TlsRecords>(std::move(client));
+	handshake(); // a client speaks first
+}
+
 void SocketStream::handshake()
 {
 	if (why_)
@@ -169,6 +246,8 @@ void SocketStream::handshake()
 		state_ = State::Tls;
 		if (tls_->has_more())
 			defer();
+		if (led_)
+			owner_->on_connected();
 	} else if (why) {
 		broken_ = true;
 		fail(why);
@@ -220,6 +299,11 @@ void SocketStream::close(bool with_flush)
 	const int32_t limit = loop_.settings().write_timeout;
 	if (state_ == State::Closed)
 		return;
+	if (led_) {
+		static_cast<Pilot *>(owner_)->on_abandoned();
+		with_flush = false; // nobody is there to read it
+	}
+	led_ = false;
 	owner_ = nullptr;
 	piece_count_ = 0;
 	// Before TLS is up there is nothing that could be told, and a stranger is not waited for.

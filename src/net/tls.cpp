@@ -99,14 +99,8 @@ bool load_authorities(SSL_CTX *context, const region::Settings &s, std::string &
 
 bool set_protocol(SSL_CTX *context, const region::Settings &s, std::string &why)
 {
-	SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-	                                 SSL_OP_SINGLE_DH_USE | SSL_OP_SINGLE_ECDH_USE);
+	SSL_CTX_set_options(context, SSL_OP_SINGLE_DH_USE | SSL_OP_SINGLE_ECDH_USE);
 	SSL_CTX_set_num_tickets(context, 0);
-	SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-	SSL_CTX_set_mode(context,
-	                 SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
-	// libpq's buffer: a larger record can leave bytes in it that nobody waits for.
-	SSL_CTX_set_max_send_fragment(context, 8192);
 	SSL_CTX_set_alpn_select_cb(context, select_alpn, nullptr);
 	if (s.tls_prefer_server_ciphers)
 		SSL_CTX_set_options(context, SSL_OP_CIPHER_SERVER_PREFERENCE);
@@ -189,6 +183,25 @@ std::string tls_error(const char *what)
 	return text;
 }
 
+SslContextPtr tls_context(const SSL_METHOD *method)
+{
+	SslContextPtr context(SSL_CTX_new(method));
+	if (!context)
+		return context;
+	SSL_CTX_set_options(context.get(), SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+	SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
+	SSL_CTX_set_mode(context.get(),
+	                 SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+	// libpq's buffer: a larger record can leave bytes in it that nobody waits for.
+	SSL_CTX_set_max_send_fragment(context.get(), 8192);
+	return context;
+}
+
+bool offer_alpn(SSL *ssl)
+{
+	return SSL_set_alpn_protos(ssl, kAlpn, sizeof(kAlpn) - 1) == 0;
+}
+
 bool TlsContext::load(const region::Settings &settings, std::string &why)
 {
 	if (!settings.tls_enabled) {
@@ -197,7 +210,7 @@ bool TlsContext::load(const region::Settings &settings, std::string &why)
 		return true;
 	}
 	ERR_clear_error();
-	SslContextPtr fresh(SSL_CTX_new(TLS_server_method()));
+	SslContextPtr fresh = tls_context(TLS_server_method());
 	if (!fresh) {
 		why = tls_error("could not create a TLS context");
 		return false;
@@ -228,12 +241,11 @@ bool TlsContext::agreed_on_alpn(SSL *ssl)
 	return length == sizeof(kAlpn) - 2;
 }
 
-core::TlsInfo TlsContext::describe(SSL *ssl) const
+core::TlsInfo describe(SSL *ssl)
 {
 	core::TlsInfo info;
 	info.version = SSL_get_version(ssl);
 	info.cipher = SSL_get_cipher_name(ssl);
-	info.binding = binding_;
 	if (const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name))
 		info.sni = name;
 	if (X509 *peer = SSL_get1_peer_certificate(ssl)) {

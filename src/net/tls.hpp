@@ -23,6 +23,13 @@ struct SslFree {
 using SslPtr = std::unique_ptr<SSL, SslFree>;
 using SslContextPtr = std::unique_ptr<SSL_CTX, SslFree>;
 
+// With what holds for both sides of a connection: no resumption, no renegotiation, how records are written.
+SslContextPtr tls_context(const SSL_METHOD *method);
+// PostgreSQL's protocol, and no other, to servers that know of ALPN.
+bool offer_alpn(SSL *ssl);
+// What a handshake that is done has agreed on.
+core::TlsInfo describe(SSL *ssl);
+
 class TlsContext
 {
 public:
@@ -31,8 +38,8 @@ public:
 	bool enabled() const { return context_ != nullptr; }
 	// A server-side SSL on this socket; nullptr: no memory.
 	SslPtr accept(int fd) const;
-	// After the handshake. ALPN "postgresql" must have been agreed on when TLS came without SSLRequest.
-	core::TlsInfo describe(SSL *ssl) const;
+	const std::string &binding() const { return binding_; }
+	// ALPN "postgresql" must have been when TLS came without SSLRequest.
 	static bool agreed_on_alpn(SSL *ssl);
 
 private:

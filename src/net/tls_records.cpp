@@ -38,15 +38,22 @@ bool TlsRecords::handshake(const TlsContext &context, const char *&why)
 		why = "direct TLS without the ALPN protocol \"postgresql\"";
 		return false;
 	}
-	info_ = context.describe(ssl_.get());
+	info_ = describe(ssl_.get());
+	if (!is_client())
+		info_.binding = context.binding();
 	read_wants_write_ = false;
 	return true;
 }
 
 // In OpenSSL's words, without anything that the peer chose.
-const char *TlsRecords::handshake_error(int error)
+const char *TlsRecords::handshake_error(int error) const
 {
 	const int system_error = errno;
+	const long verified = SSL_get_verify_result(ssl_.get());
+	if (is_client() && (SSL_get_verify_mode(ssl_.get()) & SSL_VERIFY_PEER) != 0 && verified != X509_V_OK) {
+		ERR_clear_error();
+		return X509_verify_cert_error_string(verified);
+	}
 	const unsigned long code = ERR_peek_error();
 	const char *why = error == SSL_ERROR_SSL && code != 0 ? ERR_reason_error_string(code) : nullptr;
 	ERR_clear_error();

@@ -38,7 +38,8 @@ public:
 
 private:
 	bool failed(int result, bool &other_way) const;
-	static const char *handshake_error(int error);
+	const char *handshake_error(int error) const;
+	bool is_client() const { return SSL_is_server(ssl_.get()) == 0; }
 
 	SslPtr ssl_;
 	core::TlsInfo info_;

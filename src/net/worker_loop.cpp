@@ -45,9 +45,11 @@ WorkerLoop::WorkerLoop(const Host &host)
              [this](SocketStream *stream, bool session_port, int fd) {
 	             engine_.accept(stream, session_port, fd >= client_files());
              }),
-      control_(loop_, engine_), derivations_(loop_, [this](uint64_t id, bool right, const proto::ScramKey &key) {
-	      engine_.questions().on_derived(id, right, key);
-      })
+      control_(loop_, engine_),
+      derivations_(loop_, [this](uint64_t id, bool right,
+                                 const proto::ScramKey &key) { engine_.questions().on_derived(id, right, key); }),
+      nodes_(loop_, [](uint32_t) { return nullptr; }), // the region has none yet
+      node_cancels_(loop_, nodes_, [this](uint64_t id, core::CancelEnd end) { engine_.on_cancel_over(id, end); })
 {
 	setenv("UV_THREADPOOL_SIZE", kHashThreads, 0);
 	loop_.set_hooks([this] { engine_.end_event(); }, host_.log);
@@ -92,6 +94,8 @@ void WorkerLoop::wake_manager()
 
 core::Stream *WorkerLoop::dial(const core::ServerAddress &address, core::StreamOwner *owner)
 {
+	if (address.route == control::ServerRoute::Node)
+		return nodes_.dial(address.node, owner);
 	const bool tcp = address.route == control::ServerRoute::Tcp;
 	const sockaddr_storage &to = tcp ? tcp_server_ : unix_server_;
 	const socklen_t length = tcp ? tcp_server_length_ : unix_server_length_;
@@ -282,6 +286,8 @@ void WorkerLoop::on_tick()
 		connect_manager();
 	ports_.tick();
 	loop_.tick();
+	nodes_.tick();
+	node_cancels_.tick();
 	engine_.tick();
 	if (stopping_) {
 		if (now_us() > stop_deadline_)
@@ -316,6 +322,7 @@ void WorkerLoop::on_manager_packet(const control::Head &head, const std::vector<
 			engine_.on_settings(loop_.settings());
 			resolve_server();
 			load_tls();
+			nodes_.reload();
 		}
 		break;
 	case control::Type::UnixListeners:

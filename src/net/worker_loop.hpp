@@ -18,6 +18,8 @@
 #include "core/base/ports.hpp"
 #include "net/derivations.hpp"
 #include "net/loop.hpp"
+#include "net/node_cancel.hpp"
+#include "net/node_dialer.hpp"
 #include "net/packet.hpp"
 #include "net/worker_control.hpp"
 #include "net/worker_ports.hpp"
@@ -61,6 +63,11 @@ public:
 	void terminate_backend(int32_t pid) override;
 	void tell_worker(uint32_t worker, const void *packet, size_t size) override;
 	void forward_cancel(const control::CancelKey &cancel, uint64_t session) override;
+	void cancel_on_node(uint32_t node, const core::Stream &server, int32_t pid, std::string_view key,
+	                    uint64_t id) override
+	{
+		node_cancels_.start(node, static_cast<const SocketStream &>(server), pid, key, id);
+	}
 
 private:
 	void raise_file_limit();
@@ -81,6 +88,8 @@ private:
 	WorkerPorts ports_;
 	WorkerControl control_;
 	Derivations derivations_;
+	NodeDialer nodes_;
+	NodeCancels node_cancels_;
 	PacketSocket *manager_ = nullptr;
 	sockaddr_storage unix_server_{}, tcp_server_{};
 	socklen_t unix_server_length_ = 0, tcp_server_length_ = 0;

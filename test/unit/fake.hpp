@@ -68,6 +68,7 @@ public:
 	bool connecting = false;
 	std::string address_bytes;
 	core::TlsInfo tls_info;
+	core::Secrecy secret = core::Secrecy::Local;
 	uint32_t node = 0;
 	World *world = nullptr;
 	Backend *backend = nullptr;
@@ -121,6 +122,7 @@ public:
 	void start_tls() override { tls_started = true; }
 	bool handshaking() const override { return tls_started && !tls_up; }
 	const core::TlsInfo *tls() const override { return tls_up ? &tls_info : nullptr; }
+	core::Secrecy secrecy() const override { return secret; }
 	std::string_view address() const override { return address_bytes; }
 	std::string peer() const override { return "peer"; }
 
@@ -170,6 +172,7 @@ struct Node final : core::Outside {
 	void terminate_backend(int32_t pid) override;
 	void tell_worker(uint32_t worker, const void *packet, size_t size) override;
 	void forward_cancel(const control::CancelKey &cancel, uint64_t session) override;
+	void cancel_on_node(uint32_t, const core::Stream &, int32_t, std::string_view, uint64_t) override {}
 };
 
 class World

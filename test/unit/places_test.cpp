@@ -40,6 +40,7 @@ public:
 	void interrupt_backend(int32_t) override {}
 	void terminate_backend(int32_t) override {}
 	void forward_cancel(const control::CancelKey &, uint64_t) override {}
+	void cancel_on_node(uint32_t, const core::Stream &, int32_t, std::string_view, uint64_t) override {}
 	void tell_worker(uint32_t worker, const void *packet, size_t size) override
 	{
 		Told t{};

@@ -220,6 +220,35 @@ TEST_F(Proof, ABackendThatWantsAPasswordGetsWhatIsKnown)
 	EXPECT_EQ(ask(c, message('p', text("pencil"))), "Z:I");
 }
 
+TEST_F(Proof, APasswordGoesToAnotherMachineOnlyWhereNobodyCanReadIt)
+{
+	const std::string clear = message('R', std::string("\0\0\0\3", 4)),
+	                  md5 = message('R', std::string("\0\0\0\5salt", 8));
+	using core::Secrecy;
+	struct {
+		Secrecy secret;
+		bool clear, md5;
+	} const cases[] = {{Secrecy::Clear, false, false},
+	                   {Secrecy::Encrypted, false, true},
+	                   {Secrecy::Verified, true, true},
+	                   {Secrecy::Local, true, true}};
+	use(AuthMethod::Trust, "", false, "pencil");
+	for (const auto &c : cases) {
+		for (const bool in_clear : {true, false}) {
+			World another;
+			another.answer = world.answer;
+			another.prepare_backend = [&](Backend &b) { b.demand = in_clear ? clear : md5; };
+			another.on_dialled = [&](Stream &s) { s.secret = c.secret; };
+			Stream *s = another.connect();
+			s->from_peer = startup_packet({{"user", "anna"}, {"database", "shop"}});
+			another.settle();
+			const bool sent = in_clear ? c.clear : c.md5;
+			EXPECT_EQ(end_of(summary(take_messages(s->to_peer))), sent ? "Z:I" : "R E:FATAL:28000");
+			EXPECT_EQ(another.backends.back()->proof.empty(), !sent);
+		}
+	}
+}
+
 TEST_F(Proof, ABackendThatWantsWhatNobodyProvedIsAnErrorOfTheClient)
 {
 	const std::pair<const char *, std::string> demands[] = {

@@ -30,6 +30,14 @@ struct TlsInfo {
 	std::string binding; // tls-server-end-point hash of our certificate
 };
 
+// Who may read what a dialled stream carries, besides its two ends. The safer, the greater.
+enum class Secrecy : uint8_t {
+	Clear,     // whoever is on the way
+	Encrypted, // who stands in the way and shows a certificate of his own
+	Verified,  // nobody: the server's certificate was verified
+	Local,     // nobody: it does not leave the machine
+};
+
 // What on_closed() says when the other side's machine did not answer (TCP_USER_TIMEOUT, keepalives).
 inline constexpr const char kTimedOut[] = "the connection timed out";
 
@@ -75,6 +83,7 @@ public:
 	virtual void start_tls() = 0;
 	virtual bool handshaking() const = 0;   // ... which is not done yet
 	virtual const TlsInfo *tls() const = 0; // nullptr: clear text
+	virtual Secrecy secrecy() const = 0;    // of one that is connected
 	// sockaddr, empty for a Unix socket
 	virtual std::string_view address() const = 0;
 	virtual std::string peer() const = 0; // the same as text, for the log
@@ -83,6 +92,13 @@ public:
 struct ServerAddress {
 	control::ServerRoute route;
 	uint32_t node = 0; // its slot in the region, for ServerRoute::Node
+};
+
+// How a cancel request to a node ended.
+enum class CancelEnd : uint8_t {
+	Unsent, // no byte of it was sent, nor will be
+	Done,   // the node closed the connection: it has acted on it
+	Lost,   // sent, and who knows: it may be acted on later. Give what it was for to nobody
 };
 
 class Outside
@@ -108,6 +124,11 @@ public:
 	virtual void tell_worker(uint32_t worker, const void *packet, size_t size) = 0;
 	// To all other workers; Clients::on_cancel_done(session) follows when each has acted on it.
 	virtual void forward_cancel(const control::CancelKey &cancel, uint64_t session) = 0;
+	// A cancel request with the backend's own key, to the very address that `server`, a connection to the node, goes
+	// to. Engine::on_cancel_over(id, ...) follows in a later event, within some seconds: until then no other client may
+	// have the server.
+	virtual void cancel_on_node(uint32_t node, const Stream &server, int32_t pid, std::string_view key,
+	                            uint64_t id) = 0;
 };
 
 } // namespace pgpool::core

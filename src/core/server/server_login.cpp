@@ -157,11 +157,14 @@ void ServerLogin::authentication(std::string_view body)
 	case proto::kAuthOk:
 		return;
 	case proto::kAuthCleartext:
-		// Only to a backend of this machine, and only what the client itself sent in clear or what the
-		// tenant's administrator stored.
+		// Only what the client itself sent in clear or what the tenant's administrator stored.
+		if (!may_send("a password", Secrecy::Verified))
+			return;
 		text = credential->password;
 		break;
 	case proto::kAuthMd5: {
+		if (!may_send("an md5 hash", Secrecy::Encrypted))
+			return;
 		uint8_t salt[proto::kMd5SaltLength];
 		const std::string_view bytes = r.bytes(sizeof(salt));
 		if (!r.ok())
@@ -195,6 +198,20 @@ void ServerLogin::authentication(std::string_view body)
 	out.edit().reserve(proto::kHeaderSize + text->size() + 1); // it must not leave what it grows out of
 	proto::Writer(out.edit()).begin('p').string(*text).end();
 	send(*out);
+}
+
+// What another could use who reads it on the way.
+bool ServerLogin::may_send(const char *what, Secrecy least)
+{
+	if (server_.stream()->secrecy() >= least)
+		return true;
+	fail({proto::sqlstate::kInvalidAuthorization,
+	      std::string("the server asks for ") + what + ", and the connection to it is not safe enough for that",
+	      least == Secrecy::Verified
+	          ? "To another machine it is sent only over TLS with sslmode verify-ca or verify-full."
+	          : "To another machine it is sent only over TLS.",
+	      "Let pg_hba.conf there ask for scram-sha-256, or change sslmode with pgpool.alter_replica()."});
+	return false;
 }
 
 void ServerLogin::sasl(uint32_t code, std::string_view rest)

@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/base/ports.hpp"
 #include "proto/message.hpp"
 #include "region/control.hpp"
 
@@ -58,6 +59,7 @@ private:
 	void send(std::string_view bytes);
 	void message(char type, std::string_view body);
 	void authentication(std::string_view body);
+	bool may_send(const char *what, Secrecy least);
 	void sasl(uint32_t code, std::string_view rest);
 	void parameter(std::string_view body);
 	void ready();
