@@ -154,6 +154,7 @@ void NodeBook::doubt(Node &node)
 		node.addresses.clear();
 }
 
+// libuv counts it as slow and leaves a thread to others: a name server that is away stops no hash of a password.
 bool NodeBook::look_up(const std::shared_ptr<Node> &node)
 {
 	if (node->looking)
