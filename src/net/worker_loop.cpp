@@ -48,7 +48,7 @@ WorkerLoop::WorkerLoop(const Host &host)
       control_(loop_, engine_),
       derivations_(loop_, [this](uint64_t id, bool right,
                                  const proto::ScramKey &key) { engine_.questions().on_derived(id, right, key); }),
-      nodes_(loop_, [](uint32_t) { return nullptr; }), // the region has none yet
+      nodes_(loop_, [view = host.region](uint32_t i) { return &view.node(i); }),
       node_cancels_(loop_, nodes_, [this](uint64_t id, core::CancelEnd end) { engine_.on_cancel_over(id, end); })
 {
 	setenv("UV_THREADPOOL_SIZE", kHashThreads, 0);
