@@ -145,6 +145,7 @@ std::map<string, Rows> functions()
 	    {"stat_clients", {PGPOOL_CLIENT_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
 	    {"stat_servers", {PGPOOL_SERVER_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
 	    {"stat_prepared", {PGPOOL_PREPARED_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
+	    {"stat_replicas", {PGPOOL_NODE_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
 	};
 }
 
@@ -153,7 +154,8 @@ std::map<string, Rows> lists()
 	std::map<string, Rows> all = functions();
 
 	all["later"] = {};
-
+	for (const region::Choice &mode : region::kSslModes)
+		all["sslmode"].push_back({{"name", mode.name}});
 	for (const Limit &l : pgpool::region::kLimits) {
 		Row row = limit_row(l);
 		Kind kind = l.range.kind;
@@ -217,6 +219,8 @@ string sql(string text)
 		text.replace(head.from, tail.to - head.from, block);
 		at = head.from + block.size();
 	}
+	text = replaced(text, "@max_nodes@", to_string(region::kMaxNodes));
+	text = replaced(text, "@last_node@", to_string(region::kMaxNodes - 1));
 	text = replaced(text, "@made@", "Made from sql/pgpool.sql.in; what is to be changed is changed there.");
 	for (size_t at = 0; (at = text.find('@', at)) != string::npos; at += 11)
 		if (text.compare(at, 11, "@extschema@") != 0)

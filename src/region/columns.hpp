@@ -38,6 +38,11 @@ struct SomeInteger { // 0 is NULL
 	static constexpr const char *sql = "integer";
 };
 
+struct SomeLag { // less than 0 is NULL
+	using Field = int64_t;
+	static constexpr const char *sql = "bigint";
+};
+
 struct Milliseconds { // the row has microseconds
 	using Field = uint64_t;
 	static constexpr const char *sql = "double precision";

@@ -1,4 +1,4 @@
-// Rows of the views that a backend reads from the region: workers, tenants, pools. Each column stands here once.
+// Rows of the views that a backend reads from the region: workers, tenants, pools, nodes. Each column stands here once.
 //
 // Owns the lists and the rows; src/postgres/functions/stats.cpp fills them. Must not know PostgreSQL.
 #pragma once
@@ -10,6 +10,13 @@ namespace pgpool::region
 
 inline constexpr Choice kWorkerStates[] = {named("running", WorkerState::Running),
                                            named("draining", WorkerState::Draining), named("down", WorkerState::Down)};
+
+inline constexpr Choice kNodeRoles[] = {named("replica", NodeRole::Replica), named("self", NodeRole::Self),
+                                        named("foreign", NodeRole::Foreign)};
+// A node by what all workers say of it.
+enum class NodeState : int32_t { Serving = 0, Unused, Failing };
+inline constexpr Choice kNodeStates[] = {named("serving", NodeState::Serving), named("unused", NodeState::Unused),
+                                         named("failing", NodeState::Failing)};
 
 inline const char *shown(WorkerState s)
 {
@@ -27,9 +34,19 @@ inline const char *shown(CacheUnnamed c)
 {
 	return name_of(kCacheUnnamed, c);
 }
+inline const char *shown(NodeRole r)
+{
+	return name_of(kNodeRoles, r);
+}
+inline const char *shown(NodeState s)
+{
+	return name_of(kNodeStates, s);
+}
 
 namespace column
 {
+using NodeRoleName = Named<NodeRole>;
+using NodeStateName = Named<NodeState>;
 using WorkerStateName = Named<WorkerState>;
 using SlotStateName = Named<SlotState>;
 using PoolModeName = Named<PoolMode>;
@@ -92,12 +109,34 @@ using CacheUnnamedName = Named<CacheUnnamed>;
 	MADE(text, pinned,                                                                                                 \
 	     "why `servers_pinned` are: reasons as in `pg_stat_clients.pinned`, and of how many clients; NULL: none is")
 
+#define PGPOOL_NODE_COLUMNS(FIELD, MADE)                                                                               \
+	FIELD(Name, name, name, "of the node")                                                                             \
+	FIELD(Text<256>, host, host, "")                                                                                   \
+	FIELD(Integer, port, port, "")                                                                                     \
+	FIELD(NodeRoleName, role, role,                                                                                    \
+	      "`replica`; `self`: this server; `foreign`: of another cluster, or of another timeline")                     \
+	FIELD(NodeStateName, state, state,                                                                                 \
+	      "`serving`: it gets reads; `unused`: it gets none; `failing`: some worker cannot use it")                    \
+	FIELD(Text<256>, reason, reason, "why it gets no reads; NULL: it gets some")                                       \
+	FIELD(Integer, weight, weight, "share of the reads")                                                               \
+	FIELD(Lsn, replayed, replayed,                                                                                     \
+	      "as far as it has replayed, as its connection for replication says; NULL: it has none to this server")       \
+	FIELD(SomeLag, lag_bytes, lag_bytes, "WAL that it lacks; NULL: not known")                                         \
+	FIELD(SomeLag, lag_ms, lag_ms, "ms since the oldest WAL that it lacks was written; NULL: not known")               \
+	FIELD(Number, open, servers, "server connections to it")                                                           \
+	FIELD(Number, busy, servers_active, "of these, that serve a client")                                               \
+	PGPOOL_NODE_COUNTERS(FIELD)
+
 struct WorkerRow {
 	PGPOOL_WORKER_COLUMNS(PGPOOL_ROW_FIELD, PGPOOL_ROW_MADE)
 };
 
 struct TenantRow {
 	PGPOOL_TENANT_COLUMNS(PGPOOL_ROW_FIELD, PGPOOL_ROW_MADE)
+};
+
+struct NodeRow {
+	PGPOOL_NODE_COLUMNS(PGPOOL_ROW_FIELD, PGPOOL_ROW_MADE)
 };
 
 struct PoolRow {

@@ -13,16 +13,18 @@ BEGIN;
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 SET search_path = public, pg_catalog;
-SELECT plan(22);
+SELECT plan(23);
 
 SELECT has_schema('pgpool'::name);
-SELECT tables_are('pgpool', ARRAY['tenant', 'tenant_user', 'tenant_secret']);
+SELECT tables_are('pgpool', ARRAY['tenant', 'tenant_user', 'tenant_secret', 'node']);
 SELECT views_are('pgpool', ARRAY['pg_stat_workers', 'pg_stat_tenants', 'pg_stat_pools', 'pg_stat_clients',
-	'pg_stat_servers', 'pg_stat_prepared']);
-SELECT functions_are('pgpool', ARRAY['alter_tenant', 'bad_argument', 'ban_tenant', 'cancel_client', 'check',
-	'check_limits', 'check_running', 'check_tenant', 'config_changed', 'create_tenant', 'drop_tenant', 'drop_user',
-	'lock_tenant', 'preloaded', 'reset_stats', 'restore_default_tenant', 'set_user', 'stat_clients', 'stat_pools',
-	'stat_prepared', 'stat_servers', 'stat_tenants', 'stat_workers', 'terminate_client', 'unban_tenant']);
+	'pg_stat_servers', 'pg_stat_prepared', 'pg_stat_replicas']);
+SELECT functions_are('pgpool', ARRAY['add_replica', 'alter_replica', 'alter_tenant', 'bad_argument', 'ban_tenant',
+	'cancel_client', 'check', 'check_limits', 'check_node', 'check_replicas', 'check_running', 'check_tenant',
+	'config_changed', 'create_tenant', 'discover_replicas', 'drop_replica', 'drop_tenant', 'drop_user',
+	'last_commit', 'lock_node', 'lock_tenant', 'preloaded', 'reset_stats', 'restore_default_tenant', 'set_user',
+	'stat_clients', 'stat_pools', 'stat_prepared', 'stat_replicas', 'stat_servers', 'stat_tenants', 'stat_workers',
+	'terminate_client', 'unban_tenant']);
 SELECT has_role('pgpool_admin'::name);
 SELECT is((SELECT rolcanlogin FROM pg_roles WHERE rolname = 'pgpool_admin'), false, 'pgpool_admin cannot log in');
 
@@ -36,12 +38,14 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l O
 	'each function that is not C sets a safe search_path');
 
 SELECT set_eq($$SELECT c.relname::text FROM pg_extension e, unnest(extconfig) x (oid) JOIN pg_class c USING (oid)
-	WHERE extname = 'pgpool'$$, ARRAY['tenant', 'tenant_user', 'tenant_secret', 'tenant_id_seq'], 'configuration is dumped');
+	WHERE extname = 'pgpool'$$, ARRAY['tenant', 'tenant_user', 'tenant_secret', 'tenant_id_seq', 'node'],
+	'configuration is dumped');
 SELECT is((SELECT extrelocatable FROM pg_extension WHERE extname = 'pgpool'), false, 'it is not relocatable');
 SELECT is((SELECT count(*)::int FROM pgpool.tenant WHERE name = 'default' AND id = 1), 1, 'the tenant "default" has id 1');
 SELECT trigger_is('pgpool', 'tenant', 'config_changed', 'pgpool', 'config_changed');
 SELECT trigger_is('pgpool', 'tenant_user', 'config_changed', 'pgpool', 'config_changed');
 SELECT trigger_is('pgpool', 'tenant_secret', 'config_changed', 'pgpool', 'config_changed');
+SELECT trigger_is('pgpool', 'node', 'config_changed', 'pgpool', 'config_changed');
 SELECT is((SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger WHERE tgname = 'config_changed'), 'A',
 	'the triggers fire in replica mode, too');
 

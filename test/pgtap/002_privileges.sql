@@ -3,7 +3,7 @@ BEGIN;
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 SET search_path = public, pg_catalog;
-SELECT plan(27);
+SELECT plan(32);
 
 CREATE ROLE pgpool_t_nobody;
 CREATE ROLE pgpool_t_monitor IN ROLE pg_monitor;
@@ -19,11 +19,13 @@ SELECT is(has_schema_privilege('pgpool_t_nobody', 'pgpool', 'USAGE'), false, 'PU
 
 SELECT set_eq($$SELECT p.proname::text FROM pg_proc p WHERE pronamespace = 'pgpool'::regnamespace
 	AND has_function_privilege('pgpool_t_monitor', p.oid, 'EXECUTE')$$,
-	ARRAY['stat_workers', 'stat_tenants', 'stat_pools', 'stat_clients', 'stat_servers', 'stat_prepared'],
+	ARRAY['stat_workers', 'stat_tenants', 'stat_pools', 'stat_clients', 'stat_servers', 'stat_prepared',
+	'stat_replicas', 'last_commit'],
 	'pg_monitor executes what the views need');
 SELECT set_eq($$SELECT p.proname::text FROM pg_proc p WHERE pronamespace = 'pgpool'::regnamespace
 	AND has_function_privilege('pgpool_t_admin', p.oid, 'EXECUTE')$$,
-	ARRAY['stat_workers', 'stat_tenants', 'stat_pools', 'stat_clients', 'stat_servers', 'stat_prepared', 'create_tenant',
+	ARRAY['stat_workers', 'stat_tenants', 'stat_pools', 'stat_clients', 'stat_servers', 'stat_prepared', 'stat_replicas',
+	'last_commit', 'add_replica', 'alter_replica', 'drop_replica', 'discover_replicas', 'create_tenant',
 	'alter_tenant', 'drop_tenant', 'ban_tenant', 'unban_tenant', 'set_user', 'drop_user', 'reset_stats', 'terminate_client',
 	'cancel_client', 'check'], 'pgpool_admin executes the public functions');
 SELECT is_empty($$SELECT r.rolname, c.relname FROM pg_class c, pg_roles r
@@ -46,6 +48,9 @@ SELECT lives_ok('SELECT * FROM pgpool.pg_stat_clients');
 SELECT lives_ok('SELECT * FROM pgpool.pg_stat_servers');
 SELECT lives_ok('SELECT * FROM pgpool.pg_stat_prepared');
 SELECT lives_ok('SELECT * FROM pgpool.tenant');
+SELECT lives_ok('SELECT * FROM pgpool.pg_stat_replicas');
+SELECT lives_ok('SELECT * FROM pgpool.node');
+SELECT throws_ok($$SELECT pgpool.add_replica('n1', 'localhost')$$, '42501');
 SELECT throws_ok('SELECT server_password FROM pgpool.tenant_secret', '42501');
 SELECT throws_ok($$SELECT pgpool.drop_tenant('default')$$, '42501');
 SELECT throws_ok('SELECT pgpool.reset_stats()', '42501');
@@ -58,6 +63,8 @@ SELECT throws_ok('SELECT server_password FROM pgpool.tenant_secret', '42501');
 SELECT throws_ok($$INSERT INTO pgpool.tenant (name) VALUES ('t2')$$, '42501');
 SELECT throws_ok($$SELECT pgpool.check_limits(NULL, 1, 1, NULL, NULL, NULL, NULL, NULL, NULL, 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL)$$, '42501');
 SELECT lives_ok($$SELECT pgpool.drop_tenant('t1')$$);
+SELECT lives_ok($$SELECT pgpool.add_replica('n1', 'localhost')$$);
+SELECT lives_ok('SELECT * FROM pgpool.discover_replicas()');
 SELECT lives_ok('SELECT * FROM pgpool.check()');
 SELECT lives_ok('SELECT pgpool.reset_stats()');
 RESET ROLE;

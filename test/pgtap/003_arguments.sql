@@ -3,7 +3,7 @@ BEGIN;
 SET client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 SET search_path = public, pg_catalog;
-SELECT plan(57);
+SELECT plan(84);
 
 SELECT lives_ok($$SELECT pgpool.create_tenant('t1', database => 'postgres', pool_mode => 'session', pool_size => 5,
 	max_clients => 9, query_wait_timeout => '3 s', cache_unnamed => 'off', allow_list => '{10.0.0.0/8}', require_tls => true,
@@ -100,6 +100,43 @@ SELECT results_eq($$SELECT role_name, u.pool_size, u.max_clients, u.cache_unname
 	'set_user changes what it is given');
 SELECT throws_ok($$SELECT pgpool.drop_user('t1', 'u2')$$, '42704', 'tenant "t1" has no settings for role ''u2''');
 SELECT lives_ok($$SELECT pgpool.drop_user('t1', 'u1')$$);
+
+-- ---- nodes
+SELECT lives_ok($$SELECT pgpool.add_replica('n1', '10.0.0.1', 5433, weight => 3, max_lag => '2 s', max_lag_bytes => 4096,
+	sslmode => 'verify-full', sslrootcert => 'ca.crt')$$);
+SELECT lives_ok($$SELECT pgpool.add_replica('node two', 'db2.example')$$);
+SELECT results_eq('SELECT * FROM pgpool.node ORDER BY slot',
+	$$VALUES (0, 'n1', '10.0.0.1', 5433, 3, '2 s'::interval, 4096::bigint, 'verify-full', 'ca.crt'),
+	(1, 'node two', 'db2.example', 5432, 1, NULL, NULL, 'prefer', NULL)$$, 'add_replica stores all');
+SELECT lives_ok($$SELECT pgpool.alter_replica('n1', host => '10.0.0.2', weight => 0)$$);
+SELECT lives_ok($$SELECT pgpool.alter_replica('n1', reset => '{port,max_lag,sslmode}')$$);
+SELECT results_eq($$SELECT host, port, weight, max_lag, max_lag_bytes, sslmode, sslrootcert FROM pgpool.node WHERE name = 'n1'$$,
+	$$VALUES ('10.0.0.2', 5432, 0, NULL::interval, 4096::bigint, 'prefer', 'ca.crt')$$, 'alter_replica leaves the rest');
+SELECT throws_ok($$SELECT pgpool.add_replica('n1', 'x')$$, '42710', 'node "n1" already exists');
+SELECT throws_ok($$SELECT pgpool.add_replica(NULL, 'x')$$, '22023', 'invalid value for argument "name": NULL');
+SELECT throws_ok($$SELECT pgpool.add_replica(repeat('x', 64), 'x')$$, '22023');
+SELECT throws_ok($$SELECT pgpool.add_replica('n3', NULL)$$, '22023', 'invalid value for argument "host": NULL');
+SELECT throws_ok($$SELECT pgpool.add_replica('n3', 'a b')$$, '22023', 'invalid value for argument "host": ''a b''');
+SELECT throws_ok($$SELECT pgpool.add_replica('n3', 'x', 0)$$, '22023', 'invalid value for argument "port": ''0''');
+SELECT throws_ok($$SELECT pgpool.add_replica('n3', 'x', weight => -1)$$, '22023', 'invalid value for argument "weight": ''-1''');
+SELECT throws_ok($$SELECT pgpool.add_replica('n3', 'x', max_lag => '25 days')$$, '22023',
+	'invalid value for argument "max_lag": ''25 days''');
+SELECT throws_ok($$SELECT pgpool.add_replica('n3', 'x', max_lag_bytes => -1)$$, '22023',
+	'invalid value for argument "max_lag_bytes": ''-1''');
+SELECT throws_ok($$SELECT pgpool.add_replica('n3', 'x', sslmode => 'allow')$$, '22023',
+	'invalid value for argument "sslmode": ''allow''');
+SELECT throws_ok($$SELECT pgpool.add_replica('n3', 'x', sslrootcert => '')$$, '22023',
+	'invalid value for argument "sslrootcert": ''''');
+SELECT throws_ok($$SELECT pgpool.alter_replica('n1', reset => '{host}')$$, '22023', 'invalid value for argument "reset": ''host''');
+SELECT throws_ok($$SELECT pgpool.alter_replica('nobody', port => 1)$$, '42704', 'node nobody does not exist');
+SELECT throws_ok($$SELECT pgpool.drop_replica('nobody')$$, '42704', 'node nobody does not exist');
+SELECT lives_ok($$SELECT pgpool.alter_tenant('default', replicas => '{n1}')$$);
+SELECT throws_ok($$SELECT pgpool.alter_tenant('default', replicas => '{n1,NULL}')$$, '22023', 'invalid value for argument "replicas": NULL');
+SELECT lives_ok($$SELECT pgpool.alter_tenant('default', reset => '{replicas}')$$);
+SELECT is((SELECT replicas FROM pgpool.tenant WHERE name = 'default'), NULL);
+SELECT lives_ok($$SELECT pgpool.drop_replica('n1')$$);
+SELECT lives_ok($$SELECT pgpool.add_replica('n' || i, 'x') FROM generate_series(3, 16) i$$, 'slots are used again');
+SELECT throws_ok($$SELECT pgpool.add_replica('n17', 'x')$$, '54000', 'there are 15 nodes already');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -9,15 +9,17 @@ use PgPool;
 my $pool = PgPool->new('dump');
 my $node = $pool->node;
 
-sub rows { return join "\n", map { $pool->sql("SELECT t::text FROM pgpool.$_ t ORDER BY 1") } qw(tenant tenant_user tenant_secret) }
+sub rows { return join "\n", map { $pool->sql("SELECT t::text FROM pgpool.$_ t ORDER BY 1") } qw(tenant tenant_user tenant_secret node) }
 
 # each limit that the functions have, with a value that its check admits
 my $limits = $pool->sql(<<'SQL');
 SELECT string_agg(format('%I => %L', attname, CASE format_type(atttypid, NULL) WHEN 'integer' THEN '7' WHEN 'interval'
-	THEN '7 s' WHEN 'boolean' THEN 'true' ELSE substring(pg_get_constraintdef(c.oid) FROM '''([a-z]+)''::text') END), ', ')
+	THEN '7 s' WHEN 'boolean' THEN 'true' WHEN 'text[]' THEN '{n1}' ELSE substring(pg_get_constraintdef(c.oid) FROM '''([a-z]+)''::text') END), ', ')
   FROM pg_attribute a LEFT JOIN pg_constraint c ON conrelid = attrelid AND contype = 'c' AND conkey = ARRAY[attnum]
  WHERE attrelid = 'pgpool.tenant_user'::regclass AND attnum > 2 AND NOT attisdropped
 SQL
+$pool->sql("SELECT pgpool.add_replica('n$_', '10.0.0.$_', weight => $_, max_lag => '3 s', sslrootcert => 'ca.crt')") for 1, 2;
+$pool->sql("SELECT pgpool.drop_replica('n1')"); # the other one keeps its slot
 $pool->sql("SELECT pgpool.create_tenant('t1', $limits, allow_list => '{10.0.0.0/8}', sni => '{a.example}', comment => 'one')");
 $pool->sql("SELECT pgpool.set_user('t1', 'app', $limits, server_password => 'kept')");
 $pool->sql("SELECT pgpool.alter_tenant('default', $limits)");

@@ -27,6 +27,7 @@ extern "C" {
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
+#include "utils/backend_status.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -217,6 +218,21 @@ inline void set_last_reported(config_generic *setting, const char *value)
 	free(setting->last_reported);
 	setting->last_reported = value ? strdup(value) : nullptr;
 #endif
+}
+
+// As of the last pgstat_clear_backend_activity_snapshot(); NULL if there is none.
+inline const PgBackendStatus *backend_status(int pid)
+{
+	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++) {
+#if PG_VERSION_NUM >= 160000
+		LocalPgBackendStatus *local = pgstat_get_local_beentry_by_index(i);
+#else
+		LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(i);
+#endif
+		if (local != nullptr && local->backendStatus.st_procpid == pid)
+			return &local->backendStatus;
+	}
+	return nullptr;
 }
 
 inline bool is_advisory(const PROCLOCK *held)

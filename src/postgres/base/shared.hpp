@@ -41,6 +41,9 @@ void raise_epochs_at_commit(Oid database, Oid role); // InvalidOid = any
 void catalog_changed(); // of this database: what was prepared is parsed anew
 void install_access_hook();
 
+// commits.cpp: the last commit of each database
+void install_commits();
+
 // claim.cpp: the locks of the ports
 void claim_ports();       // in the postmaster
 bool claim_ports_again(); // in the manager; true: what was taken is free

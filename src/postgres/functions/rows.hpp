@@ -34,6 +34,7 @@ public:
 
 	void put(region::column::Number, uint64_t n) { put(Int64GetDatum(static_cast<int64>(n))); }
 	void put(region::column::SomeNumber, uint64_t n) { put(Int64GetDatum(static_cast<int64>(n)), n == 0); }
+	void put(region::column::SomeLag, int64_t n) { put(Int64GetDatum(n), n < 0); }
 	void put(region::column::Integer, int32_t n) { put(Int32GetDatum(n)); }
 	void put(region::column::SomeInteger, int32_t n) { put(Int32GetDatum(n), n == 0); }
 	void put(region::column::Milliseconds, uint64_t us) { put(Float8GetDatum(static_cast<double>(us) / 1000.0)); }

@@ -1,4 +1,4 @@
-// Statistics of the region as rows: workers, tenants, pools; and their reset.
+// Statistics of the region as rows: workers, tenants, pools, nodes; and their reset.
 //
 // Owns the sums over workers, less the baseline of the last reset. Reads without locks: a row is a set of
 // numbers that were each right at some moment. Must not know sockets or the catalog.
@@ -15,6 +15,8 @@ extern "C" {
 PG_FUNCTION_INFO_V1(pgpool_stat_workers);
 PG_FUNCTION_INFO_V1(pgpool_stat_tenants);
 PG_FUNCTION_INFO_V1(pgpool_stat_pools);
+PG_FUNCTION_INFO_V1(pgpool_stat_replicas);
+PG_FUNCTION_INFO_V1(pgpool_last_commit);
 PG_FUNCTION_INFO_V1(pgpool_reset_stats);
 }
 
@@ -24,6 +26,9 @@ namespace pgpool::postgres
 namespace
 {
 
+using region::NodeRole;
+using region::NodeRow;
+using region::NodeState;
 using region::PoolGauges;
 using region::PoolRow;
 using region::PoolTotals;
@@ -136,6 +141,59 @@ WorkerRow worker_row(uint32 i)
 	return row;
 }
 
+// Why it gets no reads, as far as the region says.
+const char *why_unused(const region::NodeSlot &slot, const NodeRow &row)
+{
+	if (row.role == NodeRole::Self)
+		return "it is this server";
+	if (row.role == NodeRole::Foreign)
+		return "it is of another cluster, or of another timeline";
+	if (row.weight == 0)
+		return "its weight is 0";
+	if (slot.max_lag_bytes > 0 && row.lag_bytes > slot.max_lag_bytes)
+		return "it lacks more than max_lag_bytes";
+	if (slot.max_lag_ms > 0 && row.lag_ms > slot.max_lag_ms)
+		return "it lacks what is older than max_lag";
+	return nullptr;
+}
+
+NodeRow node_row(uint32 i)
+{
+	const region::NodeSlot &slot = region_view.node(i);
+	const region::NodeTotals total = region_view.node_totals(i), baseline = slot.baseline;
+	region::NodeNames n;
+	(void)region::read_names(slot, n);
+	NodeRow row{};
+	bool bad = false;
+
+	strlcpy(row.name, n.name, sizeof row.name);
+	strlcpy(row.host, n.host, sizeof row.host);
+	row.port = slot.port;
+	row.role = slot.role;
+	row.weight = slot.weight;
+	row.replayed = slot.replayed;
+	const int64 behind = static_cast<int64>(region_view.header()->flushed.load() - row.replayed);
+	row.lag_bytes = row.replayed != 0 ? Max(behind, 0) : -1;
+	row.lag_ms = row.replayed != 0 ? slot.lag_ms.load() : -1;
+	for (uint32 w = 0; w < region_view.header()->workers; w++) {
+		const region::NodeCounters &c = region_view.node_counters(i, w);
+		row.open += c.open.load();
+		row.busy += c.busy.load();
+		bad |= c.bad_since.load() != 0;
+	}
+	PGPOOL_NODE_COUNTERS(PGPOOL_SINCE)
+	const char *why = why_unused(slot, row);
+	row.state = why ? NodeState::Unused : bad ? NodeState::Failing : NodeState::Serving;
+	strlcpy(row.reason, why ? why : bad ? "connections to it fail" : "", sizeof row.reason);
+	return row;
+}
+
+void show(RowBuilder &to, const NodeRow &row)
+{
+	PGPOOL_NODE_COLUMNS(PGPOOL_PUT, )
+	to.end();
+}
+
 void show(RowBuilder &to, const WorkerRow &row)
 {
 	PGPOOL_WORKER_COLUMNS(PGPOOL_PUT, )
@@ -193,6 +251,27 @@ Datum pgpool_stat_pools(PG_FUNCTION_ARGS)
 	return (Datum)0;
 }
 
+Datum pgpool_stat_replicas(PG_FUNCTION_ARGS)
+{
+	require_region();
+	RowBuilder to(fcinfo);
+
+	for (uint32 i = 0; i < region::kMaxNodes; i++)
+		if (region_view.node(i).used.load() != 0)
+			show(to, node_row(i));
+	return (Datum)0;
+}
+
+Datum pgpool_last_commit(PG_FUNCTION_ARGS)
+{
+	require_region();
+	uint64 lsn = region_view.header()->database_commit[MyDatabaseId % region::kCatalogCounters].load();
+
+	if (lsn == 0 || region_view.header()->nodes_used.load() == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_LSN(lsn);
+}
+
 Datum pgpool_reset_stats(FunctionCallInfo)
 {
 	require_region();
@@ -206,6 +285,8 @@ Datum pgpool_reset_stats(FunctionCallInfo)
 	for (uint32 i = 0; i < h.max_pools; i++)
 		if (region_view.pool(i).state.load() != SlotState::Free)
 			region_view.pool(i).baseline = region_view.pool_totals(i);
+	for (uint32 i = 0; i < region::kMaxNodes; i++)
+		region_view.node(i).baseline = region_view.node_totals(i);
 	h.stats_reset_at.store(GetCurrentTimestamp() + RowBuilder::kEpochShift);
 	PG_RETURN_VOID();
 }

@@ -46,6 +46,7 @@ namespace
 constexpr long kTurnMs = 500;           // how often the phase is looked at
 constexpr int kRefreshMs = 5000;        // a ban may end, or triggers may have been off
 constexpr int kStandbyRefreshMs = 1000; // no trigger fires here
+constexpr long kPositionsMs = 1;        // as long as a worker wants them
 constexpr long kSettleMs = 20;          // from a commit that wakes us to its invalidations
 
 bool dirty = true;
@@ -137,6 +138,7 @@ void refresh(bool poke_anyway, uint32 seen)
 	bool done = in_transaction([] {
 		int exists = extension_present();
 		changed |= header().extension_exists.exchange(exists) != exists;
+		changed |= refresh_nodes();
 		changed |= refresh_slots();
 	});
 	if (!done)
@@ -184,11 +186,16 @@ void read_invalidations()
 	(void)in_transaction([] {});
 }
 
+long pause()
+{
+	return positions_wanted() ? kPositionsMs : settling.on ? kSettleMs : kTurnMs;
+}
+
 void turn()
 {
 	static TimestampTz last_look, last_refresh;
 	int events = WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH,
-	                               links_fd(), settling.on ? kSettleMs : kTurnMs, PG_WAIT_EXTENSION);
+	                               links_fd(), pause(), PG_WAIT_EXTENSION);
 	TimestampTz now = GetCurrentTimestamp();
 
 	MemoryContextReset(turn_context);
@@ -198,6 +205,8 @@ void turn()
 		ResetLatch(MyLatch);
 	if (ShutdownRequestPending)
 		return;
+	look_at_primary();
+	read_positions();
 	reload_if_asked();
 	settle(now, (events & WL_LATCH_SET) != 0);
 	if (links_read())
@@ -206,8 +215,8 @@ void turn()
 		last_look = now;
 		look_at_phase();
 		read_invalidations();
-		int pause = RecoveryInProgress() ? kStandbyRefreshMs : kRefreshMs;
-		if (dirty || TimestampDifferenceExceeds(last_refresh, now, pause)) {
+		int period = RecoveryInProgress() ? kStandbyRefreshMs : kRefreshMs;
+		if (dirty || TimestampDifferenceExceeds(last_refresh, now, period)) {
 			last_refresh = now;
 			if (header().port_taken.load() && claim_ports_again()) {
 				(void)listeners_open(0);
@@ -281,6 +290,8 @@ void manager_run()
 	CacheRegisterSyscacheCallback(DATABASEOID, catalog_changed, 0);
 	(void)claim_ports_again(); // what a former manager held is free, or somebody else's
 	(void)listeners_open(header().manager_pid.load());
+	begin_commits();
+	look_at_primary();
 	refresh(false, header().changes_seen.load()); // so that extension_exists is right before the first lookup
 	links_start();
 	header().manager_pid.store(MyProcPid);

@@ -26,6 +26,7 @@ struct Tenant {
 	char name[region::kNameLen];
 	char database[region::kNameLen]; // "" = the client's choice
 	Limits limits;
+	int64 nodes; // bits of the nodes that it may read from, -1 = not set here
 	bool require_tls, only_listed_users, banned, address_allowed;
 	bool one_of_several; // that were asked for
 	char banned_until[64];
@@ -34,6 +35,7 @@ struct Tenant {
 
 struct TenantUser {
 	Limits limits;
+	int64 nodes;
 	char server_password[256]; // "" = none; whoever has one wipes it
 };
 
@@ -44,6 +46,15 @@ bool tenant_by_database(const char *database, const char *address, Tenant &to);
 bool tenant_by_sni(const char *sni, const char *address, Tenant &to);
 bool tenant_by_id(int64 id, Tenant &to);
 bool tenant_user(int64 tenant, const char *role, TenantUser &to);
+
+struct Node {
+	int slot;
+	region::NodeNames names; // with zeros behind them
+	int port, weight, max_lag_ms;
+	int64 max_lag_bytes;
+	region::SslMode sslmode;
+};
+int node_rows(Node (&to)[region::kMaxNodes]); // how many there are
 
 // ---- roles.cpp: what the catalog says of role and database ---------------------------------------
 
@@ -115,6 +126,14 @@ bool assign_slots(const Tenant &t, const TenantUser *u, const Role &role, const 
 bool refresh_slots(); // true if anything changed
 void renew_slots();   // no login is what it was
 void retire_slots();  // gives back what nobody has used for a while; needs no transaction
+
+// ---- nodes.cpp, positions.cpp: nodes in the region -----------------------------------------------
+
+bool refresh_nodes();    // true if anything changed
+void look_at_primary();  // whether this node is one; needs no transaction
+void begin_commits();    // what has committed until now was told by nobody
+bool positions_wanted(); // by a worker, each millisecond
+void read_positions();   // needs no transaction
 
 // ---- manager_links.cpp: the workers' connections -------------------------------------------------
 

@@ -152,6 +152,14 @@ bool apply_limits(region::PoolSettings &to, const Limits &tenant, const TenantUs
 	return changed;
 }
 
+// The role's list counts before the tenant's; without any it is all nodes.
+bool apply_nodes(PoolSlot &to, const Tenant &tenant, const TenantUser *user)
+{
+	int64 nodes = user && user->nodes >= 0 ? user->nodes : tenant.nodes;
+
+	return put(to.node_mask, nodes >= 0 ? static_cast<uint32_t>(nodes) : UINT32_MAX);
+}
+
 bool apply_tenant(TenantSlot &slot, const Tenant &t)
 {
 	bool changed = put(slot.max_clients, static_cast<int32_t>(t.limits.max_clients > 0 ? t.limits.max_clients : 0));
@@ -340,6 +348,7 @@ bool refresh_pool(uint32 i, const Tenant *tenant)
 	bool listed = tenant_user(tenant->id, names.role, user);
 	changed |= renew_if_changed(p, role, database);
 	explicit_bzero(user.server_password, sizeof user.server_password);
+	changed |= apply_nodes(p, *tenant, listed ? &user : nullptr);
 	return apply_limits(p.settings, tenant->limits, listed ? &user : nullptr, role, database) || changed;
 }
 
@@ -408,6 +417,7 @@ bool assign_slots(const Tenant &t, const TenantUser *u, const Role &role, const 
 		region::write_names(p, names);
 	}
 	(void)apply_limits(p.settings, t.limits, u, role, database);
+	(void)apply_nodes(p, t, u);
 	(void)renew_if_changed(p, role, database); // before the answer: who logs in now is served as of now
 	p.state.store(SlotState::Used);
 	pool_used[i] = GetCurrentTimestamp();

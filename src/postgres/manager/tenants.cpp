@@ -1,4 +1,4 @@
-// Rows of pgpool.tenant, pgpool.tenant_user and pgpool.tenant_secret, read by the manager.
+// Rows of pgpool.tenant, pgpool.tenant_user, pgpool.tenant_secret and pgpool.node, read by the manager.
 //
 // Owns the SQL texts and their saved plans. There is no cache: one index lookup per login is cheap, and a
 // committed change is visible to the next login without further machinery. Must not know the region or hba.
@@ -51,11 +51,36 @@ Query by_database = {"t.database = $1 ORDER BY t.id"};
 Query by_sni = {"lower($1) = ANY (t.sni)"};
 Query by_id = {"t.id = $1::int8"};
 Query of_user = {"u.tenant_id = $1::int8 AND u.role_name = $2"};
+Query of_nodes = {"n.slot IS NOT NULL ORDER BY n.slot"};
+
+// Those of the named nodes that there are, as bits.
+void append_nodes(StringInfo sql, const char *table)
+{
+	appendStringInfo(
+	    sql,
+	    ", CASE WHEN %s.replicas IS NULL THEN -1 ELSE coalesce((SELECT sum(1 << n.slot) FROM pgpool.node n "
+	    "WHERE n.name = ANY (%s.replicas)), 0) END::int8",
+	    table, table);
+}
+
+void append_node_query(StringInfo sql)
+{
+	appendStringInfoString(sql,
+	                       "SELECT n.slot::int4, n.name, n.host, n.sslrootcert, n.port, n.weight, "
+	                       "coalesce(extract(epoch FROM n.max_lag) * 1000, 0)::int4, coalesce(n.max_lag_bytes, 0), "
+	                       "CASE n.sslmode");
+	for (const region::Choice &mode : region::kSslModes)
+		appendStringInfo(sql, " WHEN '%s' THEN %d", mode.name, mode.value);
+	appendStringInfoString(sql, " END FROM pgpool.node n");
+}
 
 void append_query(StringInfo sql, const Query &query)
 {
-	if (&query == &of_user) {
+	if (&query == &of_nodes) {
+		append_node_query(sql);
+	} else if (&query == &of_user) {
 		appendStringInfoString(sql, "SELECT s.server_password");
+		append_nodes(sql, "u");
 		append_limits(sql, "u");
 		appendStringInfoString(sql, " FROM pgpool.tenant_user u "
 		                            "LEFT JOIN pgpool.tenant_secret s USING (tenant_id, role_name)");
@@ -63,6 +88,7 @@ void append_query(StringInfo sql, const Query &query)
 		appendStringInfoString(sql, "SELECT t.id, t.name, t.database, t.require_tls, t.only_listed_users, "
 		                            "coalesce(t.banned_until > now(), false), t.banned_until::text, t.ban_reason, "
 		                            "t.allow_list IS NULL OR $2 = '' OR $2::inet <<= ANY (t.allow_list)");
+		append_nodes(sql, "t");
 		append_limits(sql, "t");
 		appendStringInfoString(sql, " FROM pgpool.tenant t");
 	}
@@ -75,8 +101,8 @@ bool valid(const char *text)
 	return pg_verify_mbstr(GetDatabaseEncoding(), text, static_cast<int>(strlen(text)), true);
 }
 
-// Two rows at most: that there are several is all that anybody asks for.
-bool run(Query &query, const char *first, const char *second)
+// Of tenants two rows at most: that there are several is all that anybody asks for.
+bool run(Query &query, const char *first, const char *second, long most = 2)
 {
 	if (!valid(first) || !valid(second))
 		return false;
@@ -93,19 +119,19 @@ bool run(Query &query, const char *first, const char *second)
 			elog(ERROR, "could not prepare a query on the tables of pgpool");
 		query.plan = fresh;
 	}
-	if (SPI_execute_plan(query.plan, values, nullptr, true, 2) != SPI_OK_SELECT)
+	if (SPI_execute_plan(query.plan, values, nullptr, true, most) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the tables of pgpool");
 	return SPI_processed > 0;
 }
 
-Datum column(int number, bool *null)
+Datum column(int number, bool *null, uint64 row = 0)
 {
-	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, number, null);
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, null);
 }
 
-void text_column(int number, char *to, size_t room)
+void text_column(int number, char *to, size_t room, uint64 row = 0)
 {
-	char *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, number);
+	char *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number);
 
 	strlcpy(to, value ? value : "", room);
 	if (value)
@@ -150,7 +176,8 @@ bool one_tenant(Query &query, const char *key, const char *address, Tenant &to)
 	text_column(7, to.banned_until, sizeof to.banned_until);
 	text_column(8, to.ban_reason, sizeof to.ban_reason);
 	to.address_allowed = bool_column(9);
-	to.limits = limit_columns(10);
+	to.nodes = DatumGetInt64(column(10, &null));
+	to.limits = limit_columns(11);
 	to.one_of_several = SPI_processed > 1;
 	SPI_freetuptable(SPI_tuptable);
 	return true;
@@ -194,10 +221,36 @@ bool tenant_user(int64 tenant, const char *role, TenantUser &to)
 	snprintf(key, sizeof key, INT64_FORMAT, tenant);
 	if (!run(of_user, key, role))
 		return false;
+	bool null;
 	text_column(1, to.server_password, sizeof to.server_password);
-	to.limits = limit_columns(2);
+	to.nodes = DatumGetInt64(column(2, &null));
+	to.limits = limit_columns(3);
 	SPI_freetuptable(SPI_tuptable);
 	return true;
+}
+
+int node_rows(Node (&to)[region::kMaxNodes])
+{
+	bool null;
+	int count = 0;
+
+	if (!run(of_nodes, "", "", region::kMaxNodes))
+		return 0;
+	for (uint64 row = 0; row < SPI_processed; row++) {
+		Node &n = to[count++];
+		memset(&n, 0, sizeof n);
+		n.slot = DatumGetInt32(column(1, &null, row));
+		text_column(2, n.names.name, sizeof n.names.name, row);
+		text_column(3, n.names.host, sizeof n.names.host, row);
+		text_column(4, n.names.sslrootcert, sizeof n.names.sslrootcert, row);
+		n.port = DatumGetInt32(column(5, &null, row));
+		n.weight = DatumGetInt32(column(6, &null, row));
+		n.max_lag_ms = DatumGetInt32(column(7, &null, row));
+		n.max_lag_bytes = DatumGetInt64(column(8, &null, row));
+		n.sslmode = static_cast<region::SslMode>(DatumGetInt32(column(9, &null, row)));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return count;
 }
 
 } // namespace pgpool::postgres

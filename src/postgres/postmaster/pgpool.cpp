@@ -136,6 +136,7 @@ void _PG_init(void)
 	shmem_startup_hook = on_shmem_startup;
 	install_hooks();
 	install_access_hook();
+	install_commits();
 	install_agent();
 	register_workers();
 }
