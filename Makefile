@@ -77,6 +77,8 @@ PURE        = src/region/*.cpp src/proto/*.cpp src/core/*/*.cpp
 objects     = $(patsubst src/%.cpp,$(BUILD)/obj/%.o,$(sort $(wildcard $(1))))
 WORKER_OBJS = $(call objects,src/postgres/worker/*.cpp)
 POOL_OBJS   = $(filter-out $(WORKER_OBJS),$(call objects,src/postgres/*/*.cpp))
+# the grammar is asked in workers and in backends: built as for these, which is the stricter of the two
+BOTH_OBJS   = $(call objects,src/postgres/base/grammar*.cpp)
 NET_OBJS    = $(call objects,$(PURE) src/net/*.cpp)
 LIBRARIES   = $(BUILD)/pgpool.so $(BUILD)/pgpool_worker.so
 
@@ -107,7 +109,7 @@ $(BUILD)/pgpool.so: $(POOL_OBJS)
 	@mkdir -p $(@D); echo '  LINK  $@'
 	@$(CC) $(LINK_FLAGS) -o $@ $^ $(LDFLAGS_EXTRA)
 	@$(call undefined,^(_Z|__cxa_[^f]|__gxx_),these need libstdc++ or have no definition; the preloaded library may use neither)
-$(BUILD)/pgpool_worker.so: $(NET_OBJS) $(WORKER_OBJS)
+$(BUILD)/pgpool_worker.so: $(NET_OBJS) $(WORKER_OBJS) $(BOTH_OBJS)
 	@mkdir -p $(@D); echo '  LINK  $@'
 	@$(CXX) $(LINK_FLAGS) -o $@ $^ $(WORKER_LIBS) $(LDFLAGS_EXTRA)
 	@$(call undefined,^_ZN?K?[0-9]*6pgpool,these are declared and used but not defined in any source file)

@@ -22,6 +22,7 @@
 
 #include "region/atomic.hpp"
 #include "region/counters.hpp"
+#include "region/facts.hpp"
 #include "region/limits.hpp"
 #include "region/nodes.hpp"
 #include "region/rows.hpp"
@@ -37,7 +38,7 @@ constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
 #define PGPOOL_TOLD(kind, name, ...) #kind #name
 #define PGPOOL_NAMED(name, ...) #name
 constexpr uint32_t kVersion = fingerprint(
-    10, PGPOOL_SETTINGS(PGPOOL_NAMED) PGPOOL_LIMITS(PGPOOL_TOLD) PGPOOL_POOL_COUNTERS(PGPOOL_TOLD)
+    11, PGPOOL_SETTINGS(PGPOOL_NAMED) PGPOOL_LIMITS(PGPOOL_TOLD) PGPOOL_POOL_COUNTERS(PGPOOL_TOLD)
             PGPOOL_WORKER_COUNTERS(PGPOOL_TOLD) PGPOOL_TENANT_COUNTERS(PGPOOL_TOLD) PGPOOL_NODE_COUNTERS(PGPOOL_TOLD)
                 PGPOOL_CLIENT_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE) PGPOOL_SERVER_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE)
                     PGPOOL_PREPARED_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE));
@@ -174,6 +175,7 @@ struct alignas(64) Header { // more than 25 members: what there is once for all 
 	// Raised by every backend that changes the catalog, at the change and when its transaction ends: what was
 	// prepared before may mean something else now. By database OID, modulo: too often is harmless.
 	Atomic<uint64_t> catalog_changes[kCatalogCounters];
+	FactsSlot facts[kMaxFacts]; // claimed by who wants them; files and version: the facts workers
 	// Raised when the manager is to look at roles, databases and tenants: by a backend that changed some, by a worker
 	// that doubts the names of a pool. And how far it has looked.
 	Atomic<uint32_t> changes_told, changes_seen;

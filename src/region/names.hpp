@@ -78,7 +78,7 @@ inline uint32_t read_names(const NodeSlot &slot, NodeNames &names)
 }
 
 // A manager that starts: its forerunner died while it wrote.
-inline bool names_torn(const PoolSlot &slot)
+template <class Slot> bool names_torn(const Slot &slot)
 {
 	return (slot.name_sequence.load(std::memory_order_relaxed) & 1) != 0;
 }

@@ -16,15 +16,15 @@ SET search_path = public, pg_catalog;
 SELECT plan(23);
 
 SELECT has_schema('pgpool'::name);
-SELECT tables_are('pgpool', ARRAY['tenant', 'tenant_user', 'tenant_secret', 'node']);
+SELECT tables_are('pgpool', ARRAY['tenant', 'tenant_user', 'tenant_secret', 'node', 'replica_function']);
 SELECT views_are('pgpool', ARRAY['pg_stat_workers', 'pg_stat_tenants', 'pg_stat_pools', 'pg_stat_clients',
 	'pg_stat_servers', 'pg_stat_prepared', 'pg_stat_replicas']);
-SELECT functions_are('pgpool', ARRAY['add_replica', 'alter_replica', 'alter_tenant', 'bad_argument', 'ban_tenant',
-	'cancel_client', 'check', 'check_limits', 'check_node', 'check_replicas', 'check_running', 'check_tenant',
-	'config_changed', 'create_tenant', 'discover_replicas', 'drop_replica', 'drop_tenant', 'drop_user',
-	'last_commit', 'lock_node', 'lock_tenant', 'preloaded', 'reset_stats', 'restore_default_tenant', 'set_user',
-	'stat_clients', 'stat_pools', 'stat_prepared', 'stat_replicas', 'stat_servers', 'stat_tenants', 'stat_workers',
-	'terminate_client', 'unban_tenant']);
+SELECT functions_are('pgpool', ARRAY['add_replica', 'allow_on_replica', 'alter_replica', 'alter_tenant',
+	'bad_argument', 'ban_tenant', 'cancel_client', 'check', 'check_limits', 'check_node', 'check_replicas',
+	'check_running', 'check_tenant', 'config_changed', 'create_tenant', 'disallow_on_replica', 'discover_replicas',
+	'drop_replica', 'drop_tenant', 'drop_user', 'explain_route', 'last_commit', 'lock_node', 'lock_tenant',
+	'preloaded', 'reset_stats', 'restore_default_tenant', 'set_user', 'stat_clients', 'stat_pools', 'stat_prepared',
+	'stat_replicas', 'stat_servers', 'stat_tenants', 'stat_workers', 'terminate_client', 'unban_tenant']);
 SELECT has_role('pgpool_admin'::name);
 SELECT is((SELECT rolcanlogin FROM pg_roles WHERE rolname = 'pgpool_admin'), false, 'pgpool_admin cannot log in');
 
@@ -38,7 +38,7 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l O
 	'each function that is not C sets a safe search_path');
 
 SELECT set_eq($$SELECT c.relname::text FROM pg_extension e, unnest(extconfig) x (oid) JOIN pg_class c USING (oid)
-	WHERE extname = 'pgpool'$$, ARRAY['tenant', 'tenant_user', 'tenant_secret', 'tenant_id_seq', 'node'],
+	WHERE extname = 'pgpool'$$, ARRAY['tenant', 'tenant_user', 'tenant_secret', 'tenant_id_seq', 'node', 'replica_function'],
 	'configuration is dumped');
 SELECT is((SELECT extrelocatable FROM pg_extension WHERE extname = 'pgpool'), false, 'it is not relocatable');
 SELECT is((SELECT count(*)::int FROM pgpool.tenant WHERE name = 'default' AND id = 1), 1, 'the tenant "default" has id 1');
@@ -46,6 +46,7 @@ SELECT trigger_is('pgpool', 'tenant', 'config_changed', 'pgpool', 'config_change
 SELECT trigger_is('pgpool', 'tenant_user', 'config_changed', 'pgpool', 'config_changed');
 SELECT trigger_is('pgpool', 'tenant_secret', 'config_changed', 'pgpool', 'config_changed');
 SELECT trigger_is('pgpool', 'node', 'config_changed', 'pgpool', 'config_changed');
+SELECT trigger_is('pgpool', 'replica_function', 'config_changed', 'pgpool', 'config_changed');
 SELECT is((SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger WHERE tgname = 'config_changed'), 'A',
 	'the triggers fire in replica mode, too');
 

@@ -27,7 +27,7 @@ SELECT set_eq($$SELECT p.proname::text FROM pg_proc p WHERE pronamespace = 'pgpo
 	ARRAY['stat_workers', 'stat_tenants', 'stat_pools', 'stat_clients', 'stat_servers', 'stat_prepared', 'stat_replicas',
 	'last_commit', 'add_replica', 'alter_replica', 'drop_replica', 'discover_replicas', 'create_tenant',
 	'alter_tenant', 'drop_tenant', 'ban_tenant', 'unban_tenant', 'set_user', 'drop_user', 'reset_stats', 'terminate_client',
-	'cancel_client', 'check'], 'pgpool_admin executes the public functions');
+	'cancel_client', 'check', 'explain_route', 'allow_on_replica', 'disallow_on_replica'], 'pgpool_admin executes the public functions');
 SELECT is_empty($$SELECT r.rolname, c.relname FROM pg_class c, pg_roles r
 	WHERE relnamespace = 'pgpool'::regnamespace AND relkind IN ('r', 'v')
 	AND rolname IN ('pgpool_t_admin', 'pgpool_t_monitor')

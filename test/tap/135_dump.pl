@@ -9,7 +9,7 @@ use PgPool;
 my $pool = PgPool->new('dump');
 my $node = $pool->node;
 
-sub rows { return join "\n", map { $pool->sql("SELECT t::text FROM pgpool.$_ t ORDER BY 1") } qw(tenant tenant_user tenant_secret node) }
+sub rows { return join "\n", map { $pool->sql("SELECT t::text FROM pgpool.$_ t ORDER BY 1") } qw(tenant tenant_user tenant_secret node replica_function) }
 
 # each limit that the functions have, with a value that its check admits
 my $limits = $pool->sql(<<'SQL');
@@ -25,6 +25,7 @@ $pool->sql("SELECT pgpool.set_user('t1', 'app', $limits, server_password => 'kep
 $pool->sql("SELECT pgpool.alter_tenant('default', $limits)");
 is($pool->sql('SELECT count(*) FROM pgpool.tenant t JOIN pgpool.tenant_user u ON NOT (u IS NOT NULL) WHERE t.id = u.tenant_id'),
 	'0', 'each limit of the role has a value');
+$pool->sql("SELECT pgpool.allow_on_replica('public.f(integer)', 'shop')");
 my $before = rows();
 
 my ($dump, $error) = run_command([ 'pg_dump', '-h', $node->host, '-p', $node->port, 'postgres' ]);

@@ -2,8 +2,8 @@
 //
 // Owns one immutable set of them, as a facts worker of the manager wrote it (src/postgres/manager/facts.cpp), with an
 // index. A name stands for all that have it: its verdict is the worst of theirs, so overloads and search_path need not
-// be resolved. A function, operator or type that is not listed is not harmless; a relation that is not listed is. Made
-// without libstdc++, for both libraries have it. Must not know where the text comes from.
+// be resolved. A function or operator that is not listed is not harmless; a type or relation that is not listed is.
+// Made without libstdc++, for both libraries have it. Must not know where the text comes from.
 //
 //   pgpool facts 1 <database OID> <version>    the counter of the catalog's changes that was read before
 //   <what><verdict> <name>                     what: f function, o operator, t type, r relation, a attribute, c cast
@@ -48,6 +48,8 @@ public:
 	bool usable() const { return usable_; }
 	uint32_t database() const { return database_; }
 	uint64_t version() const { return version_; }
+	// Of what they say: the same for two that differ in their version alone.
+	uint64_t edition() const { return edition_; }
 
 	// `schema` may be NULL. What is not listed is `otherwise`. A name that has no place in a line is no safe one.
 	Verdict of(What what, const char *schema, const char *name, Verdict otherwise) const
@@ -112,8 +114,10 @@ private:
 		const char *end = text_ + text.size();
 		for (const char *line = text_; line < end;) {
 			const char *stop = static_cast<const char *>(memchr(line, '\n', static_cast<size_t>(end - line)));
-			if (line != text_)
+			if (line != text_) {
+				edition_ += hash(kSeed, line, static_cast<size_t>(stop - line));
 				put(line, static_cast<size_t>(stop - line));
+			}
 			line = stop + 1;
 		}
 		return true;
@@ -140,7 +144,7 @@ private:
 	uint32_t *slots_ = nullptr; // places of lines, 0 = free
 	size_t mask_ = 0;
 	uint32_t database_ = 0;
-	uint64_t version_ = 0;
+	uint64_t version_ = 0, edition_ = 0;
 	bool usable_ = false;
 };
 

@@ -184,6 +184,12 @@ inline bool walk_expression(Node *node, Walker walker, void *context)
 	return expression_tree_walker(node, as_walker(walker), context);
 }
 
+// Of what the parser gives. An ERROR at nodes that stand in commands only.
+inline bool walk_raw(Node *node, Walker walker, void *context)
+{
+	return raw_expression_tree_walker(node, as_walker(walker), context);
+}
+
 // NULL if there is none. Never an error.
 inline config_generic *find_setting(const char *name)
 {

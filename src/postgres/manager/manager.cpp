@@ -211,6 +211,8 @@ void turn()
 	settle(now, (events & WL_LATCH_SET) != 0);
 	if (links_read())
 		links_answer();
+	if (facts_wanted())
+		(void)in_transaction(facts_start_workers);
 	if (TimestampDifferenceExceeds(last_look, now, kTurnMs)) {
 		last_look = now;
 		look_at_phase();

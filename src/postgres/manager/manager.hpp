@@ -157,6 +157,11 @@ struct Listeners {
 const Listeners &listeners_open(int former_manager);
 const Listeners &listeners();
 
+// ---- facts_wanted.cpp: what is known of functions, for routing --------------------------------------
+
+bool facts_wanted();        // by anybody
+void facts_start_workers(); // where they are not there, or of an older catalog; at most one a second
+
 void reload_if_asked();
 void manager_problem(const char *format, ...) __attribute__((format(__printf__, 1, 2))); // to the region and the log
 
