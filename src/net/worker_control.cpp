@@ -136,8 +136,7 @@ void WorkerControl::on_packet(PacketSocket &from, const control::Head &head)
 		return;
 	case control::Type::PlaceFree:
 		if (head.size == sizeof(control::PlaceFree)) {
-			const auto &m = reinterpret_cast<const control::PlaceFree &>(head);
-			engine_.pools().on_place_free(m.pool_slot, m.pool_generation);
+			engine_.pools().on_place_free(reinterpret_cast<const control::PlaceFree &>(head));
 		}
 		return;
 	default:

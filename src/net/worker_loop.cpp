@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <fstream>
+#include <iterator>
 #include <stdexcept>
 
 #include <arpa/inet.h>
@@ -19,6 +21,7 @@
 #include <unistd.h>
 
 #include "proto/scram.hpp"
+#include "region/facts.hpp"
 #include "region/files.hpp"
 #include "region/names.hpp"
 
@@ -75,6 +78,15 @@ void WorkerLoop::random(void *out, size_t size)
 void WorkerLoop::log(std::string_view line)
 {
 	host_.log(std::string(line).c_str());
+}
+
+bool WorkerLoop::read_facts(uint32_t database, std::string &text)
+{
+	char path[64];
+	region::facts_path(path, sizeof(path), database);
+	std::ifstream file(path, std::ios::binary);
+	text.assign(std::istreambuf_iterator<char>(file), {});
+	return file.good() || file.eof();
 }
 
 bool WorkerLoop::ask_manager(const control::AuthLookup &lookup)

@@ -36,6 +36,7 @@ struct Host {
 	std::function<bool()> postmaster_alive;
 	std::function<bool()> stop_requested; // SIGTERM
 	void (*log)(const char *);
+	core::Grammar &grammar;
 };
 
 class WorkerLoop final : public core::Outside
@@ -51,6 +52,8 @@ public:
 	int64_t wall_us() override;
 	void random(void *out, size_t size) override;
 	void log(std::string_view line) override;
+	core::Grammar &grammar() override { return host_.grammar; }
+	bool read_facts(uint32_t database, std::string &text) override;
 	bool ask_manager(const control::AuthLookup &lookup) override;
 	void wake_manager() override;
 	void derive(uint64_t id, std::string_view password, const proto::ScramVerifier &verifier) override

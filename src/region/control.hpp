@@ -198,6 +198,7 @@ struct YieldServer {
 	uint32_t pool_generation;
 	uint32_t waited_ms;
 	ServerLimit refused_by;
+	uint32_t target; // of the pool: where the servers are, 0 = the primary
 };
 
 // What a client proved, for the same pool of the other workers: after ALTER ROLE ... PASSWORD all of them
@@ -218,6 +219,7 @@ struct PlaceFree { // answer to YieldServer, once the backend is gone
 	Head head;
 	uint32_t pool_slot;
 	uint32_t pool_generation;
+	uint32_t target;
 };
 
 template <class T> T make(Type type, uint64_t id = 0)

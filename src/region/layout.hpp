@@ -3,8 +3,8 @@
 // Owns the layout (offsets, never pointers) and who writes what. It is not PostgreSQL's shared memory:
 // a wild write of a worker can hurt statistics and limits, never data.
 //
-// Writers. A field named in a per-worker struct (WorkerSlot, PoolCounters, TenantCounters, NodeCounters) is written by
-// that worker alone. TenantSlot, PoolSlot and NodeSlot are allocated, filled and freed by the manager alone; `epoch`
+// Writers. A field named in a per-worker struct (WorkerSlot, PoolCounters, TargetGauges, TenantCounters, NodeCounters) is
+// written by that worker alone. TenantSlot, PoolSlot and NodeSlot are allocated, filled and freed by the manager alone; `epoch`
 // and `baseline` are the exceptions: any backend may raise an epoch, reset_stats() copies into a baseline.
 // Counters only grow; sums over workers are made by the reader.
 //
@@ -67,8 +67,15 @@ constexpr int32_t kListenTcp = 1;
 constexpr int32_t kListenSession = 2;
 constexpr int32_t kListenUnix = 4;
 
+// Where servers of a pool are: the primary, or a node that reads are sent to (nodes.hpp).
+constexpr uint32_t kTargets = 1 + kMaxNodes;
+
 struct alignas(64) PoolCounters { // one per worker and pool
 	Atomic<int32_t> clients;      // sessions of this pool, waiting ones included
+	PGPOOL_POOL_COUNTERS(PGPOOL_ATOMIC)
+};
+
+struct alignas(64) TargetGauges { // one per worker, pool and target
 	Atomic<int32_t> open;         // servers, those that log in or close included
 	Atomic<int32_t> active;       // servers that serve a client
 	Atomic<int32_t> idle;
@@ -78,8 +85,16 @@ struct alignas(64) PoolCounters { // one per worker and pool
 	Atomic<int32_t> waiting;          // clients in the queue
 	Atomic<int64_t> waiting_since_us; // CLOCK_MONOTONIC of the first in the queue, 0 = none
 	Atomic<int64_t> kept_since_us;    // of the client that keeps its server idle for longest, parkable ones excepted
-	PGPOOL_POOL_COUNTERS(PGPOOL_ATOMIC)
 };
+
+// Of a worker that starts: what its earlier life had is gone with it.
+inline void zero(TargetGauges &g)
+{
+	for (auto *gauge : {&g.open, &g.active, &g.idle, &g.pinned, &g.parkable, &g.listeners, &g.waiting})
+		gauge->store(0);
+	g.waiting_since_us.store(0);
+	g.kept_since_us.store(0);
+}
 
 enum class SlotState : uint32_t { Free = 0, Used, Dead };              // Dead: role, database or tenant is gone
 enum class Missing : uint32_t { Nothing = 0, Tenant, Role, Database }; // what a dead pool died of
@@ -165,9 +180,10 @@ struct alignas(64) Header { // more than 25 members: what there is once for all 
 	uint32_t max_tenants;
 	uint32_t max_pools;
 	uint32_t max_agents;
-	uint64_t tenants_offset, tenant_counters_offset, pools_offset, pool_counters_offset, agents_offset;
+	uint64_t tenants_offset, tenant_counters_offset, pools_offset, pool_counters_offset, gauges_offset, agents_offset;
 	uint64_t nodes_offset, node_counters_offset;
 	Atomic<Phase> phase;
+	Atomic<uint64_t> system_identifier; // of the cluster, by the postmaster's control file; the manager's
 	Atomic<int32_t> manager_pid;
 	Atomic<int32_t> extension_exists; // bool: CREATE EXTENSION was run in pgpool.database
 	Atomic<int32_t> port_taken;       // bool: another cluster on this machine holds pgpool.port
@@ -200,11 +216,24 @@ struct alignas(64) Header { // more than 25 members: what there is once for all 
 	WorkerSlot worker[kMaxWorkers];
 };
 
-// Of a pool in all workers together.
+// Of a pool in all workers together, on all targets.
 struct PoolGauges {
 	int64_t clients, open, active, idle, pinned, listeners, waiting;
 	int64_t waiting_since_us; // CLOCK_MONOTONIC of the first in any queue, 0 = nobody waits
 };
+
+inline void add(PoolGauges &sum, const TargetGauges &g)
+{
+	const int64_t since = g.waiting_since_us.load();
+	sum.open += g.open.load();
+	sum.active += g.active.load();
+	sum.idle += g.idle.load();
+	sum.pinned += g.pinned.load();
+	sum.listeners += g.listeners.load();
+	sum.waiting += g.waiting.load();
+	if (since > 0 && (sum.waiting_since_us == 0 || since < sum.waiting_since_us))
+		sum.waiting_since_us = since;
+}
 
 // All parts of the region, found by offset from its header.
 class View
@@ -224,6 +253,11 @@ public:
 	PoolCounters &pool_counters(uint32_t i, uint32_t worker) const
 	{
 		return at<PoolCounters>(header_->pool_counters_offset)[uint64_t{i} * header_->workers + worker];
+	}
+	TargetGauges &gauges(uint32_t pool, uint32_t target, uint32_t worker) const
+	{
+		return at<TargetGauges>(
+		    header_->gauges_offset)[(uint64_t{pool} * header_->workers + worker) * kTargets + target];
 	}
 
 	// ---- sums over workers, each of numbers that were right at some moment
@@ -245,17 +279,9 @@ public:
 	{
 		PoolGauges g{};
 		for (uint32_t w = 0; w < header_->workers; w++) {
-			const PoolCounters &c = pool_counters(i, w);
-			const int64_t since = c.waiting_since_us.load();
-			g.clients += c.clients.load();
-			g.open += c.open.load();
-			g.active += c.active.load();
-			g.idle += c.idle.load();
-			g.pinned += c.pinned.load();
-			g.listeners += c.listeners.load();
-			g.waiting += c.waiting.load();
-			if (since > 0 && (g.waiting_since_us == 0 || since < g.waiting_since_us))
-				g.waiting_since_us = since;
+			g.clients += pool_counters(i, w).clients.load();
+			for (uint32_t target = 0; target < kTargets; target++)
+				add(g, gauges(i, target, w));
 		}
 		return g;
 	}
@@ -286,8 +312,10 @@ public:
 	{
 		return sizeof(Header) + sizeof(TenantSlot) * uint64_t{max_tenants} +
 		       sizeof(TenantCounters) * uint64_t{max_tenants} * workers + sizeof(PoolSlot) * uint64_t{max_pools} +
-		       sizeof(PoolCounters) * uint64_t{max_pools} * workers + sizeof(AgentSlot) * uint64_t{max_agents} +
-		       sizeof(NodeSlot) * uint64_t{kMaxNodes} + sizeof(NodeCounters) * uint64_t{kMaxNodes} * workers;
+		       sizeof(PoolCounters) * uint64_t{max_pools} * workers +
+		       sizeof(TargetGauges) * uint64_t{max_pools} * workers * kTargets +
+		       sizeof(AgentSlot) * uint64_t{max_agents} + sizeof(NodeSlot) * uint64_t{kMaxNodes} +
+		       sizeof(NodeCounters) * uint64_t{kMaxNodes} * workers;
 	}
 
 	// Writes offsets, capacities, magic and version into zeroed memory of size() bytes.
@@ -301,7 +329,8 @@ public:
 		h->tenant_counters_offset = h->tenants_offset + sizeof(TenantSlot) * uint64_t{max_tenants};
 		h->pools_offset = h->tenant_counters_offset + sizeof(TenantCounters) * uint64_t{max_tenants} * workers;
 		h->pool_counters_offset = h->pools_offset + sizeof(PoolSlot) * uint64_t{max_pools};
-		h->agents_offset = h->pool_counters_offset + sizeof(PoolCounters) * uint64_t{max_pools} * workers;
+		h->gauges_offset = h->pool_counters_offset + sizeof(PoolCounters) * uint64_t{max_pools} * workers;
+		h->agents_offset = h->gauges_offset + sizeof(TargetGauges) * uint64_t{max_pools} * workers * kTargets;
 		h->nodes_offset = h->agents_offset + sizeof(AgentSlot) * uint64_t{max_agents};
 		h->node_counters_offset = h->nodes_offset + sizeof(NodeSlot) * uint64_t{kMaxNodes};
 		h->size = size(workers, max_tenants, max_pools, max_agents);

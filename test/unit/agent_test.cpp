@@ -170,7 +170,7 @@ TEST_F(Agent, AClientWithMoreSettingsThanPgpoolKeepsStaysOnItsServer)
 	ask(a, query("SET my.d 1"));
 	EXPECT_STREQ(row().pinned, "settings");
 	EXPECT_EQ(busy(), 1);
-	EXPECT_EQ(world.counters().pinned.load(), 1);
+	EXPECT_EQ(world.gauges().pinned.load(), 1);
 	ask(a, query("RESET my.a"));
 	EXPECT_STREQ(row().pinned, "");
 	EXPECT_EQ(busy(), 0);
@@ -188,7 +188,7 @@ TEST_F(Agent, AClientWithMoreSettingsThanPgpoolKeepsStaysOnItsServer)
 	EXPECT_STREQ(row().pinned, "settings");
 	send(a, message('X'));
 	world.pass(1200);
-	EXPECT_EQ(world.counters().pinned.load(), 0);
+	EXPECT_EQ(world.gauges().pinned.load(), 0);
 }
 
 TEST_F(Agent, AClientKeepsAServerThatTheAgentPins)
@@ -205,7 +205,7 @@ TEST_F(Agent, AClientKeepsAServerThatTheAgentPins)
 	EXPECT_EQ(ask(a, query("PIN temporary")), "C:PIN Z:I");
 	send(a, message('X'));
 	world.pass(1200);
-	EXPECT_EQ(world.counters().pinned.load(), 0);
+	EXPECT_EQ(world.gauges().pinned.load(), 0);
 }
 
 // A pool of two, of which one may be kept.
@@ -215,7 +215,7 @@ TEST_F(Agent, WhoIsOneTooManyToKeepAServerStaysAsLongAsNobodyWaits)
 	Stream *a = login(), *b = login();
 	EXPECT_EQ(ask(a, query("PIN temporary")), "C:PIN Z:I");
 	EXPECT_EQ(ask(b, query("PIN listen")), "C:PIN Z:I");
-	EXPECT_EQ(world.counters().pinned.load(), 2);
+	EXPECT_EQ(world.gauges().pinned.load(), 2);
 	world.pass(10000);
 	EXPECT_EQ(got(a) + got(b), "");
 	EXPECT_EQ(busy(), 2);
@@ -236,7 +236,7 @@ TEST_F(Agent, WhenOthersWaitTheOneThatWasIdleForLongestGoesAfterATimeOfGrace)
 	EXPECT_EQ(got(b), "E:FATAL:53400");
 	world.pass(1200); // the fake's pin is for good, so that server is closed
 	EXPECT_EQ(got(c), "T D:c3.x C:SELECT 1 Z:I");
-	EXPECT_EQ(world.counters().pinned.load(), 1);
+	EXPECT_EQ(world.gauges().pinned.load(), 1);
 	world.pass(10000);
 	EXPECT_EQ(got(a), "") << "one may be kept";
 	EXPECT_FALSE(a->closed);
@@ -310,7 +310,7 @@ TEST_F(Agent, EveryReasonToKeepAServerCounts)
 			Stream *a = login(), *b = login();
 			ask(a, r.bytes);
 			EXPECT_STREQ(row().pinned, r.reason);
-			EXPECT_EQ(world.counters().pinned.load(), 1) << r.reason;
+			EXPECT_EQ(world.gauges().pinned.load(), 1) << r.reason;
 			if (leaves) {
 				EXPECT_EQ(ask(b, query("SELECT c2.x")), "") << r.reason;
 				world.pass(3500);
@@ -321,7 +321,7 @@ TEST_F(Agent, EveryReasonToKeepAServerCounts)
 				EXPECT_STREQ(row().pinned, "");
 				EXPECT_EQ(busy(), 0) << r.reason;
 			}
-			EXPECT_EQ(world.counters().pinned.load(), 0) << r.reason;
+			EXPECT_EQ(world.gauges().pinned.load(), 0) << r.reason;
 			if (leaves)
 				continue;
 			world.settings().pin_idle_timeout.store(1000);
@@ -330,7 +330,7 @@ TEST_F(Agent, EveryReasonToKeepAServerCounts)
 			EXPECT_EQ(got(a), "E:FATAL:57P05") << r.reason << ": its time, too";
 			world.settings().pin_idle_timeout.store(0);
 			world.pass(1200);
-			EXPECT_EQ(world.counters().pinned.load(), 0) << r.reason;
+			EXPECT_EQ(world.gauges().pinned.load(), 0) << r.reason;
 			b->peer_eof = b->peer_gone = true;
 			world.pass(100);
 		}

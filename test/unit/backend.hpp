@@ -72,6 +72,14 @@ public:
 	std::string proof;          // that answer
 	int32_t pid = 0;
 	uint32_t database_oid = 5, role_oid = 10;
+	// ---- on a node
+	int node = -1;                  // its slot, -1: this is the primary
+	uint64_t system = 4711;         // identifier of the cluster
+	bool in_recovery = true;        // it was not promoted
+	uint64_t replayed = 0;          // position
+	std::string refused_reads;      // with this SQLSTATE
+	bool dies_reading = false;
+	std::function<void(const std::string &)> executes; // each statement
 	bool deaf = false;         // to cancel requests and to the end of the stream
 	std::string refused_value; // of a setting
 	const char *refused_with = "22023";
@@ -580,12 +588,16 @@ private:
 		std::string word, a, b;
 		words >> word >> a >> b;
 		log.push_back(sql);
+		if (executes)
+			executes(sql);
 		if (block_ == 'E' && word != "ROLLBACK" && word != "COMMIT")
 			return fail("25P02", "current transaction is aborted");
 		if (word == "SELECT" && a == "d.oid," && proofs_ended-- > 0)
 			return fail("57014", "canceling statement due to statement timeout");
 		if (word == "SELECT" && a == "d.oid,")
 			return identity();
+		if (word == "SELECT" && a.substr(0, 26) == "pg_catalog.pg_wal_lsn_diff")
+			return position();
 		if (word == "SELECT" && (a == "pg_listening_channels()" || a == "pg_catalog.pg_listening_channels()"))
 			return listening();
 		if (word == "SELECT" && a.substr(0, 21) == "pg_catalog.set_config")
@@ -593,6 +605,12 @@ private:
 		if (word == "SELECT" || word == "SHOW") {
 			if (!extended_)
 				row_description();
+			if (dies_reading) {
+				die();
+				return Result::Failed;
+			}
+			if (!refused_reads.empty())
+				return fail(refused_reads.c_str(), "not here");
 			row(word == "SHOW" ? now_[canonical(a)] : a);
 			return done(word == "SHOW" ? word : "SELECT 1");
 		}
@@ -720,16 +738,28 @@ private:
 		return fail("42601", "syntax error: " + word);
 	}
 
-	Result identity()
+	Result row_of(const std::vector<std::string> &values)
 	{
 		if (!extended_)
 			row_description();
 		std::string body;
-		const std::string d = std::to_string(database_oid), r = std::to_string(role_oid);
-		Writer(body).u16(2).u32(static_cast<uint32_t>(d.size())).bytes(d).u32(static_cast<uint32_t>(r.size())).bytes(r);
+		Writer w(body);
+		w.u16(static_cast<uint16_t>(values.size()));
+		for (const std::string &v : values)
+			w.u32(static_cast<uint32_t>(v.size())).bytes(v);
 		out += message('D', body);
 		return done("SELECT 1");
 	}
+	Result identity()
+	{
+		std::vector<std::string> values{std::to_string(database_oid), std::to_string(role_oid)};
+		if (node >= 0) {
+			values.emplace_back(in_recovery ? "t" : "f");
+			values.push_back(std::to_string(system));
+		}
+		return row_of(values);
+	}
+	Result position() { return row_of({std::to_string(replayed), in_recovery ? "t" : "f"}); }
 
 	Result rows(const std::string &tag, int count, std::istringstream &words, uint32_t limit)
 	{

@@ -616,7 +616,9 @@ TEST_F(Engine, AnswersAndMessagesForWhoIsGoneAreIgnored)
 	engine().questions().on_answer(answer);
 	engine().clients().on_cancel_done(4711);
 	engine().clients().cancel_here(4711, "none");
-	engine().pools().on_place_free(0, 4711);
+	auto stranger = control::make<control::PlaceFree>(control::Type::PlaceFree);
+	stranger.pool_generation = 4711;
+	engine().pools().on_place_free(stranger);
 	auto yield = control::make<control::YieldServer>(control::Type::YieldServer);
 	yield.pool_slot = 3;
 	engine().pools().on_yield(yield);
@@ -624,7 +626,7 @@ TEST_F(Engine, AnswersAndMessagesForWhoIsGoneAreIgnored)
 	proof.pool_slot = 4711;
 	engine().pools().on_proof(proof);
 	Stream *a = login();
-	engine().pools().on_place_free(0, 4711);
+	engine().pools().on_place_free(stranger);
 	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:I");
 }
 

@@ -154,7 +154,18 @@ private:
 	bool broken_ = false, told_ = false, half_told_ = false;
 };
 
+// SELECT is a read.
+struct Reader final : core::Grammar {
+	core::Classified classify(std::string_view sql, const core::Reading &, const core::Facts *) override
+	{
+		core::Classified c;
+		c.kind = sql.substr(0, 6) == "SELECT" ? core::Kind::Read : core::Kind::Write;
+		return c;
+	}
+};
+
 struct Node final : core::Outside {
+	Reader reader;
 	World *world = nullptr;
 	uint32_t index = 0;
 	std::unique_ptr<core::Engine> engine;
@@ -163,6 +174,8 @@ struct Node final : core::Outside {
 	int64_t wall_us() override;
 	void random(void *out, size_t size) override;
 	void log(std::string_view line) override;
+	core::Grammar &grammar() override { return reader; }
+	bool read_facts(uint32_t, std::string &) override { return false; }
 	bool ask_manager(const control::AuthLookup &lookup) override;
 	void wake_manager() override;
 	void derive(uint64_t id, std::string_view password, const pgpool::proto::ScramVerifier &verifier) override;
@@ -262,6 +275,7 @@ public:
 
 	region::PoolSettings &settings() { return view.pool(0).settings; }
 	region::PoolCounters &counters(uint32_t worker = 0) { return view.pool_counters(0, worker); }
+	region::TargetGauges &gauges(uint32_t worker = 0, uint32_t target = 0) { return view.gauges(0, target, worker); }
 	core::Engine &engine(uint32_t i = 0) { return *nodes[i]->engine; }
 
 	// The manager looks at roles and databases, and tells all.
@@ -427,15 +441,17 @@ public:
 				left += std::string(what) + "=" + std::to_string(n) + " ";
 		};
 		for (uint32_t w = 0; w < nodes.size(); w++) {
-			region::PoolCounters &c = counters(w);
-			claim("clients", c.clients.load());
-			claim("open", c.open.load());
-			claim("active", c.active.load());
-			claim("idle", c.idle.load());
-			claim("waiting", c.waiting.load());
-			claim("pinned", c.pinned.load());
-			claim("parkable", c.parkable.load());
-			claim("listeners", c.listeners.load());
+			claim("clients", counters(w).clients.load());
+			for (uint32_t target = 0; target < region::kTargets; target++) {
+				region::TargetGauges &g = gauges(w, target);
+				claim("open", g.open.load());
+				claim("active", g.active.load());
+				claim("idle", g.idle.load());
+				claim("waiting", g.waiting.load());
+				claim("pinned", g.pinned.load());
+				claim("parkable", g.parkable.load());
+				claim("listeners", g.listeners.load());
+			}
 			claim("worker.clients", view.worker(w).clients.load());
 			claim("worker.servers", view.worker(w).servers.load());
 			claim("tenant.clients", view.tenant_counters(0, w).clients.load());
@@ -621,7 +637,7 @@ inline void Node::forget_derivation(uint64_t)
 {
 	world->forgotten++;
 }
-inline core::Stream *Node::dial(const core::ServerAddress &, core::StreamOwner *owner)
+inline core::Stream *Node::dial(const core::ServerAddress &to, core::StreamOwner *owner)
 {
 	const At at(At::World);
 	if (!world->can_dial)
@@ -631,6 +647,8 @@ inline core::Stream *Node::dial(const core::ServerAddress &, core::StreamOwner *
 	s->backend = world->backends.back().get();
 	s->backend->catalog = world->catalog;
 	s->backend->pid = static_cast<int32_t>(1000 + world->backends.size());
+	if (to.route == control::ServerRoute::Node)
+		s->backend->node = static_cast<int>(to.node);
 	s->connecting = true;
 	s->owner = owner;
 	s->room = world->server_room;
@@ -673,7 +691,7 @@ inline void Node::tell_worker(uint32_t worker, const void *packet, size_t size)
 		} else {
 			control::PlaceFree m;
 			memcpy(&m, copy.data(), sizeof(m));
-			w->engine(worker).pools().on_place_free(m.pool_slot, m.pool_generation);
+			w->engine(worker).pools().on_place_free(m);
 		}
 		w->engine(worker).end_event();
 	});

@@ -100,7 +100,7 @@ TEST_P(Leaving, AStatementThatRunsEndsByItselfOrIsCancelled)
 	world.pass(200);
 	EXPECT_EQ(busy(), 0);
 	EXPECT_FALSE(backend().dead);
-	EXPECT_EQ(world.counters().idle.load(), 1);
+	EXPECT_EQ(world.gauges().idle.load(), 1);
 }
 
 TEST_P(Leaving, NobodyKeepsAServerForEver)
@@ -131,7 +131,7 @@ TEST_P(Leaving, WholeMessagesBeforeHalfOfOneAreRunOrNoneOfThemIs)
 		EXPECT_TRUE(b.dead) << "it has seen the end of file";
 		EXPECT_TRUE(was_run("SELECT c1.y"));
 	}
-	EXPECT_EQ(world.counters().open.load(), 0);
+	EXPECT_EQ(world.gauges().open.load(), 0);
 }
 
 // A client that reads slowly gets the end of its result, as from a backend; one that is gone does not.

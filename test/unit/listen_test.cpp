@@ -47,7 +47,7 @@ protected:
 		}
 		return nullptr;
 	}
-	int listeners() { return world.counters().listeners.load(); }
+	int listeners() { return world.gauges().listeners.load(); }
 	// Lets everything happen, one event at a time, and a notification between any two.
 	std::string with_notifications_between(Stream *client, int &n)
 	{
@@ -87,10 +87,10 @@ TEST_F(Listen, AClientThatOnlyListensGivesUpItsServerAndStillHears)
 	world.pass(1200);
 	EXPECT_EQ(busy(), 0) << "parked";
 	EXPECT_EQ(listeners(), 1);
-	EXPECT_EQ(world.counters().open.load(), 1) << "the listener takes no place of the pool";
+	EXPECT_EQ(world.gauges().open.load(), 1) << "the listener takes no place of the pool";
 	EXPECT_STREQ(row().pinned, "");
 	EXPECT_EQ(row().state, ClientState::Listening);
-	EXPECT_EQ(world.counters().pinned.load(), 0);
+	EXPECT_EQ(world.gauges().pinned.load(), 0);
 	notify("news", "one");
 	notify("other", "two");
 	notify("news", "three");
@@ -291,7 +291,7 @@ TEST_F(Listen, ARoundThatFailsFailsThoseWhoNeedIt)
 		EXPECT_EQ(busy(), 2) << "the two that need it";
 		EXPECT_EQ(row(0).state, ClientState::Listening);
 		EXPECT_EQ(row(3).state, ClientState::Listening);
-		EXPECT_EQ(world.counters().listeners.load(), 1) << "the same";
+		EXPECT_EQ(world.gauges().listeners.load(), 1) << "the same";
 		for (const char *c : {"bad", "good", "news"})
 			notify(c, "x");
 		world.settle();

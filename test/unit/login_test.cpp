@@ -180,7 +180,7 @@ TEST_F(LoginTest, AServerThatRefusesTheRoleRefusesTheClient)
 {
 	world.prepare_backend = [](Backend &b) { b.refuse = {"28P01", "no", "", ""}; };
 	EXPECT_EQ(login(world.connect()), "R E:FATAL:28P01");
-	EXPECT_EQ(world.counters().open.load(), 0);
+	EXPECT_EQ(world.gauges().open.load(), 0);
 	world.prepare_backend = [](Backend &b) { b.role_oid = 11; };
 	world.pass(1000);
 	EXPECT_EQ(login(world.connect()), "R E:FATAL:28000") << "the name is another role's now";

@@ -1,6 +1,7 @@
 // Places: limits are exact over all workers, and places go to those who wait longest, without a world around them.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -31,6 +32,8 @@ public:
 	int64_t now_us() override { return 0; }
 	int64_t wall_us() override { return 0; }
 	void random(void *, size_t) override {}
+	core::Grammar &grammar() override { std::abort(); }
+	bool read_facts(uint32_t, std::string &) override { return false; }
 	void log(std::string_view) override {}
 	bool ask_manager(const control::AuthLookup &) override { return false; }
 	void wake_manager() override {}
@@ -86,10 +89,10 @@ protected:
 		for (uint32_t w = 0; w < kWorkers; w++) {
 			mails.push_back(std::make_unique<Mail>(told, w));
 			workers.push_back(std::make_unique<WorkerPlaces>(*mails[w], view, w, settings));
-			pool.push_back(std::make_unique<Places>(*workers[w], 0, 7));
+			pool.push_back(std::make_unique<Places>(*workers[w], 0, 7, core::Target::Primary));
 		}
 	}
-	region::PoolCounters &counters(uint32_t worker, uint32_t slot = 0) { return view.pool_counters(slot, worker); }
+	region::TargetGauges &gauges(uint32_t worker, uint32_t slot = 0) { return view.gauges(slot, 0, worker); }
 	std::vector<Told> take()
 	{
 		std::vector<Told> all;
@@ -118,7 +121,7 @@ TEST_F(PlacesTest, APoolHasNoMorePlacesThanItsSizeInAllWorkersTogether)
 	EXPECT_EQ(pool[0]->take(Kind::Client), Taken::Yes);
 	EXPECT_EQ(pool[1]->take(Kind::Client), Taken::PoolFull);
 	EXPECT_EQ(pool[0]->surplus(), 0);
-	EXPECT_EQ(counters(1).open.load(), 1) << "what was refused is taken back";
+	EXPECT_EQ(gauges(1).open.load(), 1) << "what was refused is taken back";
 	EXPECT_EQ(view.worker(1).servers.load(), 1);
 	pool[2]->give_back(Kind::Client, false, kNow);
 	EXPECT_EQ(pool[1]->take(Kind::Client), Taken::Yes);
@@ -128,15 +131,15 @@ TEST_F(PlacesTest, APoolHasNoMorePlacesThanItsSizeInAllWorkersTogether)
 
 TEST_F(PlacesTest, AllPoolsTogetherHaveNoMoreThanMaxServerConnections)
 {
-	Places other(*workers[1], 1, 7);
+	Places other(*workers[1], 1, 7, core::Target::Primary);
 	settings.max_server_connections = 2;
 	EXPECT_TRUE(workers[1]->none_taken());
 	EXPECT_EQ(pool[0]->take(Kind::Client), Taken::Yes);
 	EXPECT_EQ(other.take(Kind::Client), Taken::Yes);
 	EXPECT_EQ(pool[0]->take(Kind::Client), Taken::WorkerFull);
 	EXPECT_EQ(other.take(Kind::Listener), Taken::WorkerFull);
-	EXPECT_EQ(counters(0).open.load(), 1);
-	EXPECT_EQ(counters(1, 1).listeners.load(), 0);
+	EXPECT_EQ(gauges(0).open.load(), 1);
+	EXPECT_EQ(gauges(1, 1).listeners.load(), 0);
 	EXPECT_FALSE(workers[1]->none_taken());
 	other.give_back(Kind::Client, false, kNow);
 	EXPECT_TRUE(workers[1]->none_taken());
@@ -158,15 +161,15 @@ TEST_F(PlacesTest, AListenerTakesNoPlaceOfThePoolsButIsOneOfFew)
 	pool[0]->promise(1);
 	pool[0]->give_back(Kind::Listener, false, kNow);
 	EXPECT_TRUE(take().empty()) << "its place is no use to who waits for a server";
-	EXPECT_EQ(counters(0).listeners.load(), 1);
+	EXPECT_EQ(gauges(0).listeners.load(), 1);
 }
 
 TEST_F(PlacesTest, AWorkerWithAnIdleServerIsAskedBeforeOneWhoseClientsWait)
 {
-	counters(1).open.store(2);
-	counters(1).waiting_since_us.store(kNow - 1 * kMs);
-	counters(2).open.store(2);
-	counters(2).idle.store(1);
+	gauges(1).open.store(2);
+	gauges(1).waiting_since_us.store(kNow - 1 * kMs);
+	gauges(2).open.store(2);
+	gauges(2).idle.store(1);
 	pool[0]->ask_others(kNow, 80 * kMs);
 	const auto all = take();
 	ASSERT_EQ(all.size(), 1u);
@@ -180,31 +183,31 @@ TEST_F(PlacesTest, AWorkerWithAnIdleServerIsAskedBeforeOneWhoseClientsWait)
 
 TEST_F(PlacesTest, OfBusyWorkersTheOneWhoseClientsWaitLeastAndLessThanHalfIsAsked)
 {
-	counters(1).open.store(1);
-	counters(1).waiting_since_us.store(kNow - 30 * kMs);
-	counters(2).open.store(1);
-	counters(2).waiting_since_us.store(kNow - 20 * kMs);
+	gauges(1).open.store(1);
+	gauges(1).waiting_since_us.store(kNow - 30 * kMs);
+	gauges(2).open.store(1);
+	gauges(2).waiting_since_us.store(kNow - 20 * kMs);
 	pool[0]->ask_others(kNow, 40 * kMs);
 	EXPECT_TRUE(take().empty()) << "20 ms is not less than half of 40";
 	pool[0]->ask_others(kNow + 60 * kMs, 200 * kMs);
 	auto all = take();
 	ASSERT_EQ(all.size(), 1u);
 	EXPECT_EQ(all[0].to, 2u);
-	counters(2).open.store(0);
+	gauges(2).open.store(0);
 	pool[0]->ask_others(kNow + 120 * kMs, 400 * kMs);
 	all = take();
 	ASSERT_EQ(all.size(), 1u);
 	EXPECT_EQ(all[0].to, 1u) << "who has no server can give none";
-	counters(1).open.store(0);
+	gauges(1).open.store(0);
 	pool[0]->ask_others(kNow + 180 * kMs, 400 * kMs);
 	EXPECT_TRUE(take().empty());
 }
 
 TEST_F(PlacesTest, AWorkerWhoseClientsDoNotWaitIsAskedAsOneThatWaitsForNoTime)
 {
-	counters(1).open.store(1);
-	counters(1).waiting_since_us.store(kNow - 1 * kMs);
-	counters(2).open.store(1);
+	gauges(1).open.store(1);
+	gauges(1).waiting_since_us.store(kNow - 1 * kMs);
+	gauges(2).open.store(1);
 	pool[0]->ask_others(kNow, 10 * kMs);
 	const auto all = take();
 	ASSERT_EQ(all.size(), 1u);
@@ -213,8 +216,8 @@ TEST_F(PlacesTest, AWorkerWhoseClientsDoNotWaitIsAskedAsOneThatWaitsForNoTime)
 
 TEST_F(PlacesTest, OthersAreNotAskedAgainBeforeFiftyMilliseconds)
 {
-	counters(1).open.store(1);
-	counters(1).idle.store(1);
+	gauges(1).open.store(1);
+	gauges(1).idle.store(1);
 	pool[0]->ask_others(kNow, 1 * kMs);
 	EXPECT_FALSE(pool[0]->may_ask(kNow + 49 * kMs));
 	pool[0]->ask_others(kNow + 49 * kMs, 50 * kMs);
@@ -280,7 +283,7 @@ TEST_F(PlacesTest, AClaimedPlaceIsHeldForWhoClaimedIt)
 	pool[0]->give_back(Kind::Client, true, kNow);
 	EXPECT_TRUE(pool[0]->held(kNow));
 	EXPECT_TRUE(take().empty()) << "whose it is the engine says";
-	workers[0]->tell_free({2, 3, 9});
+	workers[0]->tell_free({2, 3, 9, core::Target::Primary});
 	const auto all = take();
 	ASSERT_EQ(all.size(), 1u);
 	EXPECT_EQ(all[0].to, 2u);
@@ -294,12 +297,12 @@ TEST_F(PlacesTest, AnIdleServerOfAnyPoolThatCountsForTheServersLimitIsAskedFor)
 	for (const auto &[limit, slot] :
 	     {std::pair(control::ServerLimit::Role, 1u), std::pair(control::ServerLimit::Database, 2u),
 	      std::pair(control::ServerLimit::Server, 3u)}) {
-		counters(0, slot).idle.store(1);
+		gauges(0, slot).idle.store(1);
 		EXPECT_FALSE(pool[0]->ask_for_idle(kNow, limit)) << "one's own is not asked for by letter";
-		counters(1, slot).idle.store(1);
-		counters(1, slot).waiting.store(1);
+		gauges(1, slot).idle.store(1);
+		gauges(1, slot).waiting.store(1);
 		EXPECT_FALSE(pool[0]->ask_for_idle(kNow, limit)) << "its own clients get it";
-		counters(2, slot).idle.store(1);
+		gauges(2, slot).idle.store(1);
 		view.pool(slot).state.store(region::SlotState::Dead);
 		EXPECT_FALSE(pool[0]->ask_for_idle(kNow, limit));
 		view.pool(slot).state.store(region::SlotState::Used);
@@ -312,8 +315,8 @@ TEST_F(PlacesTest, AnIdleServerOfAnyPoolThatCountsForTheServersLimitIsAskedFor)
 		EXPECT_EQ(all[0].yield.refused_by, limit);
 		EXPECT_EQ(all[0].yield.pool_slot, 0u) << "who asks, not who has it";
 		for (uint32_t w = 0; w < kWorkers; w++) {
-			counters(w, slot).idle.store(0);
-			counters(w, slot).waiting.store(0);
+			gauges(w, slot).idle.store(0);
+			gauges(w, slot).waiting.store(0);
 		}
 		pool[0]->asked(0);
 	}

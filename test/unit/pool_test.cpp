@@ -37,7 +37,7 @@ TEST(PoolTest, TheLimitHoldsOverTwoWorkersAndAPlaceMovesToWhoWaits)
 	ask(world, a, query("COMMIT"));
 	world.pass(500);
 	EXPECT_EQ(summary(take_messages(b->to_peer)), "T D:c2.x C:SELECT 1 Z:I");
-	EXPECT_EQ(world.counters(0).open.load() + world.counters(1).open.load(), 1);
+	EXPECT_EQ(world.gauges(0).open.load() + world.gauges(1).open.load(), 1);
 	world.check();
 	EXPECT_EQ(world.problem, "");
 }
@@ -148,7 +148,7 @@ protected:
 	}
 	int idle(uint32_t who)
 	{
-		return world.view.pool_counters(who, 0).idle.load() + world.view.pool_counters(who, 1).idle.load();
+		return world.view.gauges(who, 0, 0).idle.load() + world.view.gauges(who, 0, 1).idle.load();
 	}
 };
 

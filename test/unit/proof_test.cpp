@@ -269,7 +269,7 @@ TEST_F(Proof, ABackendThatWantsWhatNobodyProvedIsAnErrorOfTheClient)
 		another.settle();
 		EXPECT_EQ(summary(take_messages(c->to_peer)), std::string("R") + d.first)
 		    << "one that makes no sense is tried again";
-		EXPECT_EQ(another.counters().open.load(), 0);
+		EXPECT_EQ(another.gauges().open.load(), 0);
 		EXPECT_EQ(another.counters().server_login_failures.load(), 1u);
 	}
 }

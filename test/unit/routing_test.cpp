@@ -112,9 +112,9 @@ TEST(FactsOfADatabase, AreNotMadeOfAnythingElse)
 
 TEST(FactsOfAWorker, AreOfThePresentCatalog)
 {
-	std::vector<std::max_align_t> memory(region::View::size(1, 1, 1, 1) / sizeof(std::max_align_t) + 8);
+	std::vector<char> memory(region::View::size(1, 1, 1, 1) + 64);
 	void *place = memory.data();
-	size_t room = memory.size() * sizeof(std::max_align_t);
+	size_t room = memory.size();
 	auto *header = static_cast<region::Header *>(std::align(64, region::View::size(1, 1, 1, 1), place, room));
 	region::View::format(header, 1, 1, 1, 1);
 	int reads = 0;

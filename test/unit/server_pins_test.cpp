@@ -58,7 +58,7 @@ TEST(ServerPins, AParkingThatFailedIsTriedAgainAfterAWhileOrForAnotherClient)
 
 TEST(ServerPins, TheSumsOfAPoolAreThoseOfItsServers)
 {
-	region::PoolCounters sums{};
+	region::TargetGauges sums{};
 	ServerPins one, other;
 	const auto expect = [&](int32_t pinned, int32_t parkable) {
 		EXPECT_EQ(sums.pinned.load(), pinned);

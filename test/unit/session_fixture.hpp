@@ -50,7 +50,7 @@ protected:
 		}
 		return {};
 	}
-	int busy() { return world.counters().active.load(); }
+	int busy() { return world.gauges().active.load(); }
 	Backend &backend(size_t i = 0) { return *world.backends[i]; }
 	void TearDown() override
 	{

@@ -23,7 +23,7 @@ TEST_F(Session, AQueryIsAnsweredAndItsServerReleased)
 	Stream *c = login();
 	EXPECT_EQ(ask(c, query("SELECT c1.a")), "T D:c1.a C:SELECT 1 Z:I");
 	EXPECT_EQ(busy(), 0);
-	EXPECT_EQ(world.counters().idle.load(), 1);
+	EXPECT_EQ(world.gauges().idle.load(), 1);
 }
 
 TEST_F(Session, KeepsItsServerUntilTheTransactionEnds)
@@ -121,7 +121,7 @@ TEST_F(Session, WaitersAreServedFirstComeFirstServed)
 	EXPECT_EQ(ask(a, query("BEGIN")), "C:BEGIN Z:T");
 	EXPECT_EQ(ask(b, query("BEGIN")), "");
 	EXPECT_EQ(ask(c, query("SELECT c3.x")), "");
-	EXPECT_EQ(world.counters().waiting.load(), 2);
+	EXPECT_EQ(world.gauges().waiting.load(), 2);
 	EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I");
 	EXPECT_EQ(got(b), "C:BEGIN Z:T");
 	EXPECT_EQ(got(c), "");
@@ -224,7 +224,7 @@ TEST_F(Session, AClientThatLeavesInATransactionLeavesACleanServer)
 	world.settle();
 	EXPECT_EQ(backend().log.back(), "ROLLBACK");
 	EXPECT_FALSE(backend().dead);
-	EXPECT_EQ(world.counters().idle.load(), 1);
+	EXPECT_EQ(world.gauges().idle.load(), 1);
 }
 
 TEST_F(Session, AClientThatLeavesWhileItsQueryRunsHasItCancelled)
@@ -236,7 +236,7 @@ TEST_F(Session, AClientThatLeavesWhileItsQueryRunsHasItCancelled)
 	world.pass(1500);
 	EXPECT_EQ(backend().cancelled, 1);
 	EXPECT_FALSE(backend().dead);
-	EXPECT_EQ(world.counters().idle.load(), 1);
+	EXPECT_EQ(world.gauges().idle.load(), 1);
 }
 
 TEST_F(Session, AClientThatLeavesWithinAMessageCostsTheServer)
@@ -247,7 +247,7 @@ TEST_F(Session, AClientThatLeavesWithinAMessageCostsTheServer)
 	a->peer_eof = a->peer_gone = true;
 	world.settle();
 	EXPECT_TRUE(backend().dead);
-	EXPECT_EQ(world.counters().open.load(), 0);
+	EXPECT_EQ(world.gauges().open.load(), 0);
 }
 
 TEST_F(Session, AClientThatLeavesInAPipelineOrACopyLeavesNothingBehind)
@@ -721,9 +721,9 @@ TEST_F(Session, AServerThatDoesNotEndInTimeGivesItsPlaceUp)
 	world.pass(1000);
 	EXPECT_EQ(world.terminated, std::vector<int32_t>{pid})
 	    << "a cancellation can be caught, or there were no end of it";
-	EXPECT_EQ(world.counters().open.load(), 1);
+	EXPECT_EQ(world.gauges().open.load(), 1);
 	world.pass(1500);
-	EXPECT_EQ(world.counters().open.load(), 0) << "neither cleaned nor closed by the backend";
+	EXPECT_EQ(world.gauges().open.load(), 0) << "neither cleaned nor closed by the backend";
 	EXPECT_EQ(world.terminated.size(), 1u);
 	backend().die();
 	world.settle();
@@ -738,7 +738,7 @@ TEST_F(Session, APoolThatIsGoneIsFreedAfterItsLastServer)
 	world.settle();
 	world.view.pool(0).state.store(pgpool::region::SlotState::Dead);
 	world.pass(5000); // a tick gives its place up: in that event the server still needs the pool
-	EXPECT_EQ(world.counters().open.load(), 0);
+	EXPECT_EQ(world.gauges().open.load(), 0);
 	backend().die();
 	world.settle();
 }

@@ -617,7 +617,7 @@ private:
 	{
 		std::string s = c.greeted ? "" : ", not greeted";
 		for (uint32_t w = 0; w < world_.nodes.size(); w++) {
-			region::PoolCounters &p = world_.counters(w);
+			region::TargetGauges &p = world_.gauges(w);
 			s += ", worker " + std::to_string(w) + ": open " + std::to_string(p.open.load()) + " idle " +
 			     std::to_string(p.idle.load()) + " active " + std::to_string(p.active.load()) + " waiting " +
 			     std::to_string(p.waiting.load());

@@ -38,6 +38,7 @@ enum class For : uint8_t {
 	Replay,   // the Sync behind which the batch is served again
 	Handover, // a query of a subscription, on its client's server
 	Round,    // a query of a listener
+	Position, // how far a node has replayed
 	Nobody,   // the client's that is gone
 };
 

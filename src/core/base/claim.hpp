@@ -3,11 +3,14 @@
 
 #include <cstdint>
 
+#include "core/base/target.hpp"
+
 namespace pgpool::core
 {
 
 struct Claim {
 	uint32_t worker, pool_slot, pool_generation;
+	Target target;
 };
 
 } // namespace pgpool::core

@@ -101,6 +101,8 @@ enum class CancelEnd : uint8_t {
 	Lost,   // sent, and who knows: it may be acted on later. Give what it was for to nobody
 };
 
+class Grammar;
+
 class Outside
 {
 public:
@@ -109,6 +111,9 @@ public:
 	virtual int64_t wall_us() = 0; // since 1970
 	virtual void random(void *out, size_t size) = 0;
 	virtual void log(std::string_view line) = 0;
+	virtual Grammar &grammar() = 0;
+	// The file of a database (routing/facts.hpp); false: there is none.
+	virtual bool read_facts(uint32_t database, std::string &text) = 0;
 	// False: there is no manager now; ask again when on_manager() says so.
 	virtual bool ask_manager(const control::AuthLookup &lookup) = 0;
 	// It looks at roles and databases, as soon as it is there; Engine::on_poke() follows.

@@ -25,7 +25,9 @@ public:
 		Nothing,
 		Settings, // the server does not have the client's yet
 		Probe,    // whether the account of replies is right, a query of ours will tell
-		Handover  // the server works for the subscription
+		Handover, // the server works for the subscription
+		Position, // whether the node is where the client's own writes are
+		Release   // what comes next may be for another target: the node's server goes back first
 	};
 	enum class Pause : uint8_t {
 		None,

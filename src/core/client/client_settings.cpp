@@ -41,7 +41,7 @@ void ClientSettings::adopt(const Params &now, int32_t idle_session_timeout)
 bool ClientSettings::apply(ServerConn &server, std::string_view message)
 {
 	if (!doubtful_)
-		return server.apply(now_, false);
+		return server.apply(now_, server.on_node()); // no agent there stops what comes behind a setting that fails
 	doubtful_ = !server.apply_each(is_leaving_role(message) ? now_.without("role") : now_);
 	return !doubtful_;
 }

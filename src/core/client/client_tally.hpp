@@ -24,6 +24,7 @@ public:
 			commit_lsn_ = commit_lsn;
 		transactions_ += status == 'I';
 	}
+	uint64_t commit_lsn() const { return commit_lsn_; }
 	void fill(control::ClientRow &row) const
 	{
 		row.connected_at = connected_at_;

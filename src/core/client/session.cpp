@@ -128,6 +128,9 @@ void Session::process(std::string_view bytes)
 	if (server_ && subscription_) {
 		if (stash(bytes))
 			come_back();
+	} else if (is_on_node() && is_next_batch()) {
+		if (stash(bytes)) // it may be for another target
+			input_.miss(Missing::Release);
 	} else if (server_) {
 		forward(bytes);
 	} else {
@@ -178,6 +181,7 @@ void Session::acquire(std::string_view bytes)
 		fatal(why);
 		return;
 	}
+	target_ = choose_target(bytes);
 	ServerConn *server = pool().acquire(this);
 	if (!server) {
 		if (dead_)
@@ -194,6 +198,10 @@ void Session::acquire(std::string_view bytes)
 		return;
 	}
 	since_ = context_.now();
+	if (is_on_node() && !node_is_fit()) {
+		stash(bytes);
+		return;
+	}
 	if (subscription_) {
 		if (stash(bytes))
 			come_back();
@@ -246,6 +254,8 @@ void Session::on_applied()
 		come_back();
 		return;
 	}
+	if (is_on_node() && !node_is_fit())
+		return;
 	input_.miss(Missing::Nothing);
 	resume();
 }
@@ -253,6 +263,8 @@ void Session::on_applied()
 void Session::forward(std::string_view bytes)
 {
 	using Stop = MessageRun::Stop;
+	if (is_on_node())
+		begin_read();
 	MessageRun run(*server_, input_, statements_, tally_, context_.copy(), bytes);
 	switch (run.go(context_.bounds().messages)) {
 	case Stop::Through:
@@ -330,6 +342,8 @@ bool Session::start_over(std::string_view bytes)
 		return false;
 	departure_.serve_again();
 	statements_.await_round();
+	if (is_on_node())
+		route_->primary_once = true;
 	return true;
 }
 
@@ -357,6 +371,7 @@ void Session::work_off_backlog()
 void Session::on_ready(char status, uint64_t commit_lsn)
 {
 	tally_.on_ready(status, commit_lsn);
+	end_read();
 	if (statements_.waits_for_round())
 		on_settled();
 }
@@ -365,6 +380,8 @@ void Session::on_round(For purpose, const proto::Error & /*why*/)
 {
 	if (purpose == For::Replay)
 		on_settled();
+	else if (purpose == For::Position)
+		on_position();
 	else if (input_.missing() == Missing::Probe)
 		on_applied();
 }

@@ -16,6 +16,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -26,6 +27,9 @@
 #include "core/client/client_settings.hpp"
 #include "core/client/client_tally.hpp"
 #include "core/client/departure.hpp"
+#include "core/client/read_route.hpp"
+#include "core/routing/nodes.hpp"
+#include "core/base/target.hpp"
 #include "core/statements/rewriter.hpp"
 #include "core/server/server_user.hpp"
 #include "core/pool/waiter.hpp"
@@ -75,6 +79,7 @@ public:
 	void on_replies(uint64_t forwarded) override;
 	void on_ready(char status, uint64_t commit_lsn) override;
 	void on_round(For purpose, const proto::Error &why) override;
+	void on_row(std::string_view body) override;
 	void on_hot_standby(bool on) override { settings_.told_hot_standby(on); }
 	void on_tcp_settings(const Params &now) override;
 	void on_server_writable() override;
@@ -169,6 +174,20 @@ private:
 
 	void reply(std::string_view bytes);
 
+	// ---- where its batches are served, in session_route.cpp
+	Target choose_target(std::string_view bytes);
+	bool is_read(std::string_view bytes) const;
+	std::optional<uint32_t> choose_node();
+	bool is_monotonic() const;
+	uint64_t fence() const;
+	bool node_is_fit();
+	void on_position();
+	void begin_read();
+	void end_read();
+	void go_to_primary();
+	bool is_on_node() const;
+	bool is_next_batch() const;
+
 	Context &context_;
 	Clients &clients_;
 	Stream *stream_;
@@ -178,6 +197,7 @@ private:
 	ServerConn *server_ = nullptr;
 	ClientSettings settings_;
 	ClientInput input_;
+	std::unique_ptr<ReadRoute> route_; // from the first batch on that may be a read for a node
 	StatementRewriter statements_;
 	Departure departure_;
 	ClientTally tally_;
@@ -185,6 +205,7 @@ private:
 	int64_t since_; // monotonic: of the present state
 	CancelKey key_;
 	uint32_t tenant_slot_ = UINT32_MAX;
+	Target target_ = Target::Primary; // where it waits for a server, or has one
 	uint8_t minor_ = 0;
 	bool session_port_;
 	bool session_mode_ = false;

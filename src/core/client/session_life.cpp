@@ -37,7 +37,10 @@ void Session::on_released()
 void Session::on_serverless()
 {
 	since_ = context_.now();
-	if (input_.pause() == Pause::Backlog)
+	const bool next_target = input_.missing() == Missing::Release;
+	if (next_target)
+		input_.miss(Missing::Nothing);
+	if (next_target || input_.pause() == Pause::Backlog)
 		pause(Pause::Turn);
 	if (departure_.leaving())
 		close(true);
@@ -130,6 +133,7 @@ void Session::on_lost(Loss loss, const proto::Error *why)
 		return;
 	if (loss == Loss::Unused) {
 		input_.miss(Missing::Nothing);
+		statements_.settled();
 		resume();
 	} else if (why) {
 		fatal(*why);
@@ -174,6 +178,10 @@ void Session::on_wait_failed(const proto::Error &why, bool is_fatal)
 {
 	if (login_) {
 		login_->on_failed(why);
+		return;
+	}
+	if (is_node(target_) && !group_->dead()) {
+		go_to_primary();
 		return;
 	}
 	if (is_fatal || session_mode_) {
@@ -225,7 +233,7 @@ void Session::set_group(PoolGroup *group, bool session_mode)
 
 Pool &Session::pool()
 {
-	return group_->pool(Target::Primary);
+	return group_->pool(target_);
 }
 
 void Session::on_queued()

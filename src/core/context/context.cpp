@@ -19,6 +19,19 @@ constexpr size_t kStrangersLine = 300; // bytes of what strangers make us log
 
 } // namespace
 
+// For a while, so that there is not a store for each read.
+void Context::want_positions()
+{
+	constexpr int64_t kWhile = 1000000;
+	region::Atomic<int64_t> &until = region_.header()->positions_wanted_until;
+	const int64_t was = until.load(std::memory_order_relaxed);
+	if (was >= now() + kWhile / 2)
+		return;
+	until.store(now() + kWhile, std::memory_order_relaxed);
+	if (was < now())
+		outside_.wake_manager(); // which may be asleep
+}
+
 proto::Error shutdown_error()
 {
 	return {sqlstate::kAdminShutdown, "terminating connection due to administrator command", "", ""};

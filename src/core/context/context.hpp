@@ -15,6 +15,8 @@
 #include "core/statements/statement_store.hpp"
 #include "core/statements/statement_pool.hpp"
 #include "core/context/stranger_log.hpp"
+#include "core/routing/nodes.hpp"
+#include "core/routing/reads.hpp"
 #include "proto/message.hpp"
 #include "region/layout.hpp"
 #include "region/settings.hpp"
@@ -48,6 +50,9 @@ public:
 	ParamStore &params() { return params_; }
 	StatementStore &statements() { return statements_; }
 	CatalogClock &catalog() { return catalog_; }
+	Nodes &nodes() { return nodes_; }
+	void want_positions(); // of the nodes, from the manager
+	Reads &reads() { return reads_; }
 	std::string &copy() { return copy_; } // for messages that are rewritten, within one call
 	uint64_t next_assignment() { return next_assignment_++; }
 
@@ -84,6 +89,8 @@ private:
 	ParamStore params_;
 	StatementStore statements_;
 	CatalogClock catalog_{region_.header()->catalog_changes, statements_};
+	Nodes nodes_{region_, worker_};
+	Reads reads_{outside_, region_};
 	std::string copy_;
 	Bounds bounds_;
 	StrangerLog strangers_;

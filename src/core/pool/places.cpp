@@ -81,6 +81,7 @@ void WorkerPlaces::ask(uint32_t worker, const Claim &for_whom, uint32_t waited_m
 	ask.pool_generation = for_whom.pool_generation;
 	ask.waited_ms = waited_ms;
 	ask.refused_by = limit;
+	ask.target = index_of(for_whom.target);
 	outside_.tell_worker(worker, &ask, sizeof(ask));
 }
 
@@ -92,7 +93,7 @@ void WorkerPlaces::ask_all(int64_t now)
 	asked_all_at_ = now;
 	for (uint32_t w = 0; w < workers(); w++) {
 		if (w != worker_ && region_.worker(w).servers.load() > 0)
-			ask(w, {worker_, control::kAnyPool, 0}, 0, control::ServerLimit::None);
+			ask(w, {worker_, control::kAnyPool, 0, Target::Primary}, 0, control::ServerLimit::None);
 	}
 }
 
@@ -104,7 +105,7 @@ bool WorkerPlaces::ask_for_idle(control::ServerLimit limit, const Claim &for_who
 		    !counts_for(limit, pool, region_.pool(i)))
 			continue;
 		for (uint32_t w = 0; w < workers(); w++) {
-			const region::PoolCounters &c = region_.pool_counters(i, w);
+			const region::TargetGauges &c = region_.gauges(i, index_of(Target::Primary), w);
 			if (w == worker_ || c.idle.load(std::memory_order_relaxed) <= 0 ||
 			    c.waiting.load(std::memory_order_relaxed) > 0)
 				continue;
@@ -120,13 +121,14 @@ void WorkerPlaces::tell_free(const Claim &to)
 	auto free = control::make<control::PlaceFree>(control::Type::PlaceFree);
 	free.pool_slot = to.pool_slot;
 	free.pool_generation = to.pool_generation;
+	free.target = index_of(to.target);
 	outside_.tell_worker(to.worker, &free, sizeof(free));
 }
 
 // ---- of a pool
 
-Places::Places(WorkerPlaces &worker, uint32_t slot, uint32_t generation)
-    : worker_(worker), slot_(slot), generation_(generation), mine_(counters(worker.worker()))
+Places::Places(WorkerPlaces &worker, uint32_t slot, uint32_t generation, Target target)
+    : worker_(worker), slot_(slot), generation_(generation), target_(target), mine_(gauges(worker.worker()))
 {
 }
 
@@ -134,7 +136,7 @@ int64_t Places::surplus() const
 {
 	int64_t sum = 0;
 	for (uint32_t w = 0; w < worker_.workers(); w++)
-		sum += counters(w).open.load();
+		sum += gauges(w).open.load();
 	return sum - size();
 }
 
@@ -153,7 +155,7 @@ Places::Taken Places::take(Kind kind)
 	}
 	mine_.open.store(mine_.open.load() + 1);
 	const bool fits = surplus() <= 0;
-	if (fits && worker_.take())
+	if (fits && (is_node(target_) || worker_.take()))
 		return Taken::Yes;
 	mine_.open.store(mine_.open.load() - 1);
 	return fits ? Taken::WorkerFull : Taken::PoolFull;
@@ -163,13 +165,14 @@ void Places::give_back(Kind kind, bool claimed, int64_t now)
 {
 	region::Atomic<int32_t> &place = kind == Kind::Listener ? mine_.listeners : mine_.open;
 	place.store(place.load() - 1);
-	worker_.give_back();
+	if (!is_node(target_)) // pgpool.max_server_connections is a limit of this server
+		worker_.give_back();
 	const bool yielded = yielded_ > 0 && kind == Kind::Client;
 	if (yielded || claimed)
 		hold_until_ = now + kYieldPause;
 	if (yielded) {
 		yielded_--;
-		worker_.tell_free({yielded_to_, slot_, generation_});
+		worker_.tell_free({yielded_to_, slot_, generation_, target_});
 	}
 }
 
@@ -186,7 +189,7 @@ void Places::ask_others(int64_t now, int64_t waited_us)
 	uint32_t best = worker_.worker();
 	int64_t least = waited_us / 2;
 	for (uint32_t w = 0; w < worker_.workers(); w++) {
-		const region::PoolCounters &c = counters(w);
+		const region::TargetGauges &c = gauges(w);
 		if (w == worker_.worker() || c.open.load(std::memory_order_relaxed) <= 0)
 			continue;
 		const int64_t since = c.waiting_since_us.load(std::memory_order_relaxed);

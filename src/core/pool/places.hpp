@@ -11,6 +11,7 @@
 
 #include "core/base/claim.hpp"
 #include "core/base/ports.hpp"
+#include "core/base/target.hpp"
 #include "region/control.hpp"
 #include "region/layout.hpp"
 
@@ -52,12 +53,12 @@ private:
 	int64_t asked_all_at_ = 0;
 };
 
-// Those of one pool. What is promised to another worker is either owed (a busy server, until one is released) or
+// Those of one target of a pool. What is promised to another worker is either owed (a busy server, until one is released) or
 // under way (its backend is still there); when it is gone, that worker is told and ours waits a moment.
 class Places
 {
 public:
-	Places(WorkerPlaces &worker, uint32_t slot, uint32_t generation);
+	Places(WorkerPlaces &worker, uint32_t slot, uint32_t generation, Target target);
 
 	enum class Kind { Client, Listener };
 	enum class Taken { Yes, PoolFull, WorkerFull };
@@ -67,7 +68,7 @@ public:
 	int64_t surplus() const; // servers of all workers that are more than the pool may have; 0: as many as it may
 
 	// ---- our clients wait
-	Claim claim() const { return {worker_.worker(), slot_, generation_}; }
+	Claim claim() const { return {worker_.worker(), slot_, generation_, target_}; }
 	bool may_ask(int64_t now) const;
 	// A worker with an idle server, else the one whose own clients wait least, if that is less than half as long.
 	void ask_others(int64_t now, int64_t waited_us);
@@ -82,13 +83,17 @@ public:
 	bool pay(); // a server is released; true: it is owed
 
 private:
-	region::PoolCounters &counters(uint32_t worker) const { return worker_.region().pool_counters(slot_, worker); }
+	region::TargetGauges &gauges(uint32_t worker) const
+	{
+		return worker_.region().gauges(slot_, index_of(target_), worker);
+	}
 	int32_t size() const { return worker_.region().pool(slot_).settings.pool_size.load(); }
 
 	WorkerPlaces &worker_;
 	const uint32_t slot_;
 	const uint32_t generation_;
-	region::PoolCounters &mine_;
+	const Target target_;
+	region::TargetGauges &mine_;
 	bool owed_ = false;    // a busy server that was promised to another worker
 	uint32_t yielded_ = 0; // servers whose place goes to yielded_to_ when the backend is gone, the owed one included
 	uint32_t yielded_to_ = 0;

@@ -20,6 +20,8 @@ using region::bump;
 namespace
 {
 
+constexpr int32_t kMostWaitForNode = 300; // ms; then the primary serves who waits
+
 void set(region::Atomic<int32_t> &gauge, size_t n)
 {
 	gauge.store(static_cast<int32_t>(n), std::memory_order_relaxed);
@@ -27,9 +29,10 @@ void set(region::Atomic<int32_t> &gauge, size_t n)
 
 } // namespace
 
-Pool::Pool(PoolGroup &group)
-    : group_(group), all_(group.all()), context_(group.context()), mine_(group.counters()),
-      places_(all_.places(), group.slot(), group.generation())
+Pool::Pool(PoolGroup &group, Target target)
+    : group_(group), all_(group.all()), context_(group.context()), mine_(group.counters()), target_(target),
+      gauges_(context_.region().gauges(group.slot(), index_of(target), context_.worker())),
+      places_(all_.places(), group.slot(), group.generation(), target)
 {
 }
 
@@ -77,6 +80,9 @@ void Pool::on_moved(ServerConn *server, ServerState from)
 {
 	servers_.remove(server, from);
 	servers_.add(server);
+	if (is_node(target_))
+		context_.nodes().count_busy(node_of(target_),
+		                            (server->state() == ServerState::Active) - (from == ServerState::Active));
 	count();
 }
 
@@ -90,10 +96,10 @@ void Pool::count()
 void Pool::write_gauges()
 {
 	all_.uncounted().remove(this);
-	set(mine_.idle, servers_.idle().size());
-	set(mine_.active, servers_.active().size());
-	set(mine_.waiting, waiters_.size());
-	mine_.waiting_since_us.store(waiters_.empty() ? 0 : waiters_.front()->since(), std::memory_order_relaxed);
+	set(gauges_.idle, servers_.idle().size());
+	set(gauges_.active, servers_.active().size());
+	set(gauges_.waiting, waiters_.size());
+	gauges_.waiting_since_us.store(waiters_.empty() ? 0 : waiters_.front()->since(), std::memory_order_relaxed);
 }
 
 // ---- getting a server
@@ -170,7 +176,9 @@ void Pool::on_server_ready(ServerConn *server)
 			return;
 		}
 		Greeting &greeting = group_.greeting();
-		if (!greeting.base() || (!greeting.is_of(server->opened_in_epoch()) && !server->stale()))
+		if (is_node(target_))
+			context_.nodes().works(node_of(target_), context_.now());
+		else if (!greeting.base() || (!greeting.is_of(server->opened_in_epoch()) && !server->stale()))
 			greeting.learn(server->params(), server->login()->notices(), server->opened_in_epoch());
 	}
 	if (places_.pay() || context_.draining() || group_.draining()) {
@@ -220,7 +228,7 @@ bool Pool::wanted() const
 		return true;
 	for (uint32_t w = 0; w < context_.region().header()->workers; w++) {
 		if (w != context_.worker() &&
-		    context_.region().pool_counters(group_.slot(), w).waiting.load(std::memory_order_relaxed) > 0)
+		    context_.region().gauges(group_.slot(), index_of(target_), w).waiting.load(std::memory_order_relaxed) > 0)
 			return true;
 	}
 	return false;
@@ -262,6 +270,11 @@ void Pool::on_server_failed(ServerConn *server, const LoginFailure &failure)
 	if (server->is_listener())
 		return;
 	attempts_.failed(why, failure.limit, now);
+	if (is_node(target_)) { // the primary serves those who wait
+		context_.nodes().fails(node_of(target_), now);
+		fail_waiters(why, false);
+		return;
+	}
 	const Attempts::Verdict verdict = Attempts::judge(why, failure.by_server);
 	if (failure.names_sequence != group_.names_sequence())
 		attempts_.retry();
@@ -396,7 +409,8 @@ proto::Error Pool::lack(const std::string &limit) const
 
 void Pool::fail_late_waiters(int64_t now)
 {
-	const int32_t limit = group_.settings().query_wait_timeout.load(std::memory_order_relaxed);
+	const int32_t limit =
+	    is_node(target_) ? kMostWaitForNode : group_.settings().query_wait_timeout.load(std::memory_order_relaxed);
 	while (limit > 0 && !waiters_.empty() && (now - waiters_.front()->since()) / 1000 >= limit) {
 		Waiter *waiter = waiters_.front();
 		waiters_.remove(waiter);
@@ -412,19 +426,19 @@ void Pool::fail_late_waiters(int64_t now)
 void Pool::end_surplus_pin(int64_t now)
 {
 	ServerConn *longest = nullptr;
-	for (ServerConn *s = mine_.pinned.load() > 0 ? servers_.active().front() : nullptr; s; s = PoolServers::next(s)) {
+	for (ServerConn *s = gauges_.pinned.load() > 0 ? servers_.active().front() : nullptr; s; s = PoolServers::next(s)) {
 		if (s->kept_since() > 0 && (!longest || s->kept_since() < longest->kept_since()))
 			longest = s;
 	}
 	const int64_t since = longest ? longest->kept_since() : 0;
-	mine_.kept_since_us.store(since, std::memory_order_relaxed);
+	gauges_.kept_since_us.store(since, std::memory_order_relaxed);
 	const int64_t grace = int64_t{context_.settings().pin_grace_time} * 1000;
 	if (!longest || grace <= 0)
 		return;
 	int32_t kept = 0;
 	int64_t waiting_since = 0;
 	for (uint32_t w = 0; w < context_.region().header()->workers; w++) {
-		const region::PoolCounters &c = context_.region().pool_counters(group_.slot(), w);
+		const region::TargetGauges &c = context_.region().gauges(group_.slot(), index_of(target_), w);
 		kept += c.pinned.load() - c.parkable.load();
 		const int64_t waits = c.waiting_since_us.load(std::memory_order_relaxed);
 		if (waits > 0 && (waiting_since == 0 || waits < waiting_since))

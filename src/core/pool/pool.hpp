@@ -32,7 +32,7 @@ class Pools;
 class Pool final : public ServerOwner
 {
 public:
-	explicit Pool(PoolGroup &group);
+	Pool(PoolGroup &group, Target target);
 	~Pool();
 	Pool(const Pool &) = delete;
 	Pool &operator=(const Pool &) = delete;
@@ -53,6 +53,8 @@ public:
 
 	// ---- for the group and the engine
 	PoolGroup &group() { return group_; }
+	Target target() const override { return target_; }
+	region::TargetGauges &gauges() override { return gauges_; }
 	void tick(int64_t now);
 	void refresh(bool renamed);
 	void on_new_proof(); // of the role's identity
@@ -87,7 +89,9 @@ private:
 	PoolGroup &group_;
 	Pools &all_;
 	Context &context_;
-	region::PoolCounters &mine_;
+	region::PoolCounters &mine_; // of all targets
+	const Target target_;
+	region::TargetGauges &gauges_;
 	PoolServers servers_;
 	List<Waiter, &Waiter::wait_hook> waiters_;
 	bool serving_ = false; // serve() is at work

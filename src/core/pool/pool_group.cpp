@@ -1,8 +1,6 @@
 // See pool_group.hpp.
 #include "core/pool/pool_group.hpp"
 
-#include <algorithm>
-
 #include "core/context/context.hpp"
 #include "core/pool/pools.hpp"
 
@@ -12,8 +10,17 @@ namespace pgpool::core
 {
 
 PoolGroup::PoolGroup(Pools &all, uint32_t slot, uint32_t generation)
-    : Group(all.context(), slot, generation), all_(all), pools_{{Pool(*this)}}
+    : Group(all.context(), slot, generation), all_(all)
 {
+	pool(Target::Primary);
+}
+
+Pool &PoolGroup::pool(Target target)
+{
+	std::unique_ptr<Pool> &p = pools_[index_of(target)];
+	if (!p)
+		p = std::make_unique<Pool>(*this, target);
+	return *p;
 }
 
 void PoolGroup::refresh()
@@ -22,6 +29,14 @@ void PoolGroup::refresh()
 	if (renamed)
 		read_names();
 	each_pool([renamed](Pool &p) { p.refresh(renamed); });
+}
+
+// Commit positions come from the agent, which is on the way by Unix socket alone.
+bool PoolGroup::routes_reads() const
+{
+	return settings().routing.load(std::memory_order_relaxed) == region::Routing::Reads &&
+	       context_.region().header()->primary.load(std::memory_order_relaxed) != 0 && credential_ &&
+	       credential_->route == control::ServerRoute::Unix;
 }
 
 // ---- clients
@@ -77,7 +92,8 @@ void PoolGroup::learn(const control::Proof &proof)
 bool PoolGroup::has_prepared(Statement *s, Shape &shape)
 {
 	bool found = false;
-	each_server([&](ServerConn *server) {
+	// A node may have it from before a change that it has not replayed.
+	pool(Target::Primary).each_server([&](ServerConn *server) {
 		const ServerStatements &table = server->statements().table();
 		if (table.present(s)) {
 			found = true;
@@ -91,12 +107,12 @@ bool PoolGroup::has_prepared(Statement *s, Shape &shape)
 
 bool PoolGroup::unused() const
 {
-	return clients_ == 0 && std::none_of(pools_.begin(), pools_.end(), [](const Pool &p) { return p.has_servers(); });
+	return clients_ == 0 && !any_pool([](const Pool &p) { return p.has_servers(); });
 }
 
 bool PoolGroup::has_waiters() const
 {
-	return std::any_of(pools_.begin(), pools_.end(), [](const Pool &p) { return p.has_waiters(); });
+	return any_pool([](const Pool &p) { return p.has_waiters(); });
 }
 
 void PoolGroup::tick(int64_t now)
@@ -131,17 +147,17 @@ uint32_t PoolGroup::close_idle()
 
 bool PoolGroup::close_one_idle()
 {
-	return std::any_of(pools_.begin(), pools_.end(), [](Pool &p) { return p.close_one_idle(); });
+	return any_pool([](Pool &p) { return p.close_one_idle(); });
 }
 
 bool PoolGroup::close_spare()
 {
-	return std::any_of(pools_.begin(), pools_.end(), [](Pool &p) { return !p.has_waiters() && p.close_one_idle(); });
+	return any_pool([](Pool &p) { return !p.has_waiters() && p.close_one_idle(); });
 }
 
 bool PoolGroup::give_up_idle(const Claim &to)
 {
-	return std::any_of(pools_.begin(), pools_.end(), [&to](Pool &p) { return p.give_up_idle(to); });
+	return any_pool([&to](Pool &p) { return p.give_up_idle(to); });
 }
 
 } // namespace pgpool::core

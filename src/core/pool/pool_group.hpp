@@ -7,6 +7,7 @@
 // Must not know messages, nor which server is given to whom.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -30,10 +31,13 @@ public:
 	// ---- for sessions
 	void attach();
 	void detach();
-	Pool &pool(Target target) { return pools_[static_cast<size_t>(target)]; }
+	Pool &pool(Target target); // that of a node is made when it is first asked for
+	Pool *find_pool(Target target) const { return pools_[index_of(target)].get(); }
 	void learn(std::unique_ptr<Credential> credential); // of a client that has just proved itself
 	void learn(const control::Proof &proof);            // of a client of another worker
 	bool has_prepared(Statement *s, Shape &shape);      // a server of this worker has it for certain
+
+	bool routes_reads() const; // to nodes
 
 	// ---- for the engine
 	void tick(int64_t now);
@@ -50,8 +54,10 @@ public:
 	bool unused() const;
 	template <class F> void each_pool(F f)
 	{
-		for (Pool &p : pools_)
-			f(p);
+		for (const auto &p : pools_) {
+			if (p)
+				f(*p);
+		}
 	}
 	template <class F> void each_server(F f)
 	{
@@ -64,11 +70,15 @@ private:
 	enum class State { Open, Draining };
 
 	void tell_others();
+	template <class F> bool any_pool(F f) const
+	{
+		return std::any_of(pools_.begin(), pools_.end(), [&f](const auto &p) { return p && f(*p); });
+	}
 
 	Pools &all_;
 	State state_ = State::Open;
 	uint32_t clients_ = 0;
-	std::array<Pool, kTargets> pools_;
+	std::array<std::unique_ptr<Pool>, kTargets> pools_;
 };
 
 } // namespace pgpool::core

@@ -132,7 +132,7 @@ bool Pools::give_up_idle(control::ServerLimit limit, const Claim &to)
 void Pools::tell_place_free(const Claim &to)
 {
 	if (to.worker == context_.worker())
-		on_place_free(to.pool_slot, to.pool_generation);
+		place_is_free(to);
 	else
 		places_.tell_free(to);
 }
@@ -146,20 +146,33 @@ void Pools::on_yield(const control::YieldServer &yield)
 		close_spare();
 		return;
 	}
-	if (yield.pool_slot >= header.max_pools || yield.from >= header.workers)
+	if (yield.pool_slot >= header.max_pools || yield.from >= header.workers || yield.target >= kTargets)
 		return;
 	if (yield.refused_by != control::ServerLimit::None) {
-		give_up_idle(yield.refused_by, {yield.from, yield.pool_slot, yield.pool_generation});
+		give_up_idle(yield.refused_by, {yield.from, yield.pool_slot, yield.pool_generation, Target::Primary});
 		return;
 	}
-	if (PoolGroup *g = find(yield.pool_slot, yield.pool_generation))
-		g->pool(Target::Primary).yield(yield.from, yield.waited_ms);
+	Pool *pool = find_pool({yield.from, yield.pool_slot, yield.pool_generation, static_cast<Target>(yield.target)});
+	if (pool)
+		pool->yield(yield.from, yield.waited_ms);
 }
 
-void Pools::on_place_free(uint32_t slot, uint32_t generation)
+void Pools::on_place_free(const control::PlaceFree &free)
 {
-	if (PoolGroup *g = find(slot, generation))
-		g->pool(Target::Primary).on_place_free();
+	if (free.target < kTargets)
+		place_is_free({context_.worker(), free.pool_slot, free.pool_generation, static_cast<Target>(free.target)});
+}
+
+void Pools::place_is_free(const Claim &claimed)
+{
+	if (Pool *pool = find_pool(claimed))
+		pool->on_place_free();
+}
+
+Pool *Pools::find_pool(const Claim &of) const
+{
+	PoolGroup *group = find(of.pool_slot, of.pool_generation);
+	return group ? group->find_pool(of.target) : nullptr;
 }
 
 void Pools::on_proof(const control::Proof &proof)

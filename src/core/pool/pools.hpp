@@ -53,7 +53,7 @@ public:
 
 	// ---- from other workers
 	void on_yield(const control::YieldServer &yield);
-	void on_place_free(uint32_t slot, uint32_t generation);
+	void on_place_free(const control::PlaceFree &free);
 	void on_proof(const control::Proof &proof);
 
 	// ---- at the end of the event
@@ -62,6 +62,8 @@ public:
 
 private:
 	PoolGroup *find(uint32_t slot, uint32_t generation) const;
+	Pool *find_pool(const Claim &of) const;
+	void place_is_free(const Claim &claimed);
 	bool close_spare();
 
 	Context &context_;

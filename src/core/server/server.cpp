@@ -31,7 +31,7 @@ ServerConn::ServerConn(ServerOwner &owner, Group &group, ServerUser *listener, s
     : owner_(owner), group_(group), user_(listener),
       login_(std::make_unique<ServerLogin>(*this, group_, std::move(encoding))),
       settings_(group_.context().params(), group_.context().settings(), agent_),
-      statements_(group_.statements(), replies_, settings_.now(), agent_, substitute_),
+      statements_(group_.statements(), replies_, settings_.now(), agent_, substitute_, !on_node()),
       times_(group_.context().now(), group_.context().outside().wall_us()), deadline_(times_.since() + kConnectTime),
       epoch_(group_.epoch()), is_listener_(listener != nullptr)
 {
@@ -42,8 +42,11 @@ ServerConn::~ServerConn() = default;
 bool ServerConn::dial()
 {
 	const Credential *credential = group_.credential();
-	by_tcp_ = credential->route == control::ServerRoute::Tcp;
-	stream_ = group_.context().outside().dial({credential->route}, this);
+	ServerAddress to{credential->route};
+	if (on_node())
+		to = {control::ServerRoute::Node, node_of(target())};
+	by_tcp_ = to.route != control::ServerRoute::Unix;
+	stream_ = group_.context().outside().dial(to, this);
 	return stream_ != nullptr;
 }
 
@@ -68,6 +71,8 @@ void ServerConn::login_data(const char *data, size_t size)
 {
 	const ServerLogin::Outcome outcome = login_->on_data(data, size);
 	pid_ = login_->pid();
+	if (on_node())
+		key_ = login_->key();
 	if (outcome == ServerLogin::Outcome::Failed)
 		login_failed(login_->failure());
 	if (outcome == ServerLogin::Outcome::Done)

@@ -88,6 +88,8 @@ public:
 	void forsake();                                                    // its client ends in the middle of something
 	bool between_replies() const { return input_.between_messages(); } // as the client has them
 	void interrupt();
+	uint64_t cancel_id() const { return cancel_id_; }
+	void on_cancel_over(CancelEnd end);
 	void close(); // politely; the pool hears on_server_gone() when the backend is gone
 	bool try_release();
 	// Its client only listens and is at rest: see subscription.hpp.
@@ -96,6 +98,8 @@ public:
 	void cannot_park();                            // for a while
 	void run(const std::string &sql, For purpose); // a query of ours
 	bool is_listener() const { return is_listener_; }
+	Target target() const { return owner_.target(); }
+	bool on_node() const { return is_node(target()); } // not on the primary
 	void tick(int64_t now);
 	void fill(control::ServerRow &row) const;
 
@@ -147,6 +151,7 @@ private:
 	bool start_over(const Replies::Verdict &v, std::string_view error);
 	void close_shared_statements();
 	StatementRewriter *client_statements();
+	bool tells_rows() const { return replies_.front_is(For::Handover) || replies_.front_is(For::Position); } // its user
 	void put_ours(char type, bool forward);
 	bool notification(std::string_view body);
 	bool parameter(std::string_view body);
@@ -179,9 +184,11 @@ private:
 	void out_of_step(const char *what);
 	void lost(const proto::Error *why);
 	ServerUser *leave_user();
+	bool serves_again();
 	Loss loss_now() const;
 	void end_closing(int64_t now);
 	void end_what_runs(int64_t until);
+	void interrupt_backend();
 	void end();
 
 	bool is_over() const { return end_ == End::Gone || state_ == control::ServerState::Closing; }
@@ -205,6 +212,8 @@ private:
 	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
 	uint32_t epoch_ = 0;
 	int32_t pid_ = 0;
+	std::string key_;          // on a node: that a cancel request needs
+	uint64_t cancel_id_ = 0; // of a cancel request that is on its way to the node, 0 = none
 	control::ServerState state_ = control::ServerState::Connecting;
 	// Of the backend: SIGTERM was sent, for it did not go by itself; the pool knows that it is gone.
 	enum class End : uint8_t { None, Terminated, Gone } end_ = End::None;

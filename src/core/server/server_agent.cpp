@@ -37,12 +37,17 @@ bool ServerConn::on_parameter(std::string_view name, std::string_view value, boo
 		agent_.set_idle_session_timeout(atoi(std::string(value).c_str()));
 	} else if (name == "pgpool.own") { // of those that PostgreSQL itself reports
 		settings_.tell_own(value);
+	} else if (on_node() && name == kInHotStandby) {
+		if (value != "on") { // it was promoted: its data go another way from here on
+			said_fatal_ = true;
+			group_.context().nodes().fails(node_of(target()), group_.context().now());
+		}
 	} else if (is_fixed_parameter(name)) {
 		const bool of_the_role = name == "session_authorization" || name == "is_superuser";
 		if (name == "session_authorization")
 			pins_.tell_identity(value != group_.role());
 		// a server that was opened before the role was changed does not know it as it is now
-		if (!of_the_role || (state_ == control::ServerState::Login && !stale()))
+		if (!on_node() && (!of_the_role || (state_ == control::ServerState::Login && !stale())))
 			group_.greeting().set_fixed(name, value);
 		if (name == kInHotStandby && user_)
 			user_->on_hot_standby(value == "on");
@@ -63,7 +68,7 @@ bool ServerConn::on_parameter(std::string_view name, std::string_view value, boo
 // Why the client must go on here although its transaction is over, whoever says so; ServerUser::pinned_by() names it.
 bool ServerConn::kept(const Standing &client) const
 {
-	return pins_.any() || client.pinned;
+	return (pins_.any() && !on_node()) || client.pinned; // on a node nobody keeps anything: it is closed then
 }
 
 bool ServerConn::only_listens(const Standing &client) const
@@ -81,7 +86,7 @@ void ServerConn::count_kept()
 		if (kept(client))
 			as = agent_.there() && pins_.may_park() && only_listens(client) ? Counted::Parkable : Counted::Kept;
 	}
-	pins_.count(as, group_.counters());
+	pins_.count(as, owner_.gauges());
 }
 
 int64_t ServerConn::kept_since() const

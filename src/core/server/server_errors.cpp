@@ -25,6 +25,7 @@ bool is_query_of_ours(For purpose)
 	case For::Discard:
 	case For::Handover:
 	case For::Round:
+	case For::Position:
 		return true;
 	default:
 		return false;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/context/context.hpp"
 #include "core/group/group.hpp"
 #include "core/server/server.hpp"
 #include "proto/bytes.hpp"
@@ -23,6 +24,16 @@ namespace
 
 constexpr int kMostProofs = 20; // questions, if a timeout ends them
 constexpr size_t kMostNotices = 16384;
+
+// Whose names they are, and of which server.
+#define PGPOOL_NAMED_BY                                                                                                \
+	"WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() "                                            \
+	"AND r.rolname OPERATOR(pg_catalog.=) session_user"
+constexpr char kWho[] = "SELECT d.oid, r.oid FROM pg_catalog.pg_database d, pg_catalog.pg_roles r " PGPOOL_NAMED_BY;
+constexpr char kWhoOnNode[] =
+    "SELECT d.oid, r.oid, pg_catalog.pg_is_in_recovery(), system_identifier "
+    "FROM pg_catalog.pg_database d, pg_catalog.pg_roles r, pg_catalog.pg_control_system() " PGPOOL_NAMED_BY;
+#undef PGPOOL_NAMED_BY
 
 // Of a refused login. By the routine, for the message is in the server's language.
 control::ServerLimit limit_of(std::string_view error)
@@ -113,6 +124,7 @@ void ServerLogin::message(char type, std::string_view body)
 	case 'K': {
 		proto::Reader r(body);
 		pid_ = static_cast<int32_t>(r.u32());
+		key_ = r.bytes(r.left());
 		break;
 	}
 	case 'E':
@@ -270,9 +282,7 @@ void ServerLogin::ask_for_proof()
 	proof_ = Proof::Asked;
 	proof_asked_++;
 	std::string out;
-	proto::append_query(out, "SELECT d.oid, r.oid FROM pg_catalog.pg_database d, pg_catalog.pg_roles r "
-	                         "WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() "
-	                         "AND r.rolname OPERATOR(pg_catalog.=) session_user");
+	proto::append_query(out, server_.on_node() ? kWhoOnNode : kWho);
 	send(out);
 }
 
@@ -281,8 +291,22 @@ bool ServerLogin::proves(std::string_view database, std::string_view role) const
 	return database == std::to_string(group_.shared().database_oid) && role == std::to_string(group_.shared().role_oid);
 }
 
+// A node must be a standby of this very cluster: another system has other data, and one that was promoted goes ways of
+// its own.
+bool ServerLogin::proves_standby(std::string_view in_recovery, std::string_view system)
+{
+	if (system != std::to_string(group_.context().region().header()->system_identifier.load()))
+		fail({proto::sqlstate::kInvalidAuthorization, "it is a server of another cluster",
+		      "Its system identifier is " + std::string(system) + ".", "Correct host and port of the replica."});
+	else if (in_recovery != "t")
+		fail({proto::sqlstate::kInvalidAuthorization, "it is no standby", "", ""});
+	return !failure_;
+}
+
 void ServerLogin::not_the_same()
 {
+	if (failure_)
+		return;
 	fail({proto::sqlstate::kInvalidAuthorization,
 	      "role \"" + group_.role() + "\" or database \"" + group_.database() +
 	          "\" is not the one that the client logged in to",
@@ -294,11 +318,13 @@ void ServerLogin::proof_message(char type, std::string_view body)
 	switch (type) {
 	case 'D': {
 		proto::Reader r(body);
-		if (r.u16() != 2)
+		std::string_view column[4]; // none of them is NULL
+		const uint16_t columns = server_.on_node() ? 4 : 2;
+		if (r.u16() != columns)
 			break;
-		const std::string database(r.bytes(r.u32()));
-		const std::string role(r.bytes(r.u32()));
-		if (r.ok() && proves(database, role))
+		for (uint16_t i = 0; i < columns; i++)
+			column[i] = r.bytes(r.u32());
+		if (r.ok() && proves(column[0], column[1]) && (!server_.on_node() || proves_standby(column[2], column[3])))
 			proof_ = Proof::Answered;
 		break;
 	}

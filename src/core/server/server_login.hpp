@@ -51,6 +51,7 @@ public:
 	uint32_t names_sequence() const { return names_sequence_; } // of those it was asked for by
 	const std::string &notices() const { return notices_; }     // as messages
 	int32_t pid() const { return pid_; }
+	const std::string &key() const { return key_; } // that cancels its queries
 
 private:
 	// That the backend has the pool's role and database. From Asked to Canceled a query for them is out.
@@ -65,6 +66,7 @@ private:
 	void ready();
 	void ask_for_proof();
 	bool proves(std::string_view database, std::string_view role) const;
+	bool proves_standby(std::string_view in_recovery, std::string_view system);
 	void not_the_same();
 	void proof_message(char type, std::string_view body);
 	void fail(const proto::Error &why);
@@ -80,6 +82,7 @@ private:
 	int proof_asked_ = 0;
 	uint32_t names_sequence_ = 0;
 	int32_t pid_ = 0;
+	std::string key_;
 };
 
 } // namespace pgpool::core

@@ -44,7 +44,7 @@ bool ServerPins::may_park_again(int64_t now)
 }
 
 // The sums are those of all servers of the pool in this worker, so each is in them as it was counted last.
-void ServerPins::count(Counted as, region::PoolCounters &sums)
+void ServerPins::count(Counted as, region::TargetGauges &sums)
 {
 	const Counted was = std::exchange(counted_, as);
 	if (was == as)

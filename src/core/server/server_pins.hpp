@@ -36,7 +36,7 @@ public:
 	// ---- in the pool's sums: a parkable one takes no server from the others for long
 	enum class Counted : uint8_t { Not, Kept, Parkable };
 	Counted counted() const { return counted_; }
-	void count(Counted as, region::PoolCounters &sums);
+	void count(Counted as, region::TargetGauges &sums);
 
 private:
 	static constexpr std::string_view kForeign = "SET SESSION AUTHORIZATION";

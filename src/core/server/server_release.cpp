@@ -34,11 +34,12 @@ bool ServerConn::may_release(const Standing &client) const
 // All of the rule but what the client keeps.
 bool ServerConn::client_at_rest(const Standing &client) const
 {
-	return replies_.at_rest()               // (a), (b)
+	return cancel_id_ == 0                  // (e)
+	       && replies_.at_rest()            // (a), (b)
 	       && input_.took_all()             // (c) unread from the server
 	       && stream_->unsent() == 0        // (c) unsent to the server
 	       && client_.stream->unsent() == 0 // (c) unsent to the client
-	       && !client.mid_message;          // (d); (e): kill() is synchronous
+	       && !client.mid_message;          // (d); (e): on the primary kill() is synchronous
 }
 
 bool ServerConn::try_release()
@@ -184,7 +185,7 @@ void ServerConn::clean()
 // Nothing of the last client is left.
 void ServerConn::cleaned()
 {
-	if (is_over())
+	if (is_over() || cancel_id_ != 0)
 		return;
 	if (stale() || replies_.was_doubtful() || pins_.any() || said_fatal_ || stream_->broken() ||
 	    expired(group_.context().now())) {
@@ -203,7 +204,29 @@ void ServerConn::interrupt()
 		return;
 	}
 	if (pid_ > 0 && !is_over() && !stream_->broken())
-		group_.context().outside().interrupt_backend(pid_);
+		interrupt_backend();
+}
+
+void ServerConn::interrupt_backend()
+{
+	Context &context = group_.context();
+	if (!on_node()) {
+		context.outside().interrupt_backend(pid_);
+	} else if (cancel_id_ == 0) {
+		cancel_id_ = context.next_assignment();
+		context.outside().cancel_on_node(node_of(target()), *stream_, pid_, key_, cancel_id_);
+	}
+}
+
+// One that may still be on its way would hit whoever is served next.
+void ServerConn::on_cancel_over(CancelEnd end)
+{
+	cancel_id_ = 0;
+	said_fatal_ |= end == CancelEnd::Lost;
+	if (state_ == ServerState::Cleaning)
+		clean();
+	else if (user_)
+		try_release();
 }
 
 // ---- the end
@@ -270,12 +293,28 @@ void ServerConn::on_closed(const char *why)
 	}
 	if (why == kNoMemory && user_ && user_->on_out_of_memory())
 		return;
-	const Loss loss = loss_now();
+	if (on_node() && state_ != ServerState::Closing)
+		group_.context().nodes().fails(node_of(target()), group_.context().now());
+	const bool again = serves_again();
+	const Loss loss = again ? Loss::Unused : loss_now();
 	ServerUser *user = is_listener_ ? nullptr : leave_user();
 	end();
 	// Last words that came while it worked for us were not forwarded.
 	if (user)
 		user->on_lost(loss, our_error_.sqlstate.empty() ? nullptr : &our_error_);
+}
+
+// The primary will do what a node was at, of which the client has heard nothing.
+bool ServerConn::serves_again()
+{
+	if (!user_ || !on_node())
+		return false;
+	if (replies_.front_is(For::Replay) || replies_.front_is(For::Position)) // nothing of the client's is there
+		return true;
+	if (!statements_.replay().on_node() || !user_->start_over(statements_.replay().bytes()))
+		return false;
+	statements_.start_over_elsewhere(*client_statements());
+	return true;
 }
 
 // What it means for its client that the backend is gone now.
@@ -292,7 +331,8 @@ Loss ServerConn::loss_now() const
 // number of backends. Nothing catches SIGTERM.
 void ServerConn::end_closing(int64_t now)
 {
-	if (end_ != End::None || pid_ <= 0 || stream_->broken()) {
+	// The process of that number is on another machine.
+	if (end_ != End::None || pid_ <= 0 || stream_->broken() || on_node()) {
 		end();
 		return;
 	}

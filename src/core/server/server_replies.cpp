@@ -42,13 +42,14 @@ ServerInput::Header ServerConn::read_header(ServerInput::Pass &in) const
 	const char type = in.type();
 	const size_t total = in.total();
 	const bool short_one = total <= kChunk && client_.stream && replies_.front_names_statement();
-	const bool row_of_ours = type == 'D' && replies_.front_is(For::Handover);
+	const bool row_of_ours = type == 'D' && tells_rows();
 	// What is read here, and what may become another message on its way: an error that is ours or names a shared
 	// statement, the types that are told of one. Rows, and whatever is long, go through in pieces.
 	const bool whole = is_needed_whole(type) || row_of_ours ||
 	                   (type == 'E' && (!client_.stream || replies_.front_is_ours() || short_one)) ||
 	                   (type == 't' && short_one && statements_.replay().on()) ||
 	                   ((type == 't' || type == 'T') && total <= kChunk && replies_.wants_shape()) ||
+	                   (total <= kChunk && statements_.replay().on_node() && type != 'D' && type != 'd') ||
 	                   (type == 't' && total <= kChunk && client_.stream && replies_.tells_unnamed_types());
 	if (!whole || in.have() >= total)
 		return Header::Whole;
@@ -187,7 +188,7 @@ bool ServerConn::message(char type, std::string_view body, bool &forward)
 		}
 		break;
 	case 'D':
-		if (user_ && replies_.front_is(For::Handover))
+		if (user_ && tells_rows())
 			user_->on_row(body);
 		break;
 	case 'A':
@@ -295,6 +296,7 @@ void ServerConn::ours_finished(For purpose)
 	case For::Probe:
 	case For::Handover:
 	case For::Round:
+	case For::Position:
 		if (user_)
 			user_->on_round(purpose, why);
 		break;
@@ -325,7 +327,9 @@ bool ServerConn::emit_fakes()
 	while (const char type = replies_.take_fake()) {
 		statements_.on_fake(client_statements());
 		any = true;
-		if (client_.stream)
+		if (statements_.replay().on_node())
+			substitute_.withhold(type, {});
+		else if (client_.stream)
 			client_.stream->queue(type == '1' ? kParseComplete : kCloseComplete, sizeof(kParseComplete));
 	}
 	return any;

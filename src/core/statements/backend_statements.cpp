@@ -28,6 +28,20 @@ bool is_unknown_statement(std::string_view error)
 	return proto::error_field(error, 'C') == "26000";
 }
 
+// A node may lack what the primary has, must not write, and ends queries and connections for its own reasons. But what
+// took too long there will do so again.
+bool primary_may_do(std::string_view error)
+{
+	const std::string_view code = proto::error_field(error, 'C');
+	return code != proto::sqlstate::kQueryCanceled && code != proto::sqlstate::kLockNotAvailable;
+}
+
+// Of the replies to a read, what a node can say before it has a row or has done it.
+bool comes_before_rows(char type)
+{
+	return type == '1' || type == '2' || type == '3' || type == 't' || type == 'T' || type == 'n' || type == 'N';
+}
+
 // As PostgreSQL says it: drivers go by the routine (JDBC and postgres.js prepare anew and try again).
 const std::string &stale_plan_error()
 {
@@ -57,8 +71,8 @@ ClientStatements *names_of(StatementRewriter *client)
 } // namespace
 
 BackendStatements::BackendStatements(StatementPool &pool, Replies &replies, const Params &params, AgentLink &agent,
-                                     Substitute &substitute)
-    : pool_(pool), replies_(replies), params_(params), agent_(agent), substitute_(substitute),
+                                     Substitute &substitute, bool is_primary)
+    : pool_(pool), replies_(replies), params_(params), agent_(agent), substitute_(substitute), is_primary_(is_primary),
       notes_(pool.store(), table_), replay_(pool.store())
 {
 }
@@ -80,10 +94,13 @@ void BackendStatements::assigned(uint64_t assignment, StatementRewriter &client)
 void BackendStatements::on_reply(char type, const Replies::Verdict &v, std::string_view body, StatementRewriter *client,
                                  bool &forward)
 {
-	if (replay_.on() && v.forward) {
+	if (replay_.on_node() && v.forward && comes_before_rows(type)) {
+		substitute_.withhold(type, body);
+		forward = false;
+	} else if (replay_.on() && v.forward) {
 		const bool whole = type == 't' && body.size() >= 2 && body.size() == 2 + 4 * size_t{proto::load16(body.data())};
 		if (whole) {
-			substitute_.withhold(body);
+			substitute_.withhold(type, body);
 			forward = false;
 			return;
 		}
@@ -125,7 +142,7 @@ void BackendStatements::on_reply(char type, const Replies::Verdict &v, std::stri
 void BackendStatements::note_shape(Shape shape, StatementRewriter *client)
 {
 	Statement *s = notes_.first();
-	if (table_.present(s))
+	if (table_.present(s) && is_primary_)
 		pool_.note_shape(s, shape, table_.parsed_at(s));
 	notes_.confirm(names_of(client), shape);
 }
@@ -164,6 +181,8 @@ bool BackendStatements::may_start_over(const Replies::Verdict &v, std::string_vi
 {
 	if (!replay_.on())
 		return false;
+	if (replay_.on_node())
+		return replies_.size() <= 1 && primary_may_do(error);
 	const bool refused = v.answered == Replies::kStale;
 	const bool lost = is_unknown_statement(error);
 	const bool stale = refused || is_stale_plan(error);
@@ -176,6 +195,10 @@ bool BackendStatements::may_start_over(const Replies::Verdict &v, std::string_vi
 // The client took the batch back: this backend has to parse the statement anew.
 void BackendStatements::start_over(const Replies::Verdict &v, std::string_view error, StatementRewriter &client)
 {
+	if (replay_.on_node()) {
+		start_over_elsewhere(client);
+		return;
+	}
 	const bool refused = v.answered == Replies::kStale;
 	StatementStore &store = pool_.store();
 	if (!refused)
@@ -183,6 +206,13 @@ void BackendStatements::start_over(const Replies::Verdict &v, std::string_view e
 	if (is_unknown_statement(error))
 		table_.distrust(store.clock());
 	client.start_over(replay_.statement(), replay_.name(), replay_.just_prepared(), refused || is_stale_plan(error));
+	substitute_.drop_withheld();
+	replay_.stop();
+}
+
+void BackendStatements::start_over_elsewhere(StatementRewriter &client)
+{
+	client.forget_batch();
 	substitute_.drop_withheld();
 	replay_.stop();
 }

@@ -29,8 +29,9 @@ class BackendStatements
 {
 public:
 	// `params`: the settings that the backend has.
+	// `is_primary`: what it says of a statement holds for the pool. A node may be behind a change of the catalog.
 	BackendStatements(StatementPool &pool, Replies &replies, const Params &params, AgentLink &agent,
-	                  Substitute &substitute);
+	                  Substitute &substitute, bool is_primary = true);
 	~BackendStatements();
 	BackendStatements(const BackendStatements &) = delete;
 	BackendStatements &operator=(const BackendStatements &) = delete;
@@ -47,6 +48,7 @@ public:
 	void make_all_void(StatementRewriter *client);
 	[[nodiscard]] bool may_start_over(const Replies::Verdict &v, std::string_view error);
 	void start_over(const Replies::Verdict &v, std::string_view error, StatementRewriter &client);
+	void start_over_elsewhere(StatementRewriter &client); // the batch that a node served
 	// True: the client gets another one in its place.
 	[[nodiscard]] bool replace_error(const Replies::Verdict &v, std::string_view error, StatementRewriter &client);
 	// Closes shared statements until no more than `most` are there. True: there is something in `out`.
@@ -78,6 +80,7 @@ private:
 	const Params &params_;
 	AgentLink &agent_;
 	Substitute &substitute_;
+	const bool is_primary_;
 	ServerStatements table_;
 	StatementNotes notes_;
 	Replay replay_;

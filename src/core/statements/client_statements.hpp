@@ -48,6 +48,13 @@ public:
 				f(item.statement);
 		}
 	}
+	template <class F> void each_item(F f) const
+	{
+		for (const Item &item : items_) {
+			if (item.statement)
+				f(item);
+		}
+	}
 	size_t size() const { return size_; }
 	uint64_t bytes() const { return bytes_; } // of the texts that the names stand for
 

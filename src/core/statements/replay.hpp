@@ -30,11 +30,23 @@ public:
 	Replay(const Replay &) = delete;
 	Replay &operator=(const Replay &) = delete;
 
-	bool on() const { return statement_ != nullptr; }
+	bool on() const { return statement_ != nullptr || on_node_; }
+	// The whole batch, which a node serves: whatever the node refuses, the primary may do.
+	bool on_node() const { return on_node_; }
+	void begin_on_node(const Replies &replies)
+	{
+		stop();
+		on_node_ = true;
+		just_prepared_ = false;
+		batch_ = replies.batch();
+		first_ = replies.sent_so_far() + 1;
+	}
 	// The first message that the backend will answer uses `s`, which it has had for some time.
 	// `just_prepared`: by the batch itself, so that the client cannot know anything else of it.
 	void begin(Statement *s, std::string_view name, bool just_prepared, const Replies &replies)
 	{
+		if (on_node_) // that is more
+			return;
 		stop();
 		just_prepared_ = just_prepared;
 		batch_ = replies.batch();
@@ -54,13 +66,17 @@ public:
 	{
 		store_.release(statement_);
 		statement_ = nullptr;
+		on_node_ = false;
 		bytes_.clear();
 	}
 	Statement *statement() const { return statement_; }
 	const std::string &name() const { return name_; } // of the client's
 	bool just_prepared() const { return just_prepared_; }
 	// What comes now is behind the batch, which must be the last one that was sent as long as this is on.
-	bool holds_back(const Replies &replies) const { return on() && just_prepared_ && batch_ != replies.batch(); }
+	bool holds_back(const Replies &replies) const
+	{
+		return on() && (on_node_ ? replies.round_outstanding() : just_prepared_ && batch_ != replies.batch());
+	}
 	uint64_t first() const { return first_; } // place of that first message, see Replies
 	// The client takes the columns as they will be: it asks for them, and names no format for each of the old ones.
 	bool takes_any_columns() const
@@ -96,6 +112,7 @@ private:
 	StatementStore &store_;
 	Statement *statement_ = nullptr;
 	std::string name_;
+	bool on_node_ = false;
 	bool just_prepared_ = false;
 	uint64_t batch_ = 0;
 	uint64_t first_ = 0;

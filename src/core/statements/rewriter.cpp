@@ -179,6 +179,10 @@ bool StatementRewriter::waits_behind(const BackendStatements &backend)
 {
 	if (!backend.replay().holds_back(backend.replies()))
 		return false;
+	if (backend.replay().on_node()) {
+		waits_ = Waits::Round;
+		return true;
+	}
 	own_->awaited = backend.replay().first();
 	waits_ = Waits::Replies;
 	return true;
@@ -240,6 +244,19 @@ void StatementRewriter::start_over(Statement *s, std::string_view name, bool pre
 		item->batch = own_->batch;
 }
 
+void StatementRewriter::forget_batch()
+{
+	if (!own_)
+		return;
+	std::vector<std::string> made;
+	own_->names.each_item([&](const ClientStatements::Item &item) {
+		if (item.batch == own_->batch - 1 && !item.name.empty())
+			made.push_back(item.name);
+	});
+	for (const std::string &name : made)
+		own_->store.release(own_->names.set(name, {}).statement);
+}
+
 // It failed, or was skipped: on this server may be anything.
 void StatementRewriter::on_unnamed_void()
 {
@@ -263,6 +280,11 @@ void StatementRewriter::on_idle(const Params &params)
 {
 	if (own_ && !own_->unnamed.text.empty())
 		own_->share_unnamed(params->reading()); // a text of its own is memory better saved
+}
+
+const Statement *StatementRewriter::statement_of(std::string_view name) const
+{
+	return own_ && !uses_own_names() ? own_->names.find(name) : nullptr;
 }
 
 std::string StatementRewriter::name_of(std::string_view server_name, const StatementNotes &notes) const

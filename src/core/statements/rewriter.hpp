@@ -92,9 +92,14 @@ public:
 	void on_discarded(const StatementNotes &notes);   // DISCARD ALL or DEALLOCATE ALL was executed
 	// The batch that uses `name` as `s` is served again. `prepared`: by that batch, see Replay.
 	void start_over(Statement *s, std::string_view name, bool prepared, bool forgets_columns);
+	// The last batch is served again as a whole, on another server: what it prepared, it will prepare then.
+	void forget_batch();
 	void on_unnamed_void(); // the unnamed statement was not prepared after all
 	void on_unnamed_types(std::string_view parameter_description, const Replies &replies);
 	void on_idle(const Params &params); // for some time, without a server
+
+	// What Bind of this name would run, as its Parse had it behind the name; nullptr: that is not known here.
+	const Statement *statement_of(std::string_view name) const;
 
 	ClientStatements *names() { return own_ ? own_names() : nullptr; }
 	std::string name_of(std::string_view server_name, const StatementNotes &notes) const; // "" = the unnamed one

@@ -20,12 +20,13 @@ public:
 		withholds_ = false;
 		instead_ = nullptr;
 	}
-	// Describe of a stale statement is answered by ParameterDescription and then the error: the first waits for what
-	// comes behind it.
-	void withhold(std::string_view parameter_description)
+	// Describe of a stale statement is answered by ParameterDescription and then the error; what is read on a node is
+	// answered by a good deal before the node finds that it cannot do it. That waits for what comes behind it.
+	void withhold(char type, std::string_view body)
 	{
-		withheld_.clear();
-		proto::Writer(withheld_).begin('t').bytes(parameter_description).end();
+		if (!withholds_)
+			withheld_.clear();
+		proto::Writer(withheld_).begin(type).bytes(body).end();
 		withholds_ = true;
 	}
 	void drop_withheld() { withholds_ = false; }

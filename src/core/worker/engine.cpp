@@ -29,13 +29,11 @@ Engine::Engine(Outside &outside, region::View region, uint32_t worker)
 {
 	// What an earlier life of this worker had is gone with it.
 	for (uint32_t i = 0; i < context_.region().header()->max_pools; i++) {
-		region::PoolCounters &c = context_.region().pool_counters(i, context_.worker());
 		if (context_.region().pool(i).state.load() == region::SlotState::Free)
 			continue;
-		for (auto *gauge : {&c.clients, &c.open, &c.active, &c.idle, &c.pinned, &c.parkable, &c.listeners, &c.waiting})
-			gauge->store(0);
-		c.waiting_since_us.store(0);
-		c.kept_since_us.store(0);
+		context_.region().pool_counters(i, context_.worker()).clients.store(0);
+		for (uint32_t target = 0; target < region::kTargets; target++)
+			region::zero(context_.region().gauges(i, target, context_.worker()));
 	}
 	for (uint32_t i = 0; i < context_.region().header()->max_tenants; i++) {
 		if (context_.region().tenant(i).state.load() != region::SlotState::Free)
@@ -54,6 +52,17 @@ Engine::~Engine()
 {
 	clients_.end_event();
 	context_.end_event(); // who is buried refers to pools
+}
+
+void Engine::on_cancel_over(uint64_t id, CancelEnd end)
+{
+	ServerConn *server = nullptr;
+	pools_.servers().each([&](ServerConn *s) {
+		if (s->cancel_id() == id)
+			server = s;
+	});
+	if (server)
+		server->on_cancel_over(end);
 }
 
 void Engine::on_settings(const region::Settings &settings)

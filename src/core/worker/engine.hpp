@@ -41,7 +41,7 @@ public:
 	void on_poke();
 	// A statement needs the database without connections, until it ends: then Pools::end_drain().
 	void on_drain_database(uint32_t oid, uint32_t &done);
-	void on_cancel_over(uint64_t, CancelEnd) {} // of Outside::cancel_on_node(); nobody asks for one yet
+	void on_cancel_over(uint64_t id, CancelEnd end); // of Outside::cancel_on_node()
 	void tick();
 	// Takes no more clients, ends idle ones, lets transactions finish.
 	void drain();

@@ -248,7 +248,7 @@ int pooled(Oid database)
 		if (p.state.load() == region::SlotState::Free || p.database_oid != database)
 			continue;
 		for (uint32 w = 0; w < region_view.header()->workers; w++)
-			sum += region_view.pool_counters(i, w).open.load();
+			sum += region_view.gauges(i, 0, w).open.load(); // those on nodes are nothing in its way
 	}
 	return sum;
 }

@@ -14,6 +14,7 @@
 #include "postgres/base/settings.hpp"
 
 extern "C" {
+#include "access/xlog.h"
 #include "postmaster/postmaster.h"
 #include "utils/varlena.h"
 }
@@ -145,6 +146,7 @@ bool refresh_nodes()
 	uint32_t used = 0;
 	bool changed = false;
 
+	header().system_identifier.store(GetSystemIdentifier());
 	for (int i = 0; i < count; i++)
 		used |= 1U << rows[i].slot;
 	// Backends tell of their commits before a worker reads anywhere else, and those of before count, too.

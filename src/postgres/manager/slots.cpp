@@ -65,13 +65,9 @@ PoolKey key_of(const PoolSlot &p)
 // Whether any worker has something of it.
 bool pool_busy(uint32 i)
 {
-	for (uint32 w = 0; w < header().workers; w++) {
-		const region::PoolCounters &c = region_view.pool_counters(i, w);
+	const region::PoolGauges g = region_view.pool_gauges(i);
 
-		if (c.clients.load() != 0 || c.open.load() != 0 || c.waiting.load() != 0 || c.listeners.load() != 0)
-			return true;
-	}
-	return false;
+	return g.clients != 0 || g.open != 0 || g.waiting != 0 || g.listeners != 0;
 }
 
 bool tenant_busy(uint32 i)

@@ -18,6 +18,7 @@
 
 #include "net/crash.hpp"
 #include "net/worker_loop.hpp"
+#include "postgres/worker/grammar.hpp"
 
 extern "C" {
 #include "postgres.h"
@@ -91,6 +92,7 @@ pgpool::region::Header *find_region()
 void run(pgpool::region::Header *header, uint32_t worker)
 {
 	try {
+		const auto grammar = pgpool::postgres::server_grammar();
 		pgpool::net::Host host{
 		    pgpool::region::View(header),
 		    worker,
@@ -99,6 +101,7 @@ void run(pgpool::region::Header *header, uint32_t worker)
 		    [] { return PostmasterIsAliveInternal(); },
 		    [] { return stop_requested != 0; },
 		    log_line,
+		    *grammar,
 		};
 		auto *loop = new pgpool::net::WorkerLoop(host); // for the life of the process
 		loop->run();

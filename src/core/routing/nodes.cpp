@@ -1,0 +1,164 @@
+// See nodes.hpp.
+#include "core/routing/nodes.hpp"
+
+#include <algorithm>
+
+#include "proto/no_postgres.hpp"
+
+namespace pgpool::core
+{
+
+namespace
+{
+
+constexpr int64_t kProofLasts = 100000;  // us: a node that was promoted is not read from for longer
+constexpr int64_t kFirstRetry = 250000;  // us after a failure, doubled with each
+constexpr int64_t kLastRetry = 15000000; // but no more
+constexpr uint64_t kUnit = 1000000;      // of the work of a node of weight 1
+
+} // namespace
+
+Nodes::Known &Nodes::known(uint32_t node)
+{
+	Known &k = known_[node];
+	const uint32_t generation = region_.node(node).generation.load(std::memory_order_relaxed);
+	if (k.generation != generation) {
+		const uint32_t busy = k.busy; // of servers that are still there
+		k = Known();
+		k.generation = generation;
+		k.busy = busy;
+	}
+	return k;
+}
+
+bool Nodes::exist() const
+{
+	for (uint32_t i = 0; i < region::kMaxNodes; i++) {
+		if (region_.node(i).used.load(std::memory_order_relaxed) != 0)
+			return true;
+	}
+	return false;
+}
+
+// By what the walsenders say; a node that none speaks of has no lag that is known.
+bool Nodes::within_lag(const region::NodeSlot &slot) const
+{
+	const uint64_t replayed = slot.replayed.load(std::memory_order_relaxed);
+	if (replayed == 0)
+		return true;
+	const int64_t most_bytes = slot.max_lag_bytes.load(std::memory_order_relaxed);
+	const uint64_t flushed = region_.header()->flushed.load(std::memory_order_relaxed);
+	if (most_bytes > 0 && flushed > replayed && flushed - replayed > static_cast<uint64_t>(most_bytes))
+		return false;
+	const int32_t most_ms = slot.max_lag_ms.load(std::memory_order_relaxed);
+	return most_ms <= 0 || slot.lag_ms.load(std::memory_order_relaxed) <= most_ms;
+}
+
+bool Nodes::may_serve(uint32_t node, const ReadNeeds &needs, int64_t now)
+{
+	const region::NodeSlot &slot = region_.node(node);
+	return (needs.nodes & 1u << node) != 0 && slot.used.load(std::memory_order_relaxed) != 0 &&
+	       slot.role.load(std::memory_order_relaxed) == region::NodeRole::Replica &&
+	       slot.weight.load(std::memory_order_relaxed) > 0 && now >= known(node).retry_at && within_lag(slot);
+}
+
+// Among those that are there, or all if none is: those with the least to do for their weight, and of these in turn, each
+// as often as its weight says (smooth weighted round robin).
+std::optional<uint32_t> Nodes::choose(const ReadNeeds &needs, int64_t now)
+{
+	std::array<uint32_t, region::kMaxNodes> best;
+	size_t count = 0;
+	bool best_is_there = false;
+	uint64_t best_load = 0;
+	for (uint32_t i = 0; i < region::kMaxNodes; i++) {
+		if (!may_serve(i, needs, now))
+			continue;
+		const Known &k = known(i);
+		const bool is_there =
+		    needs.fence <= std::max(k.proved, region_.node(i).replayed.load(std::memory_order_relaxed));
+		const uint64_t load = uint64_t{k.busy} * kUnit / static_cast<uint64_t>(weight(i));
+		const bool is_better = is_there != best_is_there ? is_there : load < best_load;
+		if (count > 0 && !is_better && (is_there != best_is_there || load != best_load))
+			continue;
+		if (count == 0 || is_better) {
+			count = 0;
+			best_is_there = is_there;
+			best_load = load;
+		}
+		best[count++] = i;
+	}
+	if (count == 0)
+		return std::nullopt;
+	int64_t sum = 0;
+	uint32_t next = best[0];
+	for (size_t n = 0; n < count; n++) {
+		sum += weight(best[n]);
+		known_[best[n]].credit += weight(best[n]);
+		if (known_[best[n]].credit > known_[next].credit)
+			next = best[n];
+	}
+	known_[next].credit -= sum;
+	return next;
+}
+
+int32_t Nodes::weight(uint32_t node) const
+{
+	return std::max(1, region_.node(node).weight.load(std::memory_order_relaxed)); // it may have become 0 just now
+}
+
+bool Nodes::is_proved(uint32_t node, uint64_t fence, int64_t now)
+{
+	const Known &k = known(node);
+	return k.proved_at > 0 && now - k.proved_at < kProofLasts && fence <= k.proved;
+}
+
+void Nodes::prove(uint32_t node, uint64_t replayed, int64_t now)
+{
+	Known &k = known(node);
+	k.proved = std::max(k.proved, replayed);
+	k.proved_at = now;
+	region::NodeCounters &mine = region_.node_counters(node, worker_);
+	mine.proved.store(k.proved, std::memory_order_relaxed);
+	mine.proved_at.store(now, std::memory_order_relaxed);
+}
+
+void Nodes::works(uint32_t node, int64_t /*now*/)
+{
+	Known &k = known(node);
+	k.failures = 0;
+	k.retry_at = 0;
+	region_.node_counters(node, worker_).bad_since.store(0, std::memory_order_relaxed);
+}
+
+void Nodes::fails(uint32_t node, int64_t now)
+{
+	Known &k = known(node);
+	if (now < k.retry_at) // several connections find the same
+		return;
+	k.retry_at = now + std::min(kLastRetry, kFirstRetry << std::min(k.failures, 6u));
+	k.failures++;
+	k.proved_at = 0;
+	region::NodeCounters &mine = region_.node_counters(node, worker_);
+	if (mine.bad_since.load(std::memory_order_relaxed) == 0)
+		mine.bad_since.store(now, std::memory_order_relaxed);
+	region::bump(mine.errors);
+}
+
+void Nodes::count_busy(uint32_t node, int32_t delta)
+{
+	Known &k = known(node);
+	k.busy += static_cast<uint32_t>(delta);
+	region_.node_counters(node, worker_).busy.store(static_cast<int32_t>(k.busy), std::memory_order_relaxed);
+}
+
+void Nodes::count_read(uint32_t node)
+{
+	region::bump(region_.node_counters(node, worker_).reads);
+}
+
+void Nodes::count_fallback(uint32_t node)
+{
+	region::bump(region_.node_counters(node, worker_).fallbacks);
+}
+
+} // namespace pgpool::core

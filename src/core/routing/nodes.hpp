@@ -1,0 +1,66 @@
+// The nodes that reads may be sent to, as this worker knows them.
+//
+// Owns what the worker's own connections told: how far a node has replayed for certain (proved), whether it serves or
+// has failed, how many of its servers are at work. What the manager says of nodes is in the region (region/nodes.hpp);
+// its positions are hints for the choice only. A node whose row was changed is another one: what was known of it goes.
+// Must not know sessions, servers or pools.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+
+#include "region/layout.hpp"
+
+namespace pgpool::core
+{
+
+// What a read asks of the node that serves it.
+struct ReadNeeds {
+	uint32_t nodes = UINT32_MAX; // bits, by slot: those that it may use
+	uint64_t fence = 0;          // WAL position that it must not be behind, 0 = any
+};
+
+class Nodes
+{
+public:
+	Nodes(region::View region, uint32_t worker) : region_(region), worker_(worker) {}
+
+	// One of those that serve, that are in `needs.nodes` and within their limits of lag, by weight and by what each has to
+	// do; one that is known or said to be at the fence before any other. nullopt: there is none.
+	std::optional<uint32_t> choose(const ReadNeeds &needs, int64_t now);
+	bool may_serve(uint32_t node, const ReadNeeds &needs, int64_t now);
+	// It was a standby a moment ago, and at the fence: nobody need ask it.
+	bool is_proved(uint32_t node, uint64_t fence, int64_t now);
+
+	// ---- what connections tell
+	void prove(uint32_t node, uint64_t replayed, int64_t now); // it is a standby, and so far
+	void works(uint32_t node, int64_t now);                    // a login succeeded
+	void fails(uint32_t node, int64_t now);                    // no login, a lost connection, it is no standby
+	void count_busy(uint32_t node, int32_t delta); // servers that serve a client
+	void count_read(uint32_t node);
+	void count_fallback(uint32_t node); // a read that the primary takes in its stead
+
+	bool exist() const; // any node at all
+
+private:
+	struct Known {
+		uint32_t generation = 0;
+		uint64_t proved = 0;
+		int64_t proved_at = 0; // 0 = never
+		int64_t retry_at = 0;
+		uint32_t failures = 0; // one after the other
+		uint32_t busy = 0;
+		int64_t credit = 0; // in turns that others had before it
+	};
+
+	Known &known(uint32_t node); // of its present row
+	int32_t weight(uint32_t node) const;
+	bool within_lag(const region::NodeSlot &slot) const;
+
+	const region::View region_;
+	const uint32_t worker_;
+	std::array<Known, region::kMaxNodes> known_;
+};
+
+} // namespace pgpool::core

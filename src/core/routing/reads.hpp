@@ -1,0 +1,37 @@
+// Which strings of SQL are reads that a node may serve, for the clients of one worker.
+//
+// Owns the answers of the grammar and the facts of databases. Must not know sessions, targets or PostgreSQL.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "core/base/ports.hpp"
+#include "core/routing/facts_store.hpp"
+#include "core/routing/statement_kinds.hpp"
+
+namespace pgpool::core
+{
+
+class Reads
+{
+public:
+	Reads(Outside &outside, region::View region)
+	    : kinds_(outside.grammar()), facts_(region, [&outside](uint32_t database, std::string &text) {
+		      return outside.read_facts(database, text);
+	      })
+	{
+	}
+
+	bool is_read(std::string_view sql, const Reading &reading, uint32_t database, int64_t now)
+	{
+		return kinds_.classify(sql, reading, facts_.of(database, now)).kind == Kind::Read;
+	}
+
+private:
+	StatementKinds kinds_;
+	FactsStore facts_;
+};
+
+} // namespace pgpool::core
