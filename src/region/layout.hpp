@@ -3,10 +3,10 @@
 // Owns the layout (offsets, never pointers) and who writes what. It is not PostgreSQL's shared memory:
 // a wild write of a worker can hurt statistics and limits, never data.
 //
-// Writers. A field named in a per-worker struct (WorkerSlot, PoolCounters, TargetGauges, TenantCounters, NodeCounters) is
-// written by that worker alone. TenantSlot, PoolSlot and NodeSlot are allocated, filled and freed by the manager alone; `epoch`
-// and `baseline` are the exceptions: any backend may raise an epoch, reset_stats() copies into a baseline.
-// Counters only grow; sums over workers are made by the reader.
+// Writers. A field named in a per-worker struct (WorkerSlot, PoolCounters, TargetGauges, TenantCounters, NodeCounters)
+// is written by that worker alone. TenantSlot, PoolSlot and NodeSlot are allocated, filled and freed by the manager
+// alone; `epoch` and `baseline` are the exceptions: any backend may raise an epoch, reset_stats() copies into a
+// baseline. Counters only grow; sums over workers are made by the reader.
 //
 // Limits over all workers are kept without a lock: add to the own counter, sum over all workers, take back
 // if the sum is over the limit (seq_cst). Two workers may both fail at the last place and try again;

@@ -73,15 +73,15 @@ public:
 	int32_t pid = 0;
 	uint32_t database_oid = 5, role_oid = 10;
 	// ---- on a node
-	int node = -1;                  // its slot, -1: this is the primary
-	uint64_t system = 4711;         // identifier of the cluster
-	bool in_recovery = true;        // it was not promoted
-	uint64_t replayed = 0;          // position
-	std::string refused_reads;      // with this SQLSTATE
+	int node = -1;             // its slot, -1: this is the primary
+	uint64_t system = 4711;    // identifier of the cluster
+	bool in_recovery = true;   // it was not promoted
+	uint64_t replayed = 0;     // position
+	std::string refused_reads; // with this SQLSTATE
 	bool dies_reading = false;
 	std::function<void(const std::string &)> executes; // each statement
-	bool deaf = false;         // to cancel requests and to the end of the stream
-	std::string refused_value; // of a setting
+	bool deaf = false;                                 // to cancel requests and to the end of the stream
+	std::string refused_value;                         // of a setting
 	const char *refused_with = "22023";
 	int refusals = INT_MAX; // so often
 	int cancels_reset = 0;

@@ -53,8 +53,8 @@ private:
 	int64_t asked_all_at_ = 0;
 };
 
-// Those of one target of a pool. What is promised to another worker is either owed (a busy server, until one is released) or
-// under way (its backend is still there); when it is gone, that worker is told and ours waits a moment.
+// Those of one target of a pool. What is promised to another worker is either owed (a busy server, until one is
+// released) or under way (its backend is still there); when it is gone, that worker is told and ours waits a moment.
 class Places
 {
 public:

@@ -9,8 +9,7 @@
 namespace pgpool::core
 {
 
-PoolGroup::PoolGroup(Pools &all, uint32_t slot, uint32_t generation)
-    : Group(all.context(), slot, generation), all_(all)
+PoolGroup::PoolGroup(Pools &all, uint32_t slot, uint32_t generation) : Group(all.context(), slot, generation), all_(all)
 {
 	pool(Target::Primary);
 }

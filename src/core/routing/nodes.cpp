@@ -62,8 +62,8 @@ bool Nodes::may_serve(uint32_t node, const ReadNeeds &needs, int64_t now)
 	       slot.weight.load(std::memory_order_relaxed) > 0 && now >= known(node).retry_at && within_lag(slot);
 }
 
-// Among those that are there, or all if none is: those with the least to do for their weight, and of these in turn, each
-// as often as its weight says (smooth weighted round robin).
+// Among those that are there, or all if none is: those with the least to do for their weight, and of these in turn,
+// each as often as its weight says (smooth weighted round robin).
 std::optional<uint32_t> Nodes::choose(const ReadNeeds &needs, int64_t now)
 {
 	std::array<uint32_t, region::kMaxNodes> best;

@@ -26,8 +26,8 @@ class Nodes
 public:
 	Nodes(region::View region, uint32_t worker) : region_(region), worker_(worker) {}
 
-	// One of those that serve, that are in `needs.nodes` and within their limits of lag, by weight and by what each has to
-	// do; one that is known or said to be at the fence before any other. nullopt: there is none.
+	// One of those that serve, that are in `needs.nodes` and within their limits of lag, by weight and by what each has
+	// to do; one that is known or said to be at the fence before any other. nullopt: there is none.
 	std::optional<uint32_t> choose(const ReadNeeds &needs, int64_t now);
 	bool may_serve(uint32_t node, const ReadNeeds &needs, int64_t now);
 	// It was a standby a moment ago, and at the fence: nobody need ask it.
@@ -37,7 +37,7 @@ public:
 	void prove(uint32_t node, uint64_t replayed, int64_t now); // it is a standby, and so far
 	void works(uint32_t node, int64_t now);                    // a login succeeded
 	void fails(uint32_t node, int64_t now);                    // no login, a lost connection, it is no standby
-	void count_busy(uint32_t node, int32_t delta); // servers that serve a client
+	void count_busy(uint32_t node, int32_t delta);             // servers that serve a client
 	void count_read(uint32_t node);
 	void count_fallback(uint32_t node); // a read that the primary takes in its stead
 

@@ -212,7 +212,7 @@ private:
 	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
 	uint32_t epoch_ = 0;
 	int32_t pid_ = 0;
-	std::string key_;          // on a node: that a cancel request needs
+	std::string key_;        // on a node: that a cancel request needs
 	uint64_t cancel_id_ = 0; // of a cancel request that is on its way to the node, 0 = none
 	control::ServerState state_ = control::ServerState::Connecting;
 	// Of the backend: SIGTERM was sent, for it did not go by itself; the pool knows that it is gone.
