@@ -13,7 +13,7 @@ BEGIN;
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 SET search_path = public, pg_catalog;
-SELECT plan(23);
+SELECT plan(24);
 
 SELECT has_schema('pgpool'::name);
 SELECT tables_are('pgpool', ARRAY['tenant', 'tenant_user', 'tenant_secret', 'node', 'replica_function']);
