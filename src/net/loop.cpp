@@ -27,12 +27,17 @@ int64_t Loop::now_us()
 {
 	if (event_time_ > kNotRead)
 		return event_time_;
-	timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	const int64_t now = int64_t{t.tv_sec} * 1000000 + t.tv_nsec / 1000;
+	const int64_t now = clock_us();
 	if (event_time_ == kNotRead)
 		event_time_ = now;
 	return now;
+}
+
+int64_t Loop::clock_us()
+{
+	timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return int64_t{t.tv_sec} * 1000000 + t.tv_nsec / 1000;
 }
 
 void Loop::after_event()

@@ -32,6 +32,7 @@ public:
 	char *buffer() { return buffer_.get(); }
 	char *scratch() { return scratch_.get(); } // for bytes that nobody reads
 	int64_t now_us();                          // CLOCK_MONOTONIC; within an event always the same, when first asked
+	static int64_t clock_us();                 // the same, read anew
 	TlsContext &tls() { return tls_; }
 	region::Settings &settings() { return settings_; }
 	const region::Settings &settings() const { return settings_; }

@@ -49,6 +49,7 @@ public:
 
 	// core::Outside
 	int64_t now_us() override { return loop_.now_us(); }
+	int64_t clock_us() override { return Loop::clock_us(); }
 	int64_t wall_us() override;
 	void random(void *out, size_t size) override;
 	void log(std::string_view line) override;

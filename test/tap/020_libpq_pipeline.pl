@@ -166,7 +166,7 @@ for my $way (
 }
 my $with_others = "FROM pgpool.pg_stat_pools WHERE database = 'pipeline3'";
 cmp_ok($pool->sql("SELECT min(waits) $with_others"), '>', 100, 'with others, clients waited for servers');
-is($pool->sql("SELECT max(servers) $with_others"), 2, '... of which there were two');
+cmp_ok($pool->sql("SELECT max(servers) $with_others"), '<=', 2, '... of which there were no more than two');
 is($pool->crashes(0), 0, 'nothing crashed');
 $pool->node->stop;
 done_testing();

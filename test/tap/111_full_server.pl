@@ -70,9 +70,8 @@ my $stays = sql("SELECT pid FROM pgpool.pg_stat_servers WHERE role = 'bystander'
 	ok(poll_until(sub { !sql("SELECT count(*) FROM pgpool.pg_stat_servers WHERE database LIKE 'd_'") }), 'database: begins without servers');
 	ok(poll_until(sub { !sql("SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'd_'") }), '... and without sessions that still end');
 	sql('ALTER DATABASE d1 CONNECTION LIMIT 4');
-	fill('l1', 'd1', 2);
-	fill('l2', 'd1', 2);
-	ok(poll_until(sub { idle("database = 'd1'") == 4 }), 'database: idle servers of two roles take all its places')
+	# Again, should one have made room for the last: PostgreSQL may still count a session that nobody sees any more.
+	ok(poll_until(sub { fill('l1', 'd1', 2); fill('l2', 'd1', 2); return idle("database = 'd1'") == 4 }), 'database: idle servers of two roles take all its places')
 	  or diag('servers: ' . (sql("SELECT string_agg(role || ' ' || state, ', ') FROM pgpool.pg_stat_servers WHERE database = 'd1'") // 'none'));
 	served($_, 'd1', 'database') for qw(l3 l4 l5 l1 l2);
 	sql('ALTER DATABASE d1 CONNECTION LIMIT -1');

@@ -154,12 +154,17 @@ private:
 	bool broken_ = false, told_ = false, half_told_ = false;
 };
 
-// SELECT is a read.
+// SELECT and SHOW are reads.
 struct Reader final : core::Grammar {
 	core::Classified classify(std::string_view sql, const core::Reading &, const core::Facts *) override
 	{
 		core::Classified c;
-		c.kind = sql.substr(0, 6) == "SELECT" ? core::Kind::Read : core::Kind::Write;
+		c.kind = core::Kind::Read;
+		for (size_t at = 0; at != std::string_view::npos; at = sql.find(';', at)) {
+			at += at > 0;
+			if (sql.substr(at, 7) != "SELECT " && sql.substr(at, 5) != "SHOW ")
+				c.kind = core::Kind::Write;
+		}
 		return c;
 	}
 };
@@ -171,6 +176,7 @@ struct Node final : core::Outside {
 	std::unique_ptr<core::Engine> engine;
 
 	int64_t now_us() override;
+	int64_t clock_us() override { return now_us(); }
 	int64_t wall_us() override;
 	void random(void *out, size_t size) override;
 	void log(std::string_view line) override;

@@ -30,6 +30,7 @@ class Mail final : public core::Outside
 public:
 	Mail(std::vector<Told> &told, uint32_t from) : told_(told), from_(from) {}
 	int64_t now_us() override { return 0; }
+	int64_t clock_us() override { return 0; }
 	int64_t wall_us() override { return 0; }
 	void random(void *, size_t) override {}
 	core::Grammar &grammar() override { std::abort(); }

@@ -39,6 +39,7 @@ public:
 	Settings settings;
 	std::deque<std::string> chunks;
 	bool listens = false; // it uses LISTEN and NOTIFY
+	bool reads = false;   // most of what it does, and it waits for the answers
 
 	void make()
 	{
@@ -53,8 +54,12 @@ public:
 		chunks.push_back(startup_packet(parameters));
 		wait();
 		fond_of_statements_ = chance(40);
-		for (uint64_t i = pick(1, listens ? 30 : 12); i > 0; i--)
-			add_step();
+		for (uint64_t i = pick(1, listens || reads ? 30 : 12); i > 0; i--) {
+			if (reads && chance(70))
+				add_read();
+			else
+				add_step();
+		}
 	}
 	void end()
 	{
@@ -92,6 +97,13 @@ private:
 		}
 	}
 
+	void add_read()
+	{
+		const std::string sql =
+		    chance(70) ? "SELECT" + tag() : (chance(50) ? "SHOW TimeZone" : "SHOW application_name") + tag();
+		put(chance(50) ? query(sql) : parse(sql) + bind_to() + execute() + kSync_);
+		wait();
+	}
 	std::string statement()
 	{
 		if (listens && chance(30))

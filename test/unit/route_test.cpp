@@ -53,6 +53,15 @@ protected:
 				set(*b);
 		}
 	}
+	// The manager has read how far the primary is.
+	void flush(uint64_t position)
+	{
+		region::Header &h = *world.view.header();
+		world.clock += 1000;
+		h.flushed.store(position);
+		h.flushed_at.store(world.clock);
+		world.clock += 1000;
+	}
 	// How often this was executed on the primary, and on nodes.
 	std::pair<int, int> times(const std::string &sql)
 	{
@@ -96,8 +105,17 @@ TEST_F(Route, TheExtendedProtocolAndWhatComesBehindTheBatch)
 	EXPECT_EQ(times("SELECT c1.x"), on_nodes(1));
 	EXPECT_EQ(times("NOTICE c1.n"), on_primary(1));
 	EXPECT_EQ(times("SELECT c1.y"), on_primary(1)) << "in a pipeline with a write";
+	flush(1000);
 	EXPECT_EQ(ask(a, bind_to("s") + execute() + kSync), "2 D:c1.x C:SELECT 1 Z:I") << "by name";
 	EXPECT_EQ(times("SELECT c1.x"), on_nodes(2));
+}
+
+TEST_F(Route, WhatWasWithheldIsToldBeforeABatchThatWaitsForTheRound)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, parse("SELECT c1.x") + kSync + query("SELECT c1.y")), "1 Z:I T D:c1.y C:SELECT 1 Z:I");
+	EXPECT_EQ(ask(a, parse("SELECT c1.x", "s") + kSync + bind_to("s") + execute() + kSync),
+	          "1 Z:I 2 D:c1.x C:SELECT 1 Z:I");
 }
 
 TEST_F(Route, ANodeThatIsBehindOnesOwnWritesIsNotRead)
@@ -112,8 +130,31 @@ TEST_F(Route, ANodeThatIsBehindOnesOwnWritesIsNotRead)
 	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
 	EXPECT_EQ(times("SELECT c1.x"), on_primary(1)) << "no node is there";
 	replay(2000);
+	flush(2000);
 	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:I");
 	EXPECT_EQ(times("SELECT c1.y"), on_nodes(1)) << "both are";
+}
+
+// What others had committed it may have seen on the primary, by whatever it did there.
+TEST_F(Route, NothingThatWasSeenOnThePrimaryIsMissingOnANode)
+{
+	int n = 0;
+	for (const char *seen_by : {"NOTICE c1.n", "ROWS c1.r 1 1"}) {
+		Stream *a = login();
+		EXPECT_EQ(ask(a, query("SELECT c1.0")), "T D:c1.0 C:SELECT 1 Z:I");
+		const std::string late = "SELECT c1.late" + std::to_string(++n), there = "SELECT c1.there" + std::to_string(n);
+		ask(a, query(seen_by));
+		ask(a, query(late));
+		EXPECT_EQ(times(late), on_primary(1)) << "nobody knows what it has seen";
+		const uint64_t position = replayed[0] + 1000;
+		flush(position);
+		ask(a, query(late));
+		EXPECT_EQ(times(late), on_primary(2)) << "the nodes are behind";
+		replay(position);
+		flush(position);
+		ask(a, query(there));
+		EXPECT_EQ(times(there), on_nodes(1));
+	}
 }
 
 TEST_F(Route, WhatANodeCannotDoThePrimaryDoes)
@@ -126,6 +167,7 @@ TEST_F(Route, WhatANodeCannotDoThePrimaryDoes)
 	}
 	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
 	EXPECT_EQ(times("SELECT c1.x"), std::make_pair(1, 1));
+	flush(1000);
 	EXPECT_EQ(ask(a, parse("SELECT c1.y", "s") + bind_to("s") + describe('P', "") + execute() + kSync),
 	          "1 2 T D:c1.y C:SELECT 1 Z:I");
 	EXPECT_EQ(times("SELECT c1.y"), std::make_pair(1, 1));

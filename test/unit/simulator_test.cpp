@@ -2,9 +2,9 @@
 //
 // The oracle of a client is a backend of its own, fed with the same bytes: the client must get exactly what
 // that backend answers, in order. The backends themselves note when a server passes from one client to
-// another while it is not at rest; in the end nothing may be left.
-// SIM_SCHEDULES sets the number of schedules, SIM_SEED the first seed. A failure prints seed and last events, all
-// of them with SIM_TRACE.
+// another while it is not at rest; in the end nothing may be left. With nodes, reads go to standbys that replay what
+// the primary writes when they like: none may serve a read that must see more than it has. SIM_SCHEDULES sets the
+// number of schedules, SIM_SEED the first seed. A failure prints seed and last events, all of them with SIM_TRACE.
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -43,6 +43,8 @@ struct Client {
 	std::set<std::string> channels;
 	std::string key;
 	int32_t key_pid = 0;
+	uint64_t must_see = 0; // position that what it sent last must not be behind
+	uint64_t seen = 0;     // of the furthest that it was served by
 	bool greeted = false;
 	bool gone = false;    // it left, or was told to
 	bool may_cut = false; // its server died
@@ -55,7 +57,10 @@ struct Client {
 class Simulator : Dice
 {
 public:
-	explicit Simulator(uint64_t seed) : Dice(seed), world_(1 + static_cast<uint32_t>(seed % 2), seed * 2654435761u + 1)
+	enum class Nodes : uint8_t { None, Two };
+
+	explicit Simulator(uint64_t seed, Nodes nodes = Nodes::None)
+	    : Dice(seed), world_(1 + static_cast<uint32_t>(seed % 2), seed * 2654435761u + 1)
 	{
 		world_.settings().pool_size.store(static_cast<int>(pick(1, 3)));
 		world_.settings().server_lifetime.store(chance(30) ? 300 : 0);
@@ -88,6 +93,8 @@ public:
 				b.refuse = {"57P03", "the database system is starting up", "", ""};
 		};
 		accepted_.resize(world_.nodes.size());
+		if (nodes == Nodes::Two)
+			add_nodes();
 	}
 
 	std::string run()
@@ -106,6 +113,7 @@ public:
 
 	uint64_t events() const { return events_; }
 	uint64_t heard() const { return heard_; }
+	uint64_t reads() const { return reads_; } // that nodes have served
 	uint64_t handovers() const
 	{
 		uint64_t n = 0;
@@ -150,9 +158,94 @@ private:
 		c.session = uint64_t{node} << 48 | ++accepted_[node];
 		if (slow_)
 			c.stream->room = 0;
-		c.program.listens = agent_ && chance(80);
+		c.program.reads = nodes_;
+		c.program.listens = agent_ && chance(nodes_ ? 10 : 80);
 		c.program.make();
 		c.model.be_model(c.program.settings);
+	}
+
+	// ---- the nodes
+
+	void add_nodes()
+	{
+		nodes_ = true;
+		agent_ = true; // it tells of commits
+		region::Header &h = *world_.view.header();
+		h.system_identifier.store(4711);
+		h.primary.store(1);
+		for (uint32_t i = 0; i < kNodes; i++) {
+			region::NodeSlot &n = world_.view.node(i);
+			n.used.store(1);
+			n.weight.store(100);
+			n.generation.store(1);
+		}
+		world_.view.pool(0).node_mask.store(UINT32_MAX);
+		world_.settings().routing.store(region::Routing::Reads);
+		world_.settings().consistency.store(chance(50) ? region::Consistency::Database : region::Consistency::Session);
+		flush();
+		const auto prepare = world_.prepare_backend;
+		world_.prepare_backend = [this, prepare](Backend &b) {
+			prepare(b);
+			b.agent = b.node < 0;
+			if (b.node >= 0)
+				b.replayed = replayed_[static_cast<size_t>(b.node)];
+			b.executes = [this, &b](const std::string &sql) { executes(b, sql); };
+		};
+	}
+	// The manager reads how far the primary is.
+	void flush()
+	{
+		world_.view.header()->flushed.store(written_);
+		world_.view.header()->flushed_at.store(world_.clock);
+	}
+	// Some nodes replay some of what was written; some fail, are promoted, come back.
+	void change_nodes()
+	{
+		world_.clock += static_cast<int64_t>(pick(0, 3000));
+		if (chance(70))
+			flush();
+		const auto i = static_cast<size_t>(pick(0, kNodes - 1));
+		if (chance(70))
+			replayed_[i] = pick(replayed_[i], written_);
+		const bool refuses = chance(5), dies = chance(3), promoted = chance(3);
+		for (auto &b : world_.backends) {
+			if (b->node < 0 || static_cast<size_t>(b->node) != i)
+				continue;
+			b->replayed = replayed_[i];
+			b->refused_reads = refuses ? "25006" : "";
+			b->dies_reading = dies;
+			b->in_recovery = !promoted;
+		}
+	}
+	// What a client runs has its number in it.
+	Client *client_of(const std::string &sql)
+	{
+		const size_t at = sql.find(" c");
+		const size_t number = at == std::string::npos ? 0 : strtoul(sql.c_str() + at + 2, nullptr, 10);
+		return number > 0 && number <= clients_.size() ? clients_[number - 1].get() : nullptr;
+	}
+	void executes(Backend &b, const std::string &sql)
+	{
+		Client *c = client_of(sql);
+		const bool is_read = sql.substr(0, 6) == "SELECT" || sql.substr(0, 4) == "SHOW";
+		if (b.node < 0 && !is_read)
+			world_.view.header()->database_commit[b.database_oid].store(++written_);
+		if (!c)
+			return;
+		c->seen = std::max(c->seen, b.node < 0 ? written_ : b.replayed);
+		if (b.node < 0)
+			return;
+		reads_++;
+		if (b.replayed < c->must_see)
+			fail("client " + std::to_string(c->id) + " reads " + sql + " on a node at " + std::to_string(b.replayed) +
+			     ", and must see " + std::to_string(c->must_see));
+		if (!is_read)
+			fail("client " + std::to_string(c->id) + " writes on a node: " + sql);
+	}
+	// It has been answered all that it sent, and asks for more.
+	void demand(Client &c)
+	{
+		c.must_see = world_.settings().consistency.load() == region::Consistency::Database ? written_ : c.seen;
 	}
 
 	// ---- clients at work
@@ -175,6 +268,8 @@ private:
 		// Known: behind an error pgpool itself may still have something to do, if a name was taken.
 		const bool at_once = c.greeted && c.settled() && c.stream->from_peer.empty() &&
 		                     (c.got.size() < 2 || c.got[c.got.size() - 2][0] != 'E');
+		if (c.greeted && c.settled())
+			demand(c);
 		c.stream->from_peer += bytes;
 		if (bytes.size() > 8 && bytes[0] == 0 && !c.greeted)
 			return; // the startup packet
@@ -473,6 +568,8 @@ private:
 				kill();
 			break;
 		case 6:
+			if (nodes_)
+				change_nodes();
 			world_.post_event();
 			world_.turn(static_cast<uint32_t>(pick(0, world_.nodes.size() - 1)));
 			break;
@@ -628,7 +725,12 @@ private:
 		return s;
 	}
 
+	static constexpr uint32_t kNodes = 2;
+
 	World world_;
+	uint64_t written_ = 1000; // position of the primary
+	uint64_t replayed_[kNodes] = {1000, 1000};
+	uint64_t reads_ = 0;
 	int limit_ = 0;      // of a client's statements, 0 = none that matters
 	bool counts_ = true; // changes of the catalog: a standby does not know those of its primary
 	std::vector<std::unique_ptr<Client>> clients_;
@@ -641,6 +743,7 @@ private:
 	bool kills_ = false, slow_ = false;
 	bool bounded_ = false; // turns so short that no batch is served in one
 	bool agent_ = false;   // it is in the backends
+	bool nodes_ = false;   // reads go to them
 	bool finishing_ = false;
 	bool refuses_ = false; // some backends do not let us in
 };
@@ -673,6 +776,26 @@ TEST(Simulator, EveryClientGetsWhatABackendOfItsOwnWouldAnswer)
 	printf("[ simulator ] %llu schedules, %llu events, %llu notifications heard, %llu handovers\n",
 	       static_cast<unsigned long long>(run), static_cast<unsigned long long>(events),
 	       static_cast<unsigned long long>(heard), static_cast<unsigned long long>(handovers));
+}
+
+TEST(Simulator, NoReadOnANodeIsBehindWhatItsClientMustSee)
+{
+	const uint64_t first = number("SIM_SEED", 1), schedules = number("SIM_SCHEDULES", 2000) / 2 + 1;
+	uint64_t reads = 0;
+	int failures = 0;
+	for (uint64_t seed = first; seed < first + schedules && failures < 3; seed++) {
+		Simulator simulator(seed, Simulator::Nodes::Two);
+		const std::string problem = simulator.run();
+		reads += simulator.reads();
+		if (problem.empty())
+			continue;
+		failures++;
+		ADD_FAILURE() << "SIM_SEED=" << seed << ": " << problem;
+		if (schedules == 1 || failures == 1)
+			simulator.print_trace();
+	}
+	EXPECT_GT(reads, schedules / 2) << "hardly any read went to a node";
+	printf("[ simulator ] %llu reads on nodes\n", static_cast<unsigned long long>(reads));
 }
 
 // What was found once in hundreds of thousands of schedules: a client that left behind a copy which ate its Sync (two),

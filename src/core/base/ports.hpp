@@ -107,8 +107,9 @@ class Outside
 {
 public:
 	virtual ~Outside() = default;
-	virtual int64_t now_us() = 0;  // CLOCK_MONOTONIC
-	virtual int64_t wall_us() = 0; // since 1970
+	virtual int64_t now_us() = 0;   // CLOCK_MONOTONIC, as read in this event first
+	virtual int64_t clock_us() = 0; // the same, read anew
+	virtual int64_t wall_us() = 0;  // since 1970
 	virtual void random(void *out, size_t size) = 0;
 	virtual void log(std::string_view line) = 0;
 	virtual Grammar &grammar() = 0;

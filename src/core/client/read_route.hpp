@@ -19,10 +19,11 @@ struct ReadRoute {
 	bool served = false;       // its messages went there
 	bool primary_once = false; // the next one goes to the primary, whatever it is
 	// ---- the client
-	bool is_reader = false; // it has read from `node`, since `since`
+	bool is_reader = false; // its last batch was a read on `node`, and so were those since `since`
 	uint32_t node = 0;
-	int64_t since = 0, read_at = 0; // the last time, monotonic
-	uint64_t seen = 0;              // position that nothing it has read elsewhere is behind
+	int64_t since = 0;       // monotonic
+	int64_t answered_at = 0; // the same: the last of what `seen` does not cover; 0 = there is nothing
+	uint64_t seen = 0;       // position that nothing it has seen elsewhere is behind
 };
 
 // What a batch does: the messages up to ReadyForQuery at the beginning of what a client sent.

@@ -265,6 +265,8 @@ void Session::forward(std::string_view bytes)
 	using Stop = MessageRun::Stop;
 	if (is_on_node())
 		begin_read();
+	else if (route_)
+		route_->is_reader = false;
 	MessageRun run(*server_, input_, statements_, tally_, context_.copy(), bytes);
 	switch (run.go(context_.bounds().messages)) {
 	case Stop::Through:

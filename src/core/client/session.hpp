@@ -184,6 +184,7 @@ private:
 	void on_position();
 	void begin_read();
 	void end_read();
+	uint64_t database_commit() const; // position of the last one in the client's database, by whoever
 	void go_to_primary();
 	bool is_on_node() const;
 	bool is_next_batch() const;

@@ -66,12 +66,12 @@ Target Session::choose_target(std::string_view bytes)
 {
 	if (route_ && std::exchange(route_->primary_once, false))
 		return Target::Primary;
-	if (!group_->routes_reads() || session_mode_ || login_ || subscription_ || statements_.pins())
-		return Target::Primary;
-	if (!is_read(bytes))
+	if (!group_->routes_reads())
 		return Target::Primary;
 	if (!route_)
 		route_ = std::make_unique<ReadRoute>();
+	if (session_mode_ || login_ || subscription_ || statements_.pins() || !is_read(bytes))
+		return Target::Primary;
 	route_->served = false;
 	const std::optional<uint32_t> node = choose_node();
 	return node ? on_node(*node) : Target::Primary;
@@ -90,8 +90,9 @@ bool Session::is_read(std::string_view bytes) const
 	return BatchReader(bytes).reads(is_read, sql_of);
 }
 
-// What the client has seen on one node another one may not have replayed yet. So it stays where it is for a while, and
-// goes elsewhere only when it is known how far that can have been at most: as far as the primary has flushed since.
+// What the client has seen on the primary or on one node another one may not have replayed yet. So it stays where it is
+// for a while, and goes elsewhere only when it is known how far that can have been at most: as far as the primary has
+// flushed since, or as commits were told that do not wait for that.
 std::optional<uint32_t> Session::choose_node()
 {
 	Nodes &nodes = context_.nodes();
@@ -99,14 +100,15 @@ std::optional<uint32_t> Session::choose_node()
 	const region::Header &header = *context_.region().header();
 	context_.want_positions();
 	ReadNeeds needs{group_->shared().node_mask.load(std::memory_order_relaxed), fence()};
-	if (!route_->is_reader || !is_monotonic())
+	if (route_->answered_at == 0 || !is_monotonic())
 		return nodes.choose(needs, now);
-	const bool may_stay = nodes.may_serve(route_->node, needs, now);
+	const bool may_stay = route_->is_reader && nodes.may_serve(route_->node, needs, now);
 	if (may_stay && now - route_->since < kStays)
 		return route_->node;
-	if (header.flushed_at.load(std::memory_order_acquire) <= route_->read_at)
+	if (header.flushed_at.load(std::memory_order_acquire) <= route_->answered_at)
 		return may_stay ? std::optional(route_->node) : std::nullopt;
-	route_->seen = std::max(route_->seen, header.flushed.load(std::memory_order_relaxed));
+	route_->seen = std::max({route_->seen, header.flushed.load(std::memory_order_relaxed), database_commit()});
+	route_->answered_at = 0;
 	route_->is_reader = false;
 	needs.fence = fence();
 	return nodes.choose(needs, now);
@@ -123,11 +125,14 @@ uint64_t Session::fence() const
 	if (!is_monotonic())
 		return 0;
 	uint64_t fence = std::max(tally_.commit_lsn(), route_->seen);
-	if (group_->settings().consistency.load(std::memory_order_relaxed) == region::Consistency::Database) {
-		const uint32_t database = group_->shared().database_oid % region::kCatalogCounters;
-		fence = std::max(fence, context_.region().header()->database_commit[database].load());
-	}
+	if (group_->settings().consistency.load(std::memory_order_relaxed) == region::Consistency::Database)
+		fence = std::max(fence, database_commit());
 	return fence;
+}
+
+uint64_t Session::database_commit() const
+{
+	return context_.region().header()->database_commit[group_->shared().database_oid % region::kCatalogCounters].load();
 }
 
 // The server is on a node, and has the client's settings. False: the node is asked, and the client waits.
@@ -184,11 +189,12 @@ void Session::begin_read()
 	route_->node = node_of(target_);
 }
 
-// The answer to a read is there: what was seen, the node had replayed by now.
+// An answer is there: what was seen, had happened by now. By the clock itself: the time of the event may be older than
+// what was received in it.
 void Session::end_read()
 {
-	if (route_ && is_node(target_))
-		route_->read_at = context_.now();
+	if (route_)
+		route_->answered_at = context_.clock();
 }
 
 // Nothing of what waits was sent.

@@ -42,6 +42,7 @@ public:
 
 	Outside &outside() { return outside_; }
 	int64_t now() { return outside_.now_us(); }
+	int64_t clock() { return outside_.clock_us(); } // later than all that was received
 	const region::View &region() const { return region_; }
 	uint32_t worker() const { return worker_; }
 	region::WorkerSlot &slot() { return region_.worker(worker_); }

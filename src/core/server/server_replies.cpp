@@ -101,7 +101,12 @@ void ServerConn::service_data(const char *data, size_t size)
 		if (client_.stream && (header == Header::Broken ||
 		                       (type == 'Z' && (replies_.front_is_ours() || client_statements()->waits_for_round())))) {
 			// What follows from it may answer or end the session: its replies go out first, this one with them.
-			put_run(header == Header::Whole && !replies_.front_is_ours());
+			const bool with_this = header == Header::Whole && !replies_.front_is_ours();
+			if (with_this && substitute_.withholds()) {
+				put_run();
+				put_ours(type, true);
+			}
+			put_run(with_this);
 			client_.stream->flush();
 		}
 		if (type == 'A')

@@ -234,8 +234,9 @@ void read_positions()
 	uint64_t replayed[region::kMaxNodes] = {};
 	read_walsenders(replayed);
 	// after them: so nobody is ahead of it, and what is flushed since is no lag of theirs
-	const uint64_t flushed = header().primary.load() ? GetFlushRecPtr(nullptr) : GetXLogReplayRecPtr(nullptr);
+	// The time before the position: who was answered before it has seen nothing that is not flushed.
 	const int64 now = monotonic_us();
+	const uint64_t flushed = header().primary.load() ? GetFlushRecPtr(nullptr) : GetXLogReplayRecPtr(nullptr);
 	note_flushed(flushed, now);
 	header().flushed.store(flushed);
 	header().flushed_at.store(now);
