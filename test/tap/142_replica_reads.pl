@@ -118,7 +118,7 @@ rounds(20, 'a standby was killed');
 $server{one}->node->start;
 within(20, sub { my $before = reads('one'); rounds_quietly(); reads('one') > $before }, '... it is read from again when it is back');
 sub rounds_quietly { $_->value('SELECT count(*) FROM t') for @clients }
-$server{one}->node->restart('fast');
+$server{one}->node->restart;
 rounds(20, 'a standby was restarted');
 $server{two}->sql('SELECT pg_promote()');
 $server{two}->sql('CREATE TABLE only_here (a int)', 'app');

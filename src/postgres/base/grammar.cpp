@@ -332,6 +332,37 @@ MemoryContext parse_context()
 	return context;
 }
 
+// Errors and too deep a text are not understood: to the primary.
+Finding parse(Walk &walk, const char *sql, size_t size)
+{
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext volatile own = nullptr;
+	const uint32 held = InterruptHoldoffCount;
+	Finding found;
+
+	PG_TRY();
+	{
+		own = parse_context();
+		MemoryContextSwitchTo(own);
+		if (!read_in_encoding(sql, size, *walk.reading, walk.doubtful_names))
+			found = write(Reason::Encoding);
+		else
+			found = statements(walk, raw_parser(pnstrdup(sql, size), RAW_PARSE_DEFAULT));
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(old);
+		FlushErrorState();
+		InterruptHoldoffCount = held;
+		found = write(Reason::NotParsed);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	if (own)
+		MemoryContextReset(own);
+	return found;
+}
+
 } // namespace
 
 Finding classify_text(const char *sql, size_t size, const core::Reading &reading, const core::Facts *facts)
@@ -347,33 +378,10 @@ Finding classify_text(const char *sql, size_t size, const core::Reading &reading
 		found.ours = true;
 		return found;
 	}
-	MemoryContext old = CurrentMemoryContext;
-	MemoryContext volatile own = nullptr;
 	const Lexer before = lexer();
-	const uint32 held = InterruptHoldoffCount;
-
 	set_lexer({reading.backslash_quote, PANIC, PANIC, reading.standard_conforming_strings, false});
-	PG_TRY();
-	{
-		own = parse_context();
-		MemoryContextSwitchTo(own);
-		if (!read_in_encoding(sql, size, reading, walk.doubtful_names))
-			found = write(Reason::Encoding);
-		else
-			found = statements(walk, raw_parser(pnstrdup(sql, size), RAW_PARSE_DEFAULT));
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(old);
-		FlushErrorState();
-		InterruptHoldoffCount = held;
-		found = write(Reason::NotParsed);
-	}
-	PG_END_TRY();
+	found = parse(walk, sql, size);
 	set_lexer(before);
-	MemoryContextSwitchTo(old);
-	if (own)
-		MemoryContextReset(own);
 	apply_hint(walk.hint, found);
 	return found;
 }
