@@ -14,9 +14,13 @@ namespace pgpool::net
 namespace
 {
 
-// Microseconds. The core gives a server 15 s to connect and to log in.
+// Microseconds.
 constexpr int64_t kLookupTime = 5000000;
-constexpr int64_t kAddressTime = 3000000; // to connect to one address, TLS included
+constexpr int64_t kAddressTime = 1000000; // to connect to one address, TLS included
+
+// What a node was sent, its machine must acknowledge within some seconds; seconds and, the last one, milliseconds.
+// Reads that can be served elsewhere do not wait for that (core/pool/node_watch.hpp).
+constexpr core::TcpLimits kNodeLimits{2, 1, 3, 5000};
 
 constexpr uint32_t kSslRequest = 80877103;
 
@@ -140,13 +144,13 @@ void NodeDialer::Dial::tick(int64_t now)
 		stream_->fail("the name could not be looked up in 5 s");
 		break;
 	case Step::Connecting:
-		stream_->fail("no answer in 3 s");
+		stream_->fail("no answer in 1 s");
 		break;
 	case Step::Asking:
-		stream_->fail("no answer to SSLRequest in 3 s");
+		stream_->fail("no answer to SSLRequest in 1 s");
 		break;
 	case Step::Handshake:
-		stream_->fail("no TLS handshake in 3 s");
+		stream_->fail("no TLS handshake in 1 s");
 		break;
 	}
 }
@@ -251,6 +255,7 @@ void NodeDialer::Dial::arrive()
 	core::StreamOwner *const owner = owner_;
 	if (!only_)
 		NodeBook::works(*node_, addresses_[at_ - 1]);
+	stream_->limit(kNodeLimits);
 	stream_->arrive(owner);
 	all_.dials_.erase(this); // and with it this object
 	owner->on_connected();

@@ -142,10 +142,18 @@ std::string SocketStream::peer() const
 	return std::string(host) + ":" + port;
 }
 
+// A dialled stream does not know where it went.
+static bool is_tcp(int fd)
+{
+	int family = 0;
+	socklen_t length = sizeof(family);
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length) == 0 && family != AF_UNIX;
+}
+
 void SocketStream::limit(const core::TcpLimits &limits)
 {
 	region::Settings s = loop_.settings();
-	if (address_length_ == 0)
+	if (!is_tcp(fd_))
 		return;
 	auto prefer = [](int32_t &configured, int32_t own) { configured = own > 0 ? own : configured; };
 	prefer(s.tcp_keepalives_idle, limits.idle);

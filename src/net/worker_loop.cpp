@@ -52,7 +52,8 @@ WorkerLoop::WorkerLoop(const Host &host)
       derivations_(loop_, [this](uint64_t id, bool right,
                                  const proto::ScramKey &key) { engine_.questions().on_derived(id, right, key); }),
       nodes_(loop_, [view = host.region](uint32_t i) { return &view.node(i); }),
-      node_cancels_(loop_, nodes_, [this](uint64_t id, core::CancelEnd end) { engine_.on_cancel_over(id, end); })
+      node_cancels_(loop_, nodes_, [this](uint64_t id, core::CancelEnd end) { engine_.on_cancel_over(id, end); }),
+      node_pulses_(loop_, [this](uint32_t node) { engine_.node_watch().on_pulse(node); })
 {
 	setenv("UV_THREADPOOL_SIZE", kHashThreads, 0);
 	loop_.set_hooks([this] { engine_.end_event(); }, host_.log);
@@ -67,6 +68,21 @@ int64_t WorkerLoop::wall_us()
 	timespec t;
 	clock_gettime(CLOCK_REALTIME, &t);
 	return int64_t{t.tv_sec} * 1000000 + t.tv_nsec / 1000;
+}
+
+// The loop may have an older idea of the time than the core.
+void WorkerLoop::alarm()
+{
+	if (uv_is_active(reinterpret_cast<uv_handle_t *>(&alarm_)) != 0)
+		return;
+	uv_update_time(loop_.uv());
+	uv_timer_start(
+	    &alarm_,
+	    [](uv_timer_t *h) {
+		    auto *self = static_cast<WorkerLoop *>(h->data);
+		    self->loop_.guarded([self] { self->engine_.clients().on_alarm(); });
+	    },
+	    1, 0);
 }
 
 void WorkerLoop::random(void *out, size_t size)
@@ -241,7 +257,7 @@ void WorkerLoop::run()
 		problem_.is(why);
 	ports_.listen();
 
-	signal_poll_.data = postmaster_poll_.data = timer_.data = this;
+	signal_poll_.data = postmaster_poll_.data = timer_.data = alarm_.data = this;
 	uv_poll_init(loop_.uv(), &signal_poll_, host_.signal_fd);
 	uv_poll_start(&signal_poll_, UV_READABLE, [](uv_poll_t *h, int, int) {
 		auto *self = static_cast<WorkerLoop *>(h->data);
@@ -253,6 +269,7 @@ void WorkerLoop::run()
 		if (!self->host_.postmaster_alive())
 			_exit(1);
 	});
+	uv_timer_init(loop_.uv(), &alarm_);
 	uv_timer_init(loop_.uv(), &timer_);
 	uv_timer_start(
 	    &timer_,
@@ -300,6 +317,7 @@ void WorkerLoop::on_tick()
 	loop_.tick();
 	nodes_.tick();
 	node_cancels_.tick();
+	node_pulses_.tick();
 	engine_.tick();
 	if (stopping_) {
 		if (now_us() > stop_deadline_)

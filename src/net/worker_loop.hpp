@@ -20,6 +20,7 @@
 #include "net/loop.hpp"
 #include "net/node_cancel.hpp"
 #include "net/node_dialer.hpp"
+#include "net/node_pulse.hpp"
 #include "net/packet.hpp"
 #include "net/worker_control.hpp"
 #include "net/worker_ports.hpp"
@@ -51,6 +52,7 @@ public:
 	int64_t now_us() override { return loop_.now_us(); }
 	int64_t clock_us() override { return Loop::clock_us(); }
 	int64_t wall_us() override;
+	void alarm() override;
 	void random(void *out, size_t size) override;
 	void log(std::string_view line) override;
 	core::Grammar &grammar() override { return host_.grammar; }
@@ -72,6 +74,10 @@ public:
 	{
 		node_cancels_.start(node, static_cast<const SocketStream &>(server), pid, key, id);
 	}
+	bool take_pulse(uint32_t node, const core::Stream &server) override
+	{
+		return node_pulses_.take(node, static_cast<const SocketStream &>(server));
+	}
 
 private:
 	void raise_file_limit();
@@ -87,13 +93,14 @@ private:
 	Loop loop_;
 	core::Engine engine_;
 	uv_poll_t signal_poll_, postmaster_poll_;
-	uv_timer_t timer_;
+	uv_timer_t timer_, alarm_;
 	WorkerProblem problem_;
 	WorkerPorts ports_;
 	WorkerControl control_;
 	Derivations derivations_;
 	NodeDialer nodes_;
 	NodeCancels node_cancels_;
+	NodePulses node_pulses_;
 	PacketSocket *manager_ = nullptr;
 	sockaddr_storage unix_server_{}, tcp_server_{};
 	socklen_t unix_server_length_ = 0, tcp_server_length_ = 0;

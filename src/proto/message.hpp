@@ -69,6 +69,7 @@ inline constexpr const char kQueryCanceled[] = "57014";
 inline constexpr const char kLockNotAvailable[] = "55P03";
 inline constexpr const char kAdminShutdown[] = "57P01";
 inline constexpr const char kCannotConnectNow[] = "57P03";
+inline constexpr const char kReadOnly[] = "25006";
 inline constexpr const char kIdleSession[] = "57P05";
 inline constexpr const char kInternal[] = "XX000";
 } // namespace sqlstate

@@ -33,8 +33,7 @@ struct NodeNames {
 // What the manager says of a node. Whether it is read from is a worker's judgement, by its own connections.
 enum class NodeRole : int32_t {
 	Replica = 0,
-	Self,    // this node: the primary, or the standby that we are
-	Foreign, // of another system, or of another timeline
+	Self, // this node: the primary, or the standby that we are
 };
 
 struct alignas(64) NodeSlot {

@@ -11,8 +11,7 @@ namespace pgpool::region
 inline constexpr Choice kWorkerStates[] = {named("running", WorkerState::Running),
                                            named("draining", WorkerState::Draining), named("down", WorkerState::Down)};
 
-inline constexpr Choice kNodeRoles[] = {named("replica", NodeRole::Replica), named("self", NodeRole::Self),
-                                        named("foreign", NodeRole::Foreign)};
+inline constexpr Choice kNodeRoles[] = {named("replica", NodeRole::Replica), named("self", NodeRole::Self)};
 // A node by what all workers say of it.
 enum class NodeState : int32_t { Serving = 0, Unused, Failing };
 inline constexpr Choice kNodeStates[] = {named("serving", NodeState::Serving), named("unused", NodeState::Unused),
@@ -113,8 +112,7 @@ using CacheUnnamedName = Named<CacheUnnamed>;
 	FIELD(Name, name, name, "of the node")                                                                             \
 	FIELD(Text<256>, host, host, "")                                                                                   \
 	FIELD(Integer, port, port, "")                                                                                     \
-	FIELD(NodeRoleName, role, role,                                                                                    \
-	      "`replica`; `self`: this server; `foreign`: of another cluster, or of another timeline")                     \
+	FIELD(NodeRoleName, role, role, "`replica`; `self`: this server")                                                  \
 	FIELD(NodeStateName, state, state,                                                                                 \
 	      "`serving`: it gets reads; `unused`: it gets none; `failing`: some worker cannot use it")                    \
 	FIELD(Text<256>, reason, reason, "why it gets no reads; NULL: it gets some")                                       \

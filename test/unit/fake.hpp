@@ -178,6 +178,8 @@ struct Node final : core::Outside {
 	int64_t now_us() override;
 	int64_t clock_us() override { return now_us(); }
 	int64_t wall_us() override;
+	void alarm() override { alarmed = true; }
+	bool alarmed = false;
 	void random(void *out, size_t size) override;
 	void log(std::string_view line) override;
 	core::Grammar &grammar() override { return reader; }
@@ -192,6 +194,7 @@ struct Node final : core::Outside {
 	void tell_worker(uint32_t worker, const void *packet, size_t size) override;
 	void forward_cancel(const control::CancelKey &cancel, uint64_t session) override;
 	void cancel_on_node(uint32_t, const core::Stream &, int32_t, std::string_view, uint64_t) override {}
+	bool take_pulse(uint32_t node, const core::Stream &server) override;
 };
 
 class World
@@ -269,7 +272,9 @@ public:
 	bool manager_answers = true;
 	std::function<void(const control::AuthLookup &)> manager_hangs; // takes the question, and that is all
 	bool can_dial = true;
-	bool can_derive = true; // false: the threads are busy, the test runs `deriving`
+	uint32_t silent_nodes = 0; // bits: those that give no sign of life
+	int pulses = 0;            // that were taken
+	bool can_derive = true;    // false: the threads are busy, the test runs `deriving`
 	std::vector<std::function<void()>> deriving;
 	int derived = 0, forgotten = 0; // hashes that were asked for, and those that nobody wanted any more
 	int proofs = 0;                 // that one worker told another
@@ -367,8 +372,24 @@ public:
 	void post(std::function<void()> act) { posts_.push_back({std::move(act)}); }
 	size_t posted() const { return posts_.size(); }
 
+	// A millisecond, if somebody asked to be told of its end.
+	bool ring()
+	{
+		bool any = false;
+		for (auto &n : nodes) {
+			if (!std::exchange(n->alarmed, false))
+				continue;
+			clock += any ? 0 : 1000;
+			any = true;
+			const At at(At::Core);
+			n->engine->clients().on_alarm();
+			n->engine->end_event();
+		}
+		return any;
+	}
 	void tick(int64_t ms = 100)
 	{
+		ring();
 		clock += ms * 1000;
 		const At at(At::Core);
 		for (auto &n : nodes) {
@@ -663,6 +684,14 @@ inline core::Stream *Node::dial(const core::ServerAddress &to, core::StreamOwner
 	if (world->on_dialled)
 		world->on_dialled(*s);
 	return s;
+}
+inline bool Node::take_pulse(uint32_t node, const core::Stream &)
+{
+	const At at(At::World);
+	world->pulses++;
+	if ((world->silent_nodes & 1u << node) == 0)
+		world->post([this, node] { engine->node_watch().on_pulse(node); });
+	return true;
 }
 inline void Node::interrupt_backend(int32_t pid)
 {

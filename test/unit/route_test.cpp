@@ -62,6 +62,36 @@ protected:
 		h.flushed_at.store(world.clock);
 		world.clock += 1000;
 	}
+	// Commits there.
+	void write_at(Stream *s, uint64_t position)
+	{
+		EXPECT_EQ(ask(s, query("NOTICE c1.before")), "N C:NOTICE Z:I");
+		for (auto &b : world.backends) {
+			if (b->node < 0)
+				b->executes = [this, position](const std::string &) { world.view.agent(0).commit_lsn.store(position); };
+		}
+		EXPECT_EQ(ask(s, query("NOTICE c1.w")), "N C:NOTICE Z:I");
+		flush(position);
+	}
+	// What walsenders say.
+	void hint(uint64_t position)
+	{
+		for (uint32_t i = 0; i < kNodes; i++)
+			world.view.node(i).replayed.store(position);
+	}
+	void forget_proofs()
+	{
+		for (uint32_t i = 0; i < kNodes; i++)
+			world.view.node(i).generation.fetch_add(1);
+		replay(1000);
+	}
+	void be_slow(bool slow) // all nodes, as they are now
+	{
+		for (auto &b : world.backends) {
+			if (b->node >= 0)
+				b->slow = slow;
+		}
+	}
 	// How often this was executed on the primary, and on nodes.
 	std::pair<int, int> times(const std::string &sql)
 	{
@@ -157,6 +187,133 @@ TEST_F(Route, NothingThatWasSeenOnThePrimaryIsMissingOnANode)
 	}
 }
 
+TEST_F(Route, AReadWaitsForANodeThatIsBehind)
+{
+	world.settings().read_wait.store(5);
+	Stream *a = login();
+	write_at(a, 2000);
+	for (const bool told : {true, false}) { // by walsenders, or by the nodes themselves
+		const std::string sql = told ? "SELECT c1.x" : "SELECT c1.y";
+		hint(told ? 1000 : 0);
+		replay(1000);
+		EXPECT_EQ(ask(a, query(sql)), "") << "it waits";
+		EXPECT_TRUE(world.ring());
+		world.settle();
+		EXPECT_EQ(got(a), "");
+		hint(told ? 2000 : 0);
+		replay(2000);
+		EXPECT_TRUE(world.ring());
+		world.settle();
+		EXPECT_EQ(got(a), "T D:" + sql.substr(7) + " C:SELECT 1 Z:I");
+		EXPECT_EQ(times(sql), on_nodes(1));
+		EXPECT_FALSE(world.ring()) << "nobody waits any more";
+		forget_proofs();
+	}
+	EXPECT_EQ(counters(0).waits.load() + counters(1).waits.load(), 2u);
+	EXPECT_EQ(world.counters().wait_timeouts.load(), 0u);
+}
+
+TEST_F(Route, AReadWaitsNoLongerThanItMay)
+{
+	world.settings().read_wait.store(5);
+	Stream *a = login();
+	write_at(a, 2000);
+	hint(1000);
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "");
+	for (int i = 0; i < 5; i++) {
+		EXPECT_EQ(got(a), "") << i;
+		EXPECT_TRUE(world.ring()) << i;
+		world.settle();
+	}
+	EXPECT_EQ(got(a), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(times("SELECT c1.x"), on_primary(1));
+	EXPECT_FALSE(world.ring());
+	world.settings().read_wait.store(0);
+	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:I") << "none";
+	EXPECT_EQ(times("SELECT c1.y"), on_primary(1));
+}
+
+TEST_F(Route, WhoWaitsForANodeMayLeaveOrBeCanceled)
+{
+	world.settings().read_wait.store(1000);
+	Stream *a = login(), *b = login();
+	write_at(a, 2000);
+	write_at(b, 2001);
+	hint(1000);
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "");
+	EXPECT_EQ(ask(b, query("SELECT c1.y")), "");
+	a->peer_eof = a->peer_gone = true;
+	for (const control::ClientRow &row : client_rows(world.engine())) {
+		EXPECT_EQ(row.state, control::ClientState::Waiting);
+		world.engine().cancel_client(row.id);
+	}
+	world.engine().end_event();
+	world.settle();
+	EXPECT_EQ(got(b), "E:57014 Z:I");
+	EXPECT_EQ(ask(b, query("NOTICE c1.n")), "N C:NOTICE Z:I");
+	world.pass(2000);
+	EXPECT_EQ(times("SELECT c1.y"), on_primary(0));
+}
+
+TEST_F(Route, WithoutFallbackAReadThatNoNodeCanServeIsRefused)
+{
+	world.settings().replica_fallback.store(region::ReplicaFallback::Error);
+	Stream *a = login();
+	in_recovery.assign(kNodes, false);
+	EXPECT_EQ(ask(a, query("SELECT c1.x") + query("SELECT c1.y")), "E:57P03 Z:I E:57P03 Z:I");
+	EXPECT_EQ(ask(a, parse("SELECT c1.z") + bind_to() + execute() + kSync), "E:57P03 Z:I");
+	EXPECT_EQ(ask(a, query("NOTICE c1.n")), "N C:NOTICE Z:I") << "no read";
+	flush(1000);
+	in_recovery.assign(kNodes, true);
+	world.pass(1000);
+	ask(a, query("SELECT c1.x"));
+	world.pass(1000);
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	for (auto &b : world.backends)
+		b->dies_reading = b->node == 0;
+	EXPECT_EQ(ask(a, query("SELECT c1.v") + query("SELECT c1.w")), "T D:c1.v C:SELECT 1 Z:I T D:c1.w C:SELECT 1 Z:I")
+	    << "another node serves it";
+	for (auto &b : world.backends) {
+		if (b->node >= 0)
+			b->refused_reads = "25006";
+	}
+	EXPECT_EQ(times("SELECT c1.x").first, 0);
+}
+
+TEST_F(Route, ThePrimaryTakesItsShare)
+{
+	world.settings().primary_reads.store(1);
+	world.settings().consistency.store(region::Consistency::Eventual);
+	Stream *a = login();
+	for (auto i : {0u, 1u})
+		world.view.node(i).weight.store(1);
+	for (int i = 0; i < 30; i++)
+		EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(times("SELECT c1.x"), std::make_pair(10, 20));
+}
+
+TEST_F(Route, WhatANodeRefusedToWriteGoesToThePrimaryAtOnce)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SELECT c1.0")), "T D:c1.0 C:SELECT 1 Z:I");
+	world.prepare_backend = [this](Backend &b) {
+		b.agent = b.node < 0;
+		if (b.node >= 0) {
+			set(b);
+			b.refused_reads = "25006";
+		}
+	};
+	for (auto &b : world.backends)
+		b->refused_reads = b->node >= 0 ? "25006" : "";
+	for (int i = 0; i < 5; i++)
+		EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(times("SELECT c1.x"), std::make_pair(5, 1));
+	world.view.header()->nodes_changed.fetch_add(1);
+	flush(1000);
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(times("SELECT c1.x"), std::make_pair(6, 2)) << "the nodes are others";
+}
+
 TEST_F(Route, WhatANodeCannotDoThePrimaryDoes)
 {
 	Stream *a = login();
@@ -184,6 +341,105 @@ TEST_F(Route, ANodeThatDiesIsNotNoticed)
 	}
 	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
 	EXPECT_EQ(times("SELECT c1.x").first, 1);
+	EXPECT_EQ(counters(0).busy.load() + counters(1).busy.load(), 0);
+}
+
+TEST_F(Route, ASilentNodeIsLeftWithinASecond)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SELECT c1.0")), "T D:c1.0 C:SELECT 1 Z:I");
+	world.silent_nodes = UINT32_MAX;
+	be_slow(true);
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "");
+	world.pass(1000);
+	EXPECT_EQ(got(a), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(times("SELECT c1.x"), on_primary(1));
+	for (uint32_t i = 0; i < kNodes; i++)
+		EXPECT_EQ(counters(i).busy.load(), 0);
+	EXPECT_EQ(counters(0).errors.load() + counters(1).errors.load(), 1u);
+}
+
+TEST_F(Route, ASlowReadIsNotCutOnANodeThatLives)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SELECT c1.0")), "T D:c1.0 C:SELECT 1 Z:I");
+	be_slow(true);
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "");
+	world.pass(30000);
+	EXPECT_EQ(got(a), "");
+	EXPECT_GE(world.pulses, 1);
+	EXPECT_LT(world.pulses, 10) << "but not asked all the time";
+	be_slow(false);
+	world.pass(100);
+	EXPECT_EQ(got(a), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(times("SELECT c1.x"), on_nodes(1));
+}
+
+TEST_F(Route, ANodeThatFailedIsTriedByALoginThatNobodyWaitsFor)
+{
+	world.settings().consistency.store(region::Consistency::Eventual); // so that it stays on none
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SELECT c1.0")), "T D:c1.0 C:SELECT 1 Z:I");
+	world.silent_nodes = UINT32_MAX;
+	be_slow(true);
+	world.prepare_backend = [this](Backend &b) {
+		b.agent = b.node < 0;
+		if (b.node >= 0)
+			set(b);
+		b.slow = b.node >= 0;
+	};
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "");
+	world.pass(3000); // and the other one, by whoever asks next
+	EXPECT_EQ(got(a), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(ask(a, query("SELECT c1.y")), "");
+	world.pass(3000);
+	EXPECT_EQ(got(a), "T D:c1.y C:SELECT 1 Z:I");
+	for (int i = 0; i < 20; i++) {
+		EXPECT_EQ(ask(a, query("SELECT c1.z")), "T D:c1.z C:SELECT 1 Z:I") << "nobody waits for them";
+		world.pass(500);
+	}
+	EXPECT_EQ(times("SELECT c1.z"), on_primary(20));
+	world.silent_nodes = 0;
+	be_slow(false);
+	world.prepare_backend = [this](Backend &b) {
+		b.agent = b.node < 0;
+		if (b.node >= 0)
+			set(b);
+	};
+	for (int i = 0; i < 12; i++) {
+		ask(a, query("SELECT c1.again"));
+		world.pass(100);
+	}
+	EXPECT_EQ(ask(a, query("SELECT c1.back")), "T D:c1.back C:SELECT 1 Z:I");
+	EXPECT_EQ(times("SELECT c1.back"), on_nodes(1)) << "back within little more than a second";
+}
+
+TEST_F(Route, WhomANodeLetsNotInConcernsNobodyElse)
+{
+	world.prepare_backend = [this](Backend &b) {
+		b.agent = b.node < 0;
+		if (b.node >= 0) {
+			set(b);
+			b.refuse = {"28000", "no pg_hba.conf entry", "", ""};
+		}
+	};
+	Stream *a = login();
+	for (int i = 0; i < 3; i++)
+		EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(times("SELECT c1.x"), on_primary(3));
+	for (uint32_t i = 0; i < kNodes; i++)
+		EXPECT_EQ(counters(i).bad_since.load(), 0);
+	world.prepare_backend = [this](Backend &b) {
+		b.agent = b.node < 0;
+		if (b.node >= 0)
+			set(b);
+	};
+	world.pass(600);
+	ask(a, query("SELECT c1.y"));
+	world.pass(100);
+	flush(1000);
+	EXPECT_EQ(ask(a, query("SELECT c1.z")), "T D:c1.z C:SELECT 1 Z:I");
+	EXPECT_EQ(times("SELECT c1.z"), on_nodes(1));
 }
 
 TEST_F(Route, AStrangerOrAPromotedServerIsNoNode)

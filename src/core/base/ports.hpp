@@ -110,6 +110,7 @@ public:
 	virtual int64_t now_us() = 0;   // CLOCK_MONOTONIC, as read in this event first
 	virtual int64_t clock_us() = 0; // the same, read anew
 	virtual int64_t wall_us() = 0;  // since 1970
+	virtual void alarm() = 0;       // Clients::on_alarm() follows in a millisecond, once
 	virtual void random(void *out, size_t size) = 0;
 	virtual void log(std::string_view line) = 0;
 	virtual Grammar &grammar() = 0;
@@ -135,6 +136,9 @@ public:
 	// have the server.
 	virtual void cancel_on_node(uint32_t node, const Stream &server, int32_t pid, std::string_view key,
 	                            uint64_t id) = 0;
+	// Whether the postmaster answers there where `server`, a connection to the node, goes to: then NodeWatch::on_pulse(
+	// node) follows in a later event, else nothing. False: it cannot be asked.
+	[[nodiscard]] virtual bool take_pulse(uint32_t node, const Stream &server) = 0;
 };
 
 } // namespace pgpool::core

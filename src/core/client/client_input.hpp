@@ -26,6 +26,7 @@ public:
 		Settings, // the server does not have the client's yet
 		Probe,    // whether the account of replies is right, a query of ours will tell
 		Handover, // the server works for the subscription
+		Replay,   // no node is yet where the client's own writes are
 		Position, // whether the node is where the client's own writes are
 		Release   // what comes next may be for another target: the node's server goes back first
 	};

@@ -80,6 +80,22 @@ Session *Clients::find(uint64_t id) const
 	return find_in(sessions_, id);
 }
 
+void Clients::await_replay(ReadRoute *read)
+{
+	await_replay_.push_back(read);
+	context_.outside().alarm();
+}
+
+// Each looks once; who waits on stands behind the others.
+void Clients::on_alarm()
+{
+	for (size_t n = await_replay_.size(); n > 0 && !await_replay_.empty(); n--) {
+		ReadRoute *read = await_replay_.front();
+		await_replay_.remove(read);
+		read->session->on_alarm();
+	}
+}
+
 void Clients::give_key(Session *session, int32_t pid)
 {
 	Outside &outside = context_.outside();

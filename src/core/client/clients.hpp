@@ -64,6 +64,11 @@ public:
 		if (!session->turn_hook.linked)
 			turns_.push_back(session);
 	}
+	// ---- reads that wait until a node has replayed what they must see
+	void await_replay(ReadRoute *read);
+	void stop_awaiting(ReadRoute *read) { await_replay_.remove(read); }
+	void on_alarm();
+
 	bool has_turns() const { return !turns_.empty(); }
 	void take_turns();
 
@@ -78,6 +83,7 @@ private:
 	Sessions sessions_;
 	Logins logins_;
 	List<Session, &Session::turn_hook> turns_;
+	List<ReadRoute, &ReadRoute::wait_hook> await_replay_;
 	std::unordered_map<int32_t, Session *> keys_;
 	std::vector<std::unique_ptr<Login>> retired_;
 	uint64_t next_id_ = 1;

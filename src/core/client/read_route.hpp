@@ -9,8 +9,12 @@
 #include <cstdint>
 #include <string_view>
 
+#include "core/base/list.hpp"
+
 namespace pgpool::core
 {
+
+class Session;
 
 struct ReadRoute {
 	// ---- the batch
@@ -18,12 +22,20 @@ struct ReadRoute {
 	uint64_t position = 0;     // that it said it is at; 0 = it is no standby
 	bool served = false;       // its messages went there
 	bool primary_once = false; // the next one goes to the primary, whatever it is
+	uint32_t tried = 0;        // bits: nodes that failed it
+	int64_t wait_until = 0;    // for a node to be at the fence, which stays as it is; 0 = it does not wait
+	Session *session = nullptr;
+	Hook<ReadRoute> wait_hook; // of Clients
 	// ---- the client
 	bool is_reader = false; // its last batch was a read on `node`, and so were those since `since`
 	uint32_t node = 0;
 	int64_t since = 0;       // monotonic
 	int64_t answered_at = 0; // the same: the last of what `seen` does not cover; 0 = there is nothing
 	uint64_t seen = 0;       // position that nothing it has seen elsewhere is behind
+	int64_t primary_until = 0; // it reads on the primary, whose turn it was
+
+	bool waits() const { return wait_until != 0; }
+	void end_wait() { wait_until = 0; }
 };
 
 // What a batch does: the messages up to ReadyForQuery at the beginning of what a client sent.

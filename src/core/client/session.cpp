@@ -181,7 +181,8 @@ void Session::acquire(std::string_view bytes)
 		fatal(why);
 		return;
 	}
-	target_ = choose_target(bytes);
+	if (!choose_target(bytes))
+		return;
 	ServerConn *server = pool().acquire(this);
 	if (!server) {
 		if (dead_)
@@ -338,14 +339,18 @@ void Session::leave_server()
 }
 
 // The batch that began with `bytes` is served again, as if it came now, when on_settled() says so.
-bool Session::start_over(std::string_view bytes)
+bool Session::start_over(std::string_view bytes, std::string_view sqlstate)
 {
 	if (input_.mid_message() || !input_.put_back(bytes))
 		return false;
 	departure_.serve_again();
 	statements_.await_round();
-	if (is_on_node())
-		route_->primary_once = true;
+	if (!is_on_node())
+		return true;
+	if (sqlstate == proto::sqlstate::kReadOnly)
+		learn_write(bytes);
+	else
+		avoid_node();
 	return true;
 }
 

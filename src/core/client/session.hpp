@@ -29,6 +29,7 @@
 #include "core/client/departure.hpp"
 #include "core/client/read_route.hpp"
 #include "core/routing/nodes.hpp"
+#include "core/routing/statement_kind.hpp"
 #include "core/base/target.hpp"
 #include "core/statements/rewriter.hpp"
 #include "core/server/server_user.hpp"
@@ -96,9 +97,10 @@ public:
 	void on_released() override;
 	void on_lost(Loss loss, const proto::Error *why) override;
 	StatementRewriter *statements() override { return &statements_; }
-	bool start_over(std::string_view bytes) override;
+	bool start_over(std::string_view bytes, std::string_view sqlstate) override;
 	// ---- for the engine: the others had their turn
 	void on_turn();
+	void on_alarm(); // it waits for a node
 
 	// ---- for its subscription, in session_listening.cpp
 	void on_park_failed();
@@ -173,11 +175,18 @@ private:
 	void end_handover();
 
 	void reply(std::string_view bytes);
+	void refuse(const proto::Error &why);
 
 	// ---- where its batches are served, in session_route.cpp
-	Target choose_target(std::string_view bytes);
+	bool choose_target(std::string_view bytes);
+	Reading reading() const;
 	bool is_read(std::string_view bytes) const;
-	std::optional<uint32_t> choose_node();
+	void learn_write(std::string_view bytes);
+	NodeChoice choose_node();
+	NodeChoice stay();
+	ReadNeeds needs() const;
+	bool may_await(uint32_t node);
+	bool no_node(const NodeChoice &why, std::string_view bytes);
 	bool is_monotonic() const;
 	uint64_t fence() const;
 	bool node_is_fit();
@@ -185,7 +194,9 @@ private:
 	void begin_read();
 	void end_read();
 	uint64_t database_commit() const; // position of the last one in the client's database, by whoever
-	void go_to_primary();
+	bool falls_back() const;
+	void avoid_node();
+	void go_elsewhere();
 	bool is_on_node() const;
 	bool is_next_batch() const;
 

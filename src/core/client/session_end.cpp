@@ -260,6 +260,8 @@ void Session::close(bool flush)
 	dead_ = true;
 	if (wait_hook.linked)
 		pool().stop_waiting(this);
+	if (route_)
+		clients_.stop_awaiting(route_.get());
 	subscription_.reset();
 	const int64_t time = finishes(group_) ? patience(*group_) : kHalfCloseGrace;
 	if (ServerConn *server = std::exchange(server_, nullptr))

@@ -181,12 +181,27 @@ void Session::on_wait_failed(const proto::Error &why, bool is_fatal)
 		return;
 	}
 	if (is_node(target_) && !group_->dead()) {
-		go_to_primary();
+		go_elsewhere();
 		return;
 	}
 	if (is_fatal || session_mode_) {
 		fatal(why);
 		return;
+	}
+	refuse(why);
+	if (dead_)
+		return;
+	resume();
+	if (departure_.leaving() && !server_ && !dead_ && !kept())
+		close(true);
+}
+
+// The message that waited is dropped, what came behind it is still to be served.
+void Session::refuse(const proto::Error &why)
+{
+	if (route_) {
+		route_->end_wait();
+		route_->tried = 0;
 	}
 	const char first = input_.empty() ? 'Q' : input_.bytes()[0];
 	std::string out;
@@ -201,12 +216,8 @@ void Session::on_wait_failed(const proto::Error &why, bool is_fatal)
 		close(true); // nobody is to wait once more for it
 		return;
 	}
-	// The message that waited is dropped, what came behind it is served.
 	if (input_.size() >= proto::kHeaderSize)
 		input_.drop(proto::load32(input_.bytes().data() + 1) + 1);
-	resume();
-	if (departure_.leaving() && !server_ && !dead_ && !kept())
-		close(true);
 }
 
 // ---- what the engine says
@@ -217,9 +228,15 @@ void Session::cancel()
 		server_->interrupt();
 		return;
 	}
+	const proto::Error why{proto::sqlstate::kQueryCanceled, "canceling statement due to user request", "", ""};
 	if (wait_hook.linked && !login_) {
 		pool().stop_waiting(this);
-		on_wait_failed({proto::sqlstate::kQueryCanceled, "canceling statement due to user request", "", ""}, false);
+		target_ = Target::Primary; // nor is it served elsewhere
+		on_wait_failed(why, false);
+	} else if (input_.missing() == Missing::Replay) {
+		clients_.stop_awaiting(route_.get());
+		input_.miss(Missing::Nothing);
+		on_wait_failed(why, false);
 	}
 }
 
@@ -271,7 +288,7 @@ control::ClientState Session::state() const
 	using control::ClientState;
 	if (login_)
 		return ClientState::Login;
-	if (wait_hook.linked)
+	if (wait_hook.linked || input_.missing() == Missing::Replay)
 		return ClientState::Waiting;
 	if (departure_.leaving())
 		return ClientState::Closing;

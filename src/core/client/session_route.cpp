@@ -8,8 +8,8 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <optional>
 
+#include "core/client/clients.hpp"
 #include "core/client/read_route.hpp"
 #include "core/context/context.hpp"
 #include "core/pool/pool_group.hpp"
@@ -61,25 +61,45 @@ bool Session::is_next_batch() const
 	return route_->served && (replies.round_outstanding() || replies.at_rest());
 }
 
-// The target of the batch that `bytes` begin with.
-Target Session::choose_target(std::string_view bytes)
+// The target of the batch that `bytes` begin with. False: it waits for a node, or was refused.
+bool Session::choose_target(std::string_view bytes)
 {
+	target_ = Target::Primary;
 	if (route_ && std::exchange(route_->primary_once, false))
-		return Target::Primary;
+		return true;
 	if (!group_->routes_reads())
-		return Target::Primary;
-	if (!route_)
+		return true;
+	if (!route_) {
 		route_ = std::make_unique<ReadRoute>();
-	if (session_mode_ || login_ || subscription_ || statements_.pins() || !is_read(bytes))
-		return Target::Primary;
+		route_->session = this;
+	}
+	if (session_mode_ || login_ || subscription_ || statements_.pins() || !is_read(bytes)) {
+		route_->end_wait();
+		return true;
+	}
 	route_->served = false;
-	const std::optional<uint32_t> node = choose_node();
-	return node ? on_node(*node) : Target::Primary;
+	const NodeChoice choice = choose_node();
+	if (choice.kind == NodeChoice::Kind::Behind && may_await(choice.node)) {
+		if (stash(bytes))
+			clients_.await_replay(route_.get());
+		return false;
+	}
+	if (choice.kind == NodeChoice::Kind::Node) {
+		target_ = on_node(choice.node); // which may say that it is not there yet
+		return true;
+	}
+	route_->end_wait();
+	return choice.kind == NodeChoice::Kind::Primary || no_node(choice, bytes);
+}
+
+Reading Session::reading() const
+{
+	return reading_of(*settings_.now().get(), group_->greeting());
 }
 
 bool Session::is_read(std::string_view bytes) const
 {
-	const Reading reading = reading_of(*settings_.now().get(), group_->greeting());
+	const Reading reading = this->reading();
 	const auto is_read = [&](std::string_view sql) {
 		return context_.reads().is_read(sql, reading, group_->shared().database_oid, context_.now());
 	};
@@ -90,28 +110,128 @@ bool Session::is_read(std::string_view bytes) const
 	return BatchReader(bytes).reads(is_read, sql_of);
 }
 
+// A node refused it, for it writes: that text goes to the primary from now on, this time as well. Which of several it
+// was is not known.
+void Session::learn_write(std::string_view bytes)
+{
+	std::string_view only;
+	size_t others = 0;
+	const auto note = [&](std::string_view sql) {
+		others += !only.empty() && only != sql;
+		only = sql;
+		return true;
+	};
+	const auto sql_of = [this](std::string_view name) {
+		const Statement *s = statements_.statement_of(name);
+		return s ? std::string_view(s->body.c_str()) : std::string_view();
+	};
+	if (BatchReader(bytes).reads(note, sql_of) && others == 0)
+		context_.reads().learn_write(only, reading(), group_->shared().database_oid, context_.now());
+	route_->primary_once = true;
+}
+
+ReadNeeds Session::needs() const
+{
+	ReadNeeds needs;
+	needs.nodes =
+	    group_->shared().node_mask.load(std::memory_order_relaxed) & ~group_->refusing_nodes() & ~route_->tried;
+	needs.fence = route_->fence;
+	needs.primary_weight = group_->settings().primary_reads.load(std::memory_order_relaxed) != 0 ? 1 : 0;
+	return needs;
+}
+
 // What the client has seen on the primary or on one node another one may not have replayed yet. So it stays where it is
 // for a while, and goes elsewhere only when it is known how far that can have been at most: as far as the primary has
 // flushed since, or as commits were told that do not wait for that.
-std::optional<uint32_t> Session::choose_node()
+NodeChoice Session::choose_node()
 {
+	using To = NodeChoice::Kind;
 	Nodes &nodes = context_.nodes();
 	const int64_t now = context_.now();
 	const region::Header &header = *context_.region().header();
 	context_.want_positions();
-	ReadNeeds needs{group_->shared().node_mask.load(std::memory_order_relaxed), fence()};
-	if (route_->answered_at == 0 || !is_monotonic())
-		return nodes.choose(needs, now);
-	const bool may_stay = route_->is_reader && nodes.may_serve(route_->node, needs, now);
-	if (may_stay && now - route_->since < kStays)
-		return route_->node;
-	if (header.flushed_at.load(std::memory_order_acquire) <= route_->answered_at)
-		return may_stay ? std::optional(route_->node) : std::nullopt;
-	route_->seen = std::max({route_->seen, header.flushed.load(std::memory_order_relaxed), database_commit()});
-	route_->answered_at = 0;
-	route_->is_reader = false;
-	needs.fence = fence();
-	return nodes.choose(needs, now);
+	if (const uint32_t failed = nodes.failing() | group_->refusing_nodes())
+		group_->try_nodes(failed & group_->shared().node_mask.load(std::memory_order_relaxed));
+	if (!route_->waits())
+		route_->fence = fence(); // what was committed before the read began
+	ReadNeeds needs = this->needs();
+	if (needs.primary_weight > 0 && now < route_->primary_until)
+		return {To::Primary, 0};
+	if (route_->answered_at != 0 && is_monotonic()) {
+		const NodeChoice here = stay();
+		if (here.kind == To::Node && now - route_->since < kStays)
+			return here;
+		if (header.flushed_at.load(std::memory_order_acquire) <= route_->answered_at)
+			return here.kind == To::Node ? here : nodes.nearest(needs);
+		route_->seen = std::max({route_->seen, header.flushed.load(std::memory_order_relaxed), database_commit()});
+		route_->answered_at = 0;
+		route_->is_reader = false;
+		needs.fence = route_->fence = std::max(route_->fence, route_->seen);
+	}
+	const NodeChoice choice = nodes.choose(needs);
+	if (choice.kind == To::Primary && is_monotonic())
+		route_->primary_until = now + kStays;
+	return choice;
+}
+
+// On the node that it has read from.
+NodeChoice Session::stay()
+{
+	ReadNeeds same = needs();
+	same.nodes &= route_->is_reader ? 1u << route_->node : 0;
+	same.primary_weight = 0;
+	return context_.nodes().choose(same);
+}
+
+// Some milliseconds, for a node to be at the fence.
+bool Session::may_await(uint32_t node)
+{
+	const int64_t now = context_.now();
+	const int64_t limit = int64_t{group_->settings().read_wait.load(std::memory_order_relaxed)} * 1000;
+	if (!route_->waits()) {
+		if (limit <= 0)
+			return false;
+		route_->wait_until = now + limit;
+		since_ = now;
+		context_.nodes().count_wait(node);
+	}
+	if (now >= route_->wait_until)
+		return false;
+	input_.miss(Missing::Replay);
+	return true;
+}
+
+void Session::on_alarm()
+{
+	input_.miss(Missing::Nothing);
+	resume();
+}
+
+// The primary serves it, if the tenant has it so.
+bool Session::no_node(const NodeChoice &why, std::string_view bytes)
+{
+	if (falls_back()) {
+		if (why.kind == NodeChoice::Kind::Behind)
+			context_.nodes().count_fallback(why.node);
+		return true;
+	}
+	ReadNeeds all;
+	all.nodes = group_->shared().node_mask.load(std::memory_order_relaxed);
+	if (!stash(bytes))
+		return false;
+	refuse({proto::sqlstate::kCannotConnectNow, "no replica can serve the read",
+	        "Reads of tenant \"" + group_->tenant() + "\" do not go to the primary (replica_fallback is error). " +
+	            context_.nodes().why_none(all),
+	        "See pgpool.pg_stat_replicas; to have the primary serve reads when no replica can: "
+	        "pgpool.alter_tenant(..., replica_fallback => 'primary')."});
+	if (!dead_)
+		pause(Pause::Turn); // what comes behind it may end as it does
+	return false;
+}
+
+bool Session::falls_back() const
+{
+	return group_->settings().replica_fallback.load(std::memory_order_relaxed) == region::ReplicaFallback::Primary;
 }
 
 bool Session::is_monotonic() const
@@ -138,7 +258,6 @@ uint64_t Session::database_commit() const
 // The server is on a node, and has the client's settings. False: the node is asked, and the client waits.
 bool Session::node_is_fit()
 {
-	route_->fence = fence();
 	if (context_.nodes().is_proved(node_of(target_), route_->fence, context_.now()))
 		return true;
 	route_->position = 0;
@@ -163,17 +282,21 @@ void Session::on_position()
 {
 	Nodes &nodes = context_.nodes();
 	const uint32_t node = node_of(target_);
-	if (route_->position == 0)
-		nodes.fails(node, context_.now());
-	else
+	const bool is_standby = route_->position != 0;
+	if (is_standby)
 		nodes.prove(node, route_->position, context_.now());
-	if (route_->position == 0 || route_->position < route_->fence) {
+	else
+		nodes.fails(node, context_.now(), "it is no standby");
+	if (is_standby && route_->position >= route_->fence) {
+		input_.miss(Missing::Nothing);
+		resume();
+	} else if (is_standby && may_await(node)) {
+		std::exchange(server_, nullptr)->give_back();
+		clients_.await_replay(route_.get());
+	} else {
 		nodes.count_fallback(node);
-		go_to_primary();
-		return;
+		go_elsewhere();
 	}
-	input_.miss(Missing::Nothing);
-	resume();
 }
 
 // The client's bytes are about to go to a node.
@@ -181,6 +304,7 @@ void Session::begin_read()
 {
 	if (std::exchange(route_->served, true))
 		return;
+	route_->end_wait();
 	server_->statements().replay().begin_on_node(server_->replies());
 	context_.nodes().count_read(node_of(target_));
 	if (!route_->is_reader || route_->node != node_of(target_))
@@ -193,16 +317,26 @@ void Session::begin_read()
 // what was received in it.
 void Session::end_read()
 {
-	if (route_)
-		route_->answered_at = context_.clock();
+	if (!route_)
+		return;
+	route_->tried = 0;
+	route_->answered_at = context_.clock();
+}
+
+// The node has failed the batch.
+void Session::avoid_node()
+{
+	if (falls_back())
+		route_->primary_once = true;
+	else
+		route_->tried |= 1u << node_of(target_);
 }
 
 // Nothing of what waits was sent.
-void Session::go_to_primary()
+void Session::go_elsewhere()
 {
-	if (!route_)
-		route_ = std::make_unique<ReadRoute>();
-	route_->primary_once = true;
+	route_->end_wait();
+	avoid_node();
 	if (ServerConn *server = std::exchange(server_, nullptr))
 		server->give_back();
 	input_.miss(Missing::Nothing);

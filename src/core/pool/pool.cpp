@@ -20,8 +20,6 @@ using region::bump;
 namespace
 {
 
-constexpr int32_t kMostWaitForNode = 300; // ms; then the primary serves who waits
-
 void set(region::Atomic<int32_t> &gauge, size_t n)
 {
 	gauge.store(static_cast<int32_t>(n), std::memory_order_relaxed);
@@ -177,7 +175,7 @@ void Pool::on_server_ready(ServerConn *server)
 		}
 		Greeting &greeting = group_.greeting();
 		if (is_node(target_))
-			context_.nodes().works(node_of(target_), context_.now());
+			node_works();
 		else if (!greeting.base() || (!greeting.is_of(server->opened_in_epoch()) && !server->stale()))
 			greeting.learn(server->params(), server->login()->notices(), server->opened_in_epoch());
 	}
@@ -270,9 +268,8 @@ void Pool::on_server_failed(ServerConn *server, const LoginFailure &failure)
 	if (server->is_listener())
 		return;
 	attempts_.failed(why, failure.limit, now);
-	if (is_node(target_)) { // the primary serves those who wait
-		context_.nodes().fails(node_of(target_), now);
-		fail_waiters(why, false);
+	if (is_node(target_)) {
+		node_failed(failure);
 		return;
 	}
 	const Attempts::Verdict verdict = Attempts::judge(why, failure.by_server);
@@ -296,6 +293,8 @@ void Pool::doubt(const proto::Error &why, bool fatal)
 
 void Pool::on_server_gone(ServerConn *server)
 {
+	if (is_node(target_) && server->state() == ServerState::Active) // it went as it was
+		context_.nodes().count_busy(node_of(target_), -1);
 	servers_.remove(server, server->state());
 	all_.servers().remove(server);
 	count();
@@ -409,8 +408,11 @@ proto::Error Pool::lack(const std::string &limit) const
 
 void Pool::fail_late_waiters(int64_t now)
 {
-	const int32_t limit =
-	    is_node(target_) ? kMostWaitForNode : group_.settings().query_wait_timeout.load(std::memory_order_relaxed);
+	if (is_node(target_)) {
+		leave_node(now);
+		return;
+	}
+	const int32_t limit = group_.settings().query_wait_timeout.load(std::memory_order_relaxed);
 	while (limit > 0 && !waiters_.empty() && (now - waiters_.front()->since()) / 1000 >= limit) {
 		Waiter *waiter = waiters_.front();
 		waiters_.remove(waiter);

@@ -60,6 +60,7 @@ public:
 	void on_new_proof(); // of the role's identity
 	void grow();
 	void yield(uint32_t worker, uint32_t waited_ms);
+	void try_node(); // that it is of, and that has failed
 	bool close_one_idle();
 	void close_idle();
 	bool give_up_idle(const Claim &to); // false: there is none, or our own clients wait
@@ -81,6 +82,9 @@ private:
 	int64_t waited() const; // the first in the queue, microseconds
 	void fail_waiters(const proto::Error &why, bool fatal = true);
 	void fail_late_waiters(int64_t now);
+	void node_works();
+	void node_failed(const LoginFailure &failure);
+	void leave_node(int64_t now);
 	void ask_others(int64_t now);
 	void ask_for_place(int64_t now);
 	void doubt(const proto::Error &why, bool fatal);

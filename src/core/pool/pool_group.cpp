@@ -38,6 +38,14 @@ bool PoolGroup::routes_reads() const
 	       credential_->route == control::ServerRoute::Unix;
 }
 
+void PoolGroup::try_nodes(uint32_t nodes)
+{
+	for (uint32_t i = 0; i < region::kMaxNodes; i++) {
+		if ((nodes & 1u << i) != 0)
+			pool(on_node(i)).try_node();
+	}
+}
+
 // ---- clients
 
 void PoolGroup::attach()

@@ -38,6 +38,13 @@ public:
 	bool has_prepared(Statement *s, Shape &shape);      // a server of this worker has it for certain
 
 	bool routes_reads() const; // to nodes
+	// Nodes, by bits: those that let this role not in, or not into this database.
+	uint32_t refusing_nodes() const { return refusing_; }
+	void note_refusal(uint32_t node, bool refuses)
+	{
+		refusing_ = (refusing_ & ~(1u << node)) | (refuses ? 1u << node : 0);
+	}
+	void try_nodes(uint32_t nodes); // these, which failed, if it is time to
 
 	// ---- for the engine
 	void tick(int64_t now);
@@ -78,6 +85,7 @@ private:
 	Pools &all_;
 	State state_ = State::Open;
 	uint32_t clients_ = 0;
+	uint32_t refusing_ = 0;
 	std::array<std::unique_ptr<Pool>, kTargets> pools_;
 };
 

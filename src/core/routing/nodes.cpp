@@ -2,6 +2,9 @@
 #include "core/routing/nodes.hpp"
 
 #include <algorithm>
+#include <utility>
+
+#include "region/names.hpp"
 
 #include "proto/no_postgres.hpp"
 
@@ -11,10 +14,10 @@ namespace pgpool::core
 namespace
 {
 
-constexpr int64_t kProofLasts = 100000;  // us: a node that was promoted is not read from for longer
-constexpr int64_t kFirstRetry = 250000;  // us after a failure, doubled with each
-constexpr int64_t kLastRetry = 15000000; // but no more
-constexpr uint64_t kUnit = 1000000;      // of the work of a node of weight 1
+constexpr int64_t kProofLasts = 100000; // us: a node that was promoted is not read from for longer
+constexpr int64_t kFirstRetry = 250000; // us after a failure, doubled with each
+constexpr int64_t kLastRetry = 1000000; // but no more: what is back is to be read from within a second
+constexpr uint64_t kUnit = 1000000;     // of the work of a node of weight 1
 
 } // namespace
 
@@ -27,6 +30,7 @@ Nodes::Known &Nodes::known(uint32_t node)
 		k = Known();
 		k.generation = generation;
 		k.busy = busy;
+		forget_fault(node);
 	}
 	return k;
 }
@@ -54,28 +58,38 @@ bool Nodes::within_lag(const region::NodeSlot &slot) const
 	return most_ms <= 0 || slot.lag_ms.load(std::memory_order_relaxed) <= most_ms;
 }
 
-bool Nodes::may_serve(uint32_t node, const ReadNeeds &needs, int64_t now)
+bool Nodes::may_serve(uint32_t node, const ReadNeeds &needs)
 {
 	const region::NodeSlot &slot = region_.node(node);
 	return (needs.nodes & 1u << node) != 0 && slot.used.load(std::memory_order_relaxed) != 0 &&
 	       slot.role.load(std::memory_order_relaxed) == region::NodeRole::Replica &&
-	       slot.weight.load(std::memory_order_relaxed) > 0 && now >= known(node).retry_at && within_lag(slot);
+	       slot.weight.load(std::memory_order_relaxed) > 0 && !known(node).fails && within_lag(slot);
 }
 
-// Among those that are there, or all if none is: those with the least to do for their weight, and of these in turn,
-// each as often as its weight says (smooth weighted round robin).
-std::optional<uint32_t> Nodes::choose(const ReadNeeds &needs, int64_t now)
+// Among those that are there: those with the least to do for their weight, and of these in turn, each as often as its
+// weight says (smooth weighted round robin). One that no walsender speaks of may be there, and can say so itself.
+NodeChoice Nodes::choose(const ReadNeeds &needs)
 {
 	std::array<uint32_t, region::kMaxNodes> best;
 	size_t count = 0;
 	bool best_is_there = false;
-	uint64_t best_load = 0;
+	uint64_t best_load = 0, furthest = 0;
+	int64_t all = 0; // weights
+	NodeChoice choice;
 	for (uint32_t i = 0; i < region::kMaxNodes; i++) {
-		if (!may_serve(i, needs, now))
+		if (!may_serve(i, needs))
 			continue;
 		const Known &k = known(i);
-		const bool is_there =
-		    needs.fence <= std::max(k.proved, region_.node(i).replayed.load(std::memory_order_relaxed));
+		const uint64_t told = region_.node(i).replayed.load(std::memory_order_relaxed);
+		const uint64_t position = std::max(k.proved, told);
+		const bool is_there = needs.fence <= position;
+		if (choice.kind == NodeChoice::Kind::None || position > furthest) {
+			furthest = position;
+			choice = {NodeChoice::Kind::Behind, i};
+		}
+		if (!is_there && told != 0)
+			continue;
+		all += weight(i);
 		const uint64_t load = uint64_t{k.busy} * kUnit / static_cast<uint64_t>(weight(i));
 		const bool is_better = is_there != best_is_there ? is_there : load < best_load;
 		if (count > 0 && !is_better && (is_there != best_is_there || load != best_load))
@@ -88,7 +102,9 @@ std::optional<uint32_t> Nodes::choose(const ReadNeeds &needs, int64_t now)
 		best[count++] = i;
 	}
 	if (count == 0)
-		return std::nullopt;
+		return choice;
+	if (needs.primary_weight > 0 && is_the_primarys_turn(needs.primary_weight, all))
+		return {NodeChoice::Kind::Primary, 0};
 	int64_t sum = 0;
 	uint32_t next = best[0];
 	for (size_t n = 0; n < count; n++) {
@@ -98,7 +114,54 @@ std::optional<uint32_t> Nodes::choose(const ReadNeeds &needs, int64_t now)
 			next = best[n];
 	}
 	known_[next].credit -= sum;
-	return next;
+	return {NodeChoice::Kind::Node, next};
+}
+
+NodeChoice Nodes::nearest(const ReadNeeds &needs)
+{
+	for (uint32_t i = 0; i < region::kMaxNodes; i++) {
+		if (may_serve(i, needs))
+			return {NodeChoice::Kind::Behind, i};
+	}
+	return {};
+}
+
+// By its weight alone: what else it does is no work of reads.
+bool Nodes::is_the_primarys_turn(int32_t weight, int64_t others)
+{
+	primary_credit_ += weight;
+	if (primary_credit_ < weight + others)
+		return false;
+	primary_credit_ -= weight + others;
+	return true;
+}
+
+// For an error.
+std::string Nodes::why_none(const ReadNeeds &needs)
+{
+	std::string all;
+	for (uint32_t i = 0; i < region::kMaxNodes; i++) {
+		const region::NodeSlot &slot = region_.node(i);
+		if ((needs.nodes & 1u << i) == 0 || slot.used.load(std::memory_order_relaxed) == 0)
+			continue;
+		region::NodeNames names;
+		(void)region::read_names(slot, names);
+		all += (all.empty() ? "\"" : "; \"") + std::string(names.name) + "\": " + why_not(i, slot);
+	}
+	return all.empty() ? "There is none for it." : "What is wrong with " + all + ".";
+}
+
+std::string Nodes::why_not(uint32_t node, const region::NodeSlot &slot)
+{
+	const Known &k = known(node);
+	if (slot.role.load(std::memory_order_relaxed) == region::NodeRole::Self)
+		return "it is this server";
+	if (slot.weight.load(std::memory_order_relaxed) <= 0)
+		return "its weight is 0";
+	if (k.fails)
+		return k.problem;
+	return within_lag(slot) ? "it has not replayed what the client must see, or refused the role or the read"
+	                        : "it is behind by more than its max_lag or max_lag_bytes";
 }
 
 int32_t Nodes::weight(uint32_t node) const
@@ -122,26 +185,45 @@ void Nodes::prove(uint32_t node, uint64_t replayed, int64_t now)
 	mine.proved_at.store(now, std::memory_order_relaxed);
 }
 
-void Nodes::works(uint32_t node, int64_t /*now*/)
+void Nodes::works(uint32_t node)
 {
 	Known &k = known(node);
+	k.fails = false;
 	k.failures = 0;
 	k.retry_at = 0;
+	forget_fault(node);
+}
+
+void Nodes::forget_fault(uint32_t node)
+{
+	failing_ &= ~(1u << node);
 	region_.node_counters(node, worker_).bad_since.store(0, std::memory_order_relaxed);
 }
 
-void Nodes::fails(uint32_t node, int64_t now)
+void Nodes::fails(uint32_t node, int64_t now, std::string_view why)
 {
 	Known &k = known(node);
-	if (now < k.retry_at) // several connections find the same
+	region::NodeCounters &mine = region_.node_counters(node, worker_);
+	k.problem = why;
+	k.proved_at = 0;
+	if (std::exchange(k.fails, true) && now < k.retry_at) // several connections find the same
 		return;
+	failing_ |= 1u << node;
 	k.retry_at = now + std::min(kLastRetry, kFirstRetry << std::min(k.failures, 6u));
 	k.failures++;
-	k.proved_at = 0;
-	region::NodeCounters &mine = region_.node_counters(node, worker_);
 	if (mine.bad_since.load(std::memory_order_relaxed) == 0)
 		mine.bad_since.store(now, std::memory_order_relaxed);
 	region::bump(mine.errors);
+}
+
+bool Nodes::may_try(uint32_t node, int64_t now)
+{
+	Known &k = known(node);
+	if (region_.node(node).used.load(std::memory_order_relaxed) == 0 || now < k.retry_at)
+		return false;
+	if (k.fails)
+		k.retry_at = now + kLastRetry; // if nothing is heard of this one
+	return true;
 }
 
 void Nodes::count_busy(uint32_t node, int32_t delta)
@@ -149,6 +231,11 @@ void Nodes::count_busy(uint32_t node, int32_t delta)
 	Known &k = known(node);
 	k.busy += static_cast<uint32_t>(delta);
 	region_.node_counters(node, worker_).busy.store(static_cast<int32_t>(k.busy), std::memory_order_relaxed);
+}
+
+void Nodes::count_wait(uint32_t node)
+{
+	region::bump(region_.node_counters(node, worker_).waits);
 }
 
 void Nodes::count_read(uint32_t node)

@@ -8,7 +8,8 @@
 
 #include <array>
 #include <cstdint>
-#include <optional>
+#include <string>
+#include <string_view>
 
 #include "region/layout.hpp"
 
@@ -19,6 +20,18 @@ namespace pgpool::core
 struct ReadNeeds {
 	uint32_t nodes = UINT32_MAX; // bits, by slot: those that it may use
 	uint64_t fence = 0;          // WAL position that it must not be behind, 0 = any
+	int32_t primary_weight = 0;  // of the primary among them, 0 = it takes no part
+};
+
+struct NodeChoice {
+	enum class Kind : uint8_t {
+		Node,
+		Primary, // it is its turn
+		Behind,  // no node is at the fence, `node` is nearest
+		None     // serves within its limits
+	};
+	Kind kind = Kind::None;
+	uint32_t node = 0;
 };
 
 class Nodes
@@ -26,18 +39,25 @@ class Nodes
 public:
 	Nodes(region::View region, uint32_t worker) : region_(region), worker_(worker) {}
 
-	// One of those that serve, that are in `needs.nodes` and within their limits of lag, by weight and by what each has
-	// to do; one that is known or said to be at the fence before any other. nullopt: there is none.
-	std::optional<uint32_t> choose(const ReadNeeds &needs, int64_t now);
-	bool may_serve(uint32_t node, const ReadNeeds &needs, int64_t now);
+	// Of those that serve, that are in `needs.nodes` and within their limits of lag, by weight and by what each has to
+	// do: one that is known or said to be at the fence before any other.
+	NodeChoice choose(const ReadNeeds &needs);
+	// None, or as if all were behind: where they are to be is not known yet.
+	NodeChoice nearest(const ReadNeeds &needs);
+	std::string why_none(const ReadNeeds &needs);
+	bool may_serve(uint32_t node, const ReadNeeds &needs);
 	// It was a standby a moment ago, and at the fence: nobody need ask it.
 	bool is_proved(uint32_t node, uint64_t fence, int64_t now);
 
 	// ---- what connections tell
 	void prove(uint32_t node, uint64_t replayed, int64_t now); // it is a standby, and so far
-	void works(uint32_t node, int64_t now);                    // a login succeeded
-	void fails(uint32_t node, int64_t now);                    // no login, a lost connection, it is no standby
-	void count_busy(uint32_t node, int32_t delta);             // servers that serve a client
+	void works(uint32_t node);                                 // a login succeeded
+	// It serves nobody until a login succeeds, which somebody is to try now and then.
+	void fails(uint32_t node, int64_t now, std::string_view why);
+	uint32_t failing() const { return failing_; }  // bits, by slot; some may have another row by now
+	bool may_try(uint32_t node, int64_t now);      // a login, for it is time
+	void count_busy(uint32_t node, int32_t delta); // servers that serve a client
+	void count_wait(uint32_t node);                // for it to replay
 	void count_read(uint32_t node);
 	void count_fallback(uint32_t node); // a read that the primary takes in its stead
 
@@ -48,6 +68,8 @@ private:
 		uint32_t generation = 0;
 		uint64_t proved = 0;
 		int64_t proved_at = 0; // 0 = never
+		bool fails = false;
+		std::string problem; // the last one
 		int64_t retry_at = 0;
 		uint32_t failures = 0; // one after the other
 		uint32_t busy = 0;
@@ -57,10 +79,15 @@ private:
 	Known &known(uint32_t node); // of its present row
 	int32_t weight(uint32_t node) const;
 	bool within_lag(const region::NodeSlot &slot) const;
+	void forget_fault(uint32_t node);
+	bool is_the_primarys_turn(int32_t weight, int64_t others);
+	std::string why_not(uint32_t node, const region::NodeSlot &slot);
 
 	const region::View region_;
 	const uint32_t worker_;
 	std::array<Known, region::kMaxNodes> known_;
+	uint32_t failing_ = 0; // bits
+	int64_t primary_credit_ = 0;
 };
 
 } // namespace pgpool::core

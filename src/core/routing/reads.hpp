@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "core/base/ports.hpp"
 #include "core/routing/facts_store.hpp"
@@ -18,7 +19,7 @@ class Reads
 {
 public:
 	Reads(Outside &outside, region::View region)
-	    : kinds_(outside.grammar()), facts_(region, [&outside](uint32_t database, std::string &text) {
+	    : region_(region), kinds_(outside.grammar()), facts_(region, [&outside](uint32_t database, std::string &text) {
 		      return outside.read_facts(database, text);
 	      })
 	{
@@ -26,10 +27,22 @@ public:
 
 	bool is_read(std::string_view sql, const Reading &reading, uint32_t database, int64_t now)
 	{
+		// what one node refused, another one may do
+		if (const uint32_t changed = region_.header()->nodes_changed.load(std::memory_order_relaxed);
+		    std::exchange(nodes_changed_, changed) != changed)
+			kinds_.forget();
 		return kinds_.classify(sql, reading, facts_.of(database, now)).kind == Kind::Read;
 	}
 
+	// A node refused to do it, for it writes.
+	void learn_write(std::string_view sql, const Reading &reading, uint32_t database, int64_t now)
+	{
+		kinds_.learn_write(sql, reading, facts_.of(database, now));
+	}
+
 private:
+	const region::View region_;
+	uint32_t nodes_changed_ = 0;
 	StatementKinds kinds_;
 	FactsStore facts_;
 };

@@ -36,6 +36,8 @@ public:
 	// facts change.
 	void learn_write(std::string_view sql, const Reading &reading, const Facts *facts);
 
+	void forget() { young_ = old_ = {}; } // all
+
 	uint64_t asked() const { return asked_; } // the grammar
 	size_t size() const { return young_.entries.size() + old_.entries.size(); }
 	size_t bytes() const { return young_.bytes + old_.bytes; }

@@ -24,6 +24,7 @@ namespace
 constexpr int64_t kShowIdleAfter = 1000000; // us
 constexpr int64_t kParkAfter = 1000000;     // of idleness, us: to park a client and to get it back takes some work
 constexpr int64_t kConnectTime = 15000000;  // for connecting and logging in at a backend, microseconds
+constexpr int64_t kNodeLoginTime = 1000000; // to log in at a node: one that is slower is of no use
 
 } // namespace
 
@@ -53,6 +54,8 @@ bool ServerConn::dial()
 void ServerConn::on_connected()
 {
 	set_state(ServerState::Login);
+	if (on_node())
+		deadline_ = group_.context().now() + kNodeLoginTime;
 	take_agent_slot();
 	login_->start(agent_.name());
 }
@@ -233,6 +236,7 @@ void ServerConn::client_writable()
 
 void ServerConn::on_data(const char *data, size_t size)
 {
+	times_.said();
 	switch (state_) {
 	case ServerState::Connecting:
 	case ServerState::Login:

@@ -101,6 +101,11 @@ public:
 	Target target() const { return owner_.target(); }
 	bool on_node() const { return is_node(target()); } // not on the primary
 	void tick(int64_t now);
+	// ---- for the watch over nodes
+	bool has_said() { return times_.has_said(); } // something since the last call
+	// For how many calls in a row it has owed a reply and has said nothing.
+	uint32_t count_quiet() { return times_.count_quiet(state_ == control::ServerState::Active && !replies_.empty()); }
+	void on_silence(); // of its node: whose client has heard nothing is served elsewhere
 	void fill(control::ServerRow &row) const;
 
 	bool mid_message() const { return input_.mid_forwarded(); } // towards the client
@@ -185,6 +190,7 @@ private:
 	void lost(const proto::Error *why);
 	ServerUser *leave_user();
 	bool serves_again();
+	void end_for(Loss loss); // of the user
 	Loss loss_now() const;
 	void end_closing(int64_t now);
 	void end_what_runs(int64_t until);

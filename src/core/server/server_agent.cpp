@@ -40,7 +40,7 @@ bool ServerConn::on_parameter(std::string_view name, std::string_view value, boo
 	} else if (on_node() && name == kInHotStandby) {
 		if (value != "on") { // it was promoted: its data go another way from here on
 			said_fatal_ = true;
-			group_.context().nodes().fails(node_of(target()), group_.context().now());
+			group_.context().nodes().fails(node_of(target()), group_.context().now(), "it was promoted");
 		}
 	} else if (is_fixed_parameter(name)) {
 		const bool of_the_role = name == "session_authorization" || name == "is_superuser";

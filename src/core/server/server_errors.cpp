@@ -67,7 +67,8 @@ void ServerConn::error(const Replies::Verdict &v, std::string_view body, bool &f
 // True: the batch will be served again, and the client hears nothing of it.
 bool ServerConn::start_over(const Replies::Verdict &v, std::string_view error)
 {
-	if (!statements_.may_start_over(v, error) || !user_->start_over(statements_.replay().bytes()))
+	if (!statements_.may_start_over(v, error) ||
+	    !user_->start_over(statements_.replay().bytes(), proto::error_field(error, 'C')))
 		return false;
 	statements_.start_over(v, error, *client_statements());
 	if (replies_.empty())

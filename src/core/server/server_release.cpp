@@ -294,14 +294,38 @@ void ServerConn::on_closed(const char *why)
 	if (why == kNoMemory && user_ && user_->on_out_of_memory())
 		return;
 	if (on_node() && state_ != ServerState::Closing)
-		group_.context().nodes().fails(node_of(target()), group_.context().now());
-	const bool again = serves_again();
-	const Loss loss = again ? Loss::Unused : loss_now();
+		group_.context().nodes().fails(node_of(target()), group_.context().now(), "a connection to it was lost");
+	end_for(serves_again() ? Loss::Unused : loss_now());
+}
+
+void ServerConn::end_for(Loss loss)
+{
 	ServerUser *user = is_listener_ ? nullptr : leave_user();
 	end();
 	// Last words that came while it worked for us were not forwarded.
 	if (user)
 		user->on_lost(loss, our_error_.sqlstate.empty() ? nullptr : &our_error_);
+}
+
+// One whose client has heard a part waits on, as in PostgreSQL, until TCP gives the connection up. What is idle may be
+// as dead as the others, and a new connection would tell.
+void ServerConn::on_silence()
+{
+	switch (state_) {
+	case ServerState::Connecting: // which has a limit of its own
+	case ServerState::Listener:
+		break;
+	case ServerState::Login:
+		give_up_login("the server does not answer");
+		break;
+	case ServerState::Active:
+		if (settings_.awaited() || serves_again())
+			end_for(Loss::Unused);
+		break;
+	default:
+		end();
+		break;
+	}
 }
 
 // The primary will do what a node was at, of which the client has heard nothing.
@@ -311,7 +335,7 @@ bool ServerConn::serves_again()
 		return false;
 	if (replies_.front_is(For::Replay) || replies_.front_is(For::Position)) // nothing of the client's is there
 		return true;
-	if (!statements_.replay().on_node() || !user_->start_over(statements_.replay().bytes()))
+	if (!statements_.replay().on_node() || !user_->start_over(statements_.replay().bytes(), ""))
 		return false;
 	statements_.start_over_elsewhere(*client_statements());
 	return true;

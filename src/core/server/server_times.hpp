@@ -33,6 +33,15 @@ public:
 	// Since when nothing is heard of it nor told to it, in ms; heard() is taken as of the call that follows it, so
 	// that it needs no clock.
 	int64_t silent_ms(int64_t now);
+	// ---- what the backend does: looked at now and then, so that it needs no clock
+	void said() { said_ = true; }
+	bool has_said()
+	{
+		if (said_)
+			quiet_ = 0;
+		return std::exchange(said_, false);
+	}
+	uint32_t count_quiet(bool owes) { return quiet_ = owes ? quiet_ + 1 : 0; }
 	// ReadyForQuery, with this status. `more`: another query is on its way.
 	void answered(int64_t now, char status, bool more, region::PoolCounters &sums);
 
@@ -46,7 +55,9 @@ private:
 	int64_t query_began_ = 0;       // 0 = none runs
 	int64_t heard_at_ = 0;
 	uint64_t transactions_ = 0, queries_ = 0;
+	uint32_t quiet_ = 0; // looks since it said something
 	bool heard_ = false; // since heard_at_
+	bool said_ = false;  // since it was last looked at
 };
 
 } // namespace pgpool::core

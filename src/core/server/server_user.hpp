@@ -88,7 +88,8 @@ public:
 
 	// ---- its client's statements
 	virtual StatementRewriter *statements() { return nullptr; }
-	[[nodiscard]] virtual bool start_over(std::string_view /*bytes*/) { return false; } // the batch is served again
+	// The batch is served again, after this error; "" = the server was lost.
+	[[nodiscard]] virtual bool start_over(std::string_view /*bytes*/, std::string_view /*sqlstate*/) { return false; }
 };
 
 } // namespace pgpool::core

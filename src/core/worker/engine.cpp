@@ -163,6 +163,7 @@ void Engine::tick()
 	const int64_t t = context_.now();
 	tick_logins(t);
 	pools_.tick(t);
+	node_watch_.tick();
 	listeners_.tick(t);
 	if (++ticks_ % kTicksPerSecond == 0) {
 		tick_clients(t);

@@ -16,6 +16,7 @@
 #include "core/client/clients.hpp"
 #include "core/context/context.hpp"
 #include "core/listening/listeners.hpp"
+#include "core/pool/node_watch.hpp"
 #include "core/pool/pools.hpp"
 #include "core/client/questions.hpp"
 #include "region/control.hpp"
@@ -60,6 +61,7 @@ public:
 	Pools &pools() { return pools_; }
 	Clients &clients() { return clients_; }
 	Questions &questions() { return questions_; } // of logins
+	NodeWatch &node_watch() { return node_watch_; }
 
 private:
 	void turn_away(Stream *stream);
@@ -71,6 +73,7 @@ private:
 	Context context_; // outlives all that refers to it
 	Questions questions_;
 	Pools pools_;
+	NodeWatch node_watch_{context_, pools_};
 	Listeners listeners_;
 	Clients clients_;
 	uint32_t ticks_ = 0;

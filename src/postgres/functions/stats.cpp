@@ -146,8 +146,6 @@ const char *why_unused(const region::NodeSlot &slot, const NodeRow &row)
 {
 	if (row.role == NodeRole::Self)
 		return "it is this server";
-	if (row.role == NodeRole::Foreign)
-		return "it is of another cluster, or of another timeline";
 	if (row.weight == 0)
 		return "its weight is 0";
 	if (slot.max_lag_bytes > 0 && row.lag_bytes > slot.max_lag_bytes)
