@@ -15,6 +15,7 @@
 #include "names.hpp"
 #include "net/loop.hpp"
 #include "net/node_cancel.hpp"
+#include "net/node_pulse.hpp"
 #include "net/node_dialer.hpp"
 #include "region/names.hpp"
 #include "server.hpp"
@@ -251,6 +252,27 @@ TEST_F(Dial, WhoeverIsSilentIsGivenUpInTime)
 	EXPECT_HAS(dialled[0]->why, "no answer to SSLRequest in 1 s");
 	EXPECT_HAS(dialled[1]->why, "no TLS handshake in 1 s");
 	EXPECT_HAS(dialled[2]->why, "the name could not be looked up in 5 s");
+}
+
+TEST_F(Dial, ThePulseOfANodeIsWhetherItAnswersAtAll)
+{
+	Server lives(Answer::No), silent(Answer::Silent);
+	set_node(0, "127.0.0.1", lives.port(), SslMode::Disable);
+	set_node(1, "127.0.0.1", silent.port(), SslMode::Disable);
+	std::vector<uint32_t> heard;
+	net::NodePulses pulses(loop, [&heard](uint32_t node) { heard.push_back(node); });
+	bool taken = true;
+	for (const uint32_t node : {1u, 0u}) {
+		const Dialled &server = dial(node);
+		EXPECT_TRUE(run([&] { return server.connected > 0; }));
+		loop.guarded([&] { taken &= pulses.take(node, static_cast<net::SocketStream &>(*server.stream)); });
+	}
+	EXPECT_TRUE(taken);
+	EXPECT_TRUE(run([&] { return !heard.empty(); }));
+	EXPECT_FALSE(run([&] { return heard.size() > 1; }, 1));
+	EXPECT_EQ(heard, std::vector<uint32_t>{0});
+	usleep(100000);
+	loop.guarded([&] { pulses.tick(); }); // who was not answered is given up
 }
 
 TEST_F(Dial, AddressesAreTriedInTurnAndTheGoodOneIsRemembered)

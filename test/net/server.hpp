@@ -142,7 +142,12 @@ private:
 	{
 		char peeked[8];
 		SSL *ssl = nullptr;
-		if (recv(fd, peeked, sizeof(peeked), MSG_PEEK) == 8 && pgpool::proto::load32(peeked + 4) == 80877103) {
+		const uint32_t code = recv(fd, peeked, sizeof(peeked), MSG_PEEK) == 8 ? pgpool::proto::load32(peeked + 4) : 0;
+		if (code == 80877104) { // whether GSSAPI is to encrypt
+			if (answer_ != Answer::Silent)
+				say(fd, "N");
+			wait_for_end(fd);
+		} else if (code == 80877103) {
 			(void)!read(fd, peeked, sizeof(peeked));
 			if (answer(fd, ssl))
 				speak(fd, ssl);

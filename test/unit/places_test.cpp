@@ -32,6 +32,7 @@ public:
 	int64_t now_us() override { return 0; }
 	int64_t clock_us() override { return 0; }
 	int64_t wall_us() override { return 0; }
+	void alarm() override {}
 	void random(void *, size_t) override {}
 	core::Grammar &grammar() override { std::abort(); }
 	bool read_facts(uint32_t, std::string &) override { return false; }
@@ -45,6 +46,7 @@ public:
 	void terminate_backend(int32_t) override {}
 	void forward_cancel(const control::CancelKey &, uint64_t) override {}
 	void cancel_on_node(uint32_t, const core::Stream &, int32_t, std::string_view, uint64_t) override {}
+	bool take_pulse(uint32_t, const core::Stream &) override { return false; }
 	void tell_worker(uint32_t worker, const void *packet, size_t size) override
 	{
 		Told t{};

@@ -399,6 +399,7 @@ TEST_F(Route, ANodeThatFailedIsTriedByALoginThatNobodyWaitsFor)
 		world.pass(500);
 	}
 	EXPECT_EQ(times("SELECT c1.z"), on_primary(20));
+	EXPECT_LT(world.log.size(), 6u) << "nor does each try make a line";
 	world.silent_nodes = 0;
 	be_slow(false);
 	world.prepare_backend = [this](Backend &b) {
@@ -440,6 +441,20 @@ TEST_F(Route, WhomANodeLetsNotInConcernsNobodyElse)
 	flush(1000);
 	EXPECT_EQ(ask(a, query("SELECT c1.z")), "T D:c1.z C:SELECT 1 Z:I");
 	EXPECT_EQ(times("SELECT c1.z"), on_nodes(1));
+}
+
+TEST_F(Route, AConnectionOfAnOldRowServesNobody)
+{
+	Stream *a = login();
+	for (int round = 0; round < 3; round++) {
+		EXPECT_EQ(ask(a, query("SELECT c1.0")), "T D:c1.0 C:SELECT 1 Z:I");
+		const size_t before = world.backends.size();
+		for (uint32_t i = 0; i < kNodes; i++)
+			world.view.node(i).generation.fetch_add(1);
+		EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+		EXPECT_GT(world.backends.size(), before) << "a new one";
+	}
+	EXPECT_EQ(times("SELECT c1.x"), on_nodes(3));
 }
 
 TEST_F(Route, AStrangerOrAPromotedServerIsNoNode)

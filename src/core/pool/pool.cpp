@@ -263,7 +263,9 @@ void Pool::on_server_failed(ServerConn *server, const LoginFailure &failure)
 	const proto::Error &why = failure.why;
 	bump(mine_.server_login_failures);
 	const int64_t now = context_.now();
-	if (attempts_.may_log(now))
+	// a node is tried again and again
+	const bool is_news = !is_node(target_) || why.message != attempts_.last_failure().message;
+	if (is_news && attempts_.may_log(now))
 		context_.outside().log(group_.described() + ": a server could not be opened: " + why.message);
 	if (server->is_listener())
 		return;

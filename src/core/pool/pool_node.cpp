@@ -26,7 +26,9 @@ void Pool::node_works()
 // What the node says to this role and database alone concerns no other pool. The primary serves those who wait.
 void Pool::node_failed(const LoginFailure &failure)
 {
-	if (failure.by_server && Attempts::judge(failure.why, true) != Attempts::Verdict::Wait)
+	const bool of_all = failure.limit == control::ServerLimit::None &&
+	                    Attempts::judge(failure.why, failure.by_server) == Attempts::Verdict::Wait;
+	if (failure.by_server && !of_all)
 		group_.note_refusal(node_of(target_), true);
 	else
 		context_.nodes().fails(node_of(target_), context_.now(), failure.why.message);

@@ -44,8 +44,11 @@ bool ServerConn::dial()
 {
 	const Credential *credential = group_.credential();
 	ServerAddress to{credential->route};
-	if (on_node())
+	if (on_node()) {
 		to = {control::ServerRoute::Node, node_of(target())};
+		node_ = &group_.context().region().node(to.node);
+		node_generation_ = node_->generation.load();
+	}
 	by_tcp_ = to.route != control::ServerRoute::Unix;
 	stream_ = group_.context().outside().dial(to, this);
 	return stream_ != nullptr;
@@ -108,7 +111,9 @@ void ServerConn::set_state(ServerState to)
 
 bool ServerConn::stale() const
 {
-	return epoch_ != group_.epoch() || group_.dead();
+	const bool of_old_row = node_ && (node_->generation.load(std::memory_order_relaxed) != node_generation_ ||
+	                                  node_->used.load(std::memory_order_relaxed) == 0);
+	return epoch_ != group_.epoch() || group_.dead() || of_old_row;
 }
 
 bool ServerConn::expired(int64_t now) const

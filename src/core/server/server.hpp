@@ -217,6 +217,8 @@ private:
 	ServerTimes times_;
 	int64_t deadline_ = 0; // of Connecting, Login, Cleaning and Closing
 	uint32_t epoch_ = 0;
+	const region::NodeSlot *node_ = nullptr; // that it is on
+	uint32_t node_generation_ = 0;           // of its row, when it was dialled
 	int32_t pid_ = 0;
 	std::string key_;        // on a node: that a cancel request needs
 	uint64_t cancel_id_ = 0; // of a cancel request that is on its way to the node, 0 = none
