@@ -146,6 +146,7 @@ std::map<string, Rows> functions()
 	    {"stat_servers", {PGPOOL_SERVER_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
 	    {"stat_prepared", {PGPOOL_PREPARED_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
 	    {"stat_replicas", {PGPOOL_NODE_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
+	    {"stat_routing", {PGPOOL_ROUTING_COLUMNS(PGPOOL_FIELD, PGPOOL_MADE)}},
 	};
 }
 

@@ -33,7 +33,12 @@ namespace pgpool::region
 	        "Parse, Bind and Describe messages that needed nothing of the server: it had the statement")               \
 	COUNTER(Number, statement_parses, statement_parses, "Parses of shared statements sent to servers")                 \
 	COUNTER(Number, statement_evictions, statement_evictions,                                                          \
-	        "shared statements closed on a server to make room, see `pgpool.max_prepared_statements`")
+	        "shared statements closed on a server to make room, see `pgpool.max_prepared_statements`")                 \
+	COUNTER(Number, reads_on_replicas, reads_on_replicas,                                                              \
+	        "of `queries`, those that replicas served; 0 without `routing`")                                           \
+	COUNTER(Number, reads_on_primary, reads_on_primary,                                                                \
+	        "of `queries`, reads that the primary served: no replica was fit, or `primary_reads`; see "                \
+	        "`pg_stat_routing`; 0 without `routing`")
 
 #define PGPOOL_WORKER_COUNTERS(COUNTER)                                                                                \
 	COUNTER(Number, accepted, accepted, "connections accepted")                                                        \
@@ -53,6 +58,11 @@ namespace pgpool::region
 	COUNTER(Number, reads, reads, "statements that it served")                                                         \
 	COUNTER(Number, waits, waits, "reads that waited for it to replay")                                                \
 	COUNTER(Number, fallbacks, fallbacks, "reads that were for it and that the primary served")                        \
+	COUNTER(Number, fallbacks_behind, fallbacks_behind,                                                                \
+	        "of these, since it had not replayed what the client must see, or was no standby")                         \
+	COUNTER(Number, fallbacks_refused, fallbacks_refused,                                                              \
+	        "since it refused the read: what it calls writes, a conflict with recovery")                               \
+	COUNTER(Number, fallbacks_failed, fallbacks_failed, "since a connection to it failed, or was lost")                \
 	COUNTER(Number, errors, errors, "connections to it that failed, or that were lost")
 
 // In a struct of layout.hpp or nodes.hpp

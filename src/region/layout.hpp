@@ -38,7 +38,7 @@ constexpr uint64_t kMagic = 0x7067706f6f6c7267ULL; // "pgpoolrg"
 #define PGPOOL_TOLD(kind, name, ...) #kind #name
 #define PGPOOL_NAMED(name, ...) #name
 constexpr uint32_t kVersion = fingerprint(
-    11, PGPOOL_SETTINGS(PGPOOL_NAMED) PGPOOL_LIMITS(PGPOOL_TOLD) PGPOOL_POOL_COUNTERS(PGPOOL_TOLD)
+    12, PGPOOL_SETTINGS(PGPOOL_NAMED) PGPOOL_LIMITS(PGPOOL_TOLD) PGPOOL_POOL_COUNTERS(PGPOOL_TOLD)
             PGPOOL_WORKER_COUNTERS(PGPOOL_TOLD) PGPOOL_TENANT_COUNTERS(PGPOOL_TOLD) PGPOOL_NODE_COUNTERS(PGPOOL_TOLD)
                 PGPOOL_CLIENT_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE) PGPOOL_SERVER_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE)
                     PGPOOL_PREPARED_COLUMNS(PGPOOL_TOLD, PGPOOL_ROW_MADE));
@@ -117,9 +117,13 @@ struct alignas(64) PoolSlot {
 	PoolTotals baseline;
 };
 
+// Room for the reasons why statements go to the primary: core/routing/statement_kind.hpp has them.
+constexpr uint32_t kRouteReasons = 48;
+
 struct alignas(64) TenantCounters { // one per worker and tenant
 	Atomic<int32_t> clients;
 	PGPOOL_TENANT_COUNTERS(PGPOOL_ATOMIC)
+	Atomic<uint64_t> to_primary[kRouteReasons]; // batches, with routing; by core::Reason
 };
 
 struct alignas(64) TenantSlot {
@@ -130,6 +134,7 @@ struct alignas(64) TenantSlot {
 	int64_t id;
 	char name[kNameLen];
 	TenantTotals baseline;
+	uint64_t to_primary_baseline[kRouteReasons];
 };
 
 // One internal backend with the agent: what it and its worker tell each other without a message. A worker takes a
@@ -275,12 +280,28 @@ public:
 			add(t, tenant_counters(i, w));
 		return t;
 	}
+	uint64_t to_primary_total(uint32_t tenant, uint32_t reason) const
+	{
+		uint64_t n = 0;
+		for (uint32_t w = 0; w < header_->workers; w++)
+			n += tenant_counters(tenant, w).to_primary[reason].load(std::memory_order_relaxed);
+		return n;
+	}
 	PoolGauges pool_gauges(uint32_t i) const
 	{
 		PoolGauges g{};
 		for (uint32_t w = 0; w < header_->workers; w++) {
 			g.clients += pool_counters(i, w).clients.load();
 			for (uint32_t target = 0; target < kTargets; target++)
+				add(g, gauges(i, target, w));
+		}
+		return g;
+	}
+	PoolGauges target_gauges(uint32_t target) const // of all pools
+	{
+		PoolGauges g{};
+		for (uint32_t i = 0; i < header_->max_pools; i++) {
+			for (uint32_t w = 0; w < header_->workers; w++)
 				add(g, gauges(i, target, w));
 		}
 		return g;

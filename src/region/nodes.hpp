@@ -60,9 +60,10 @@ struct alignas(64) NodeCounters {
 	Atomic<uint64_t> proved;   // an LSN that the node has replayed for certain, said by itself
 	Atomic<int64_t> proved_at; // CLOCK_MONOTONIC microseconds: it was a standby then; 0 = never
 	Atomic<int64_t> bad_since; // 0 = it serves
-	Atomic<int32_t> open;      // servers
-	Atomic<int32_t> busy;      // that serve a client
+	Atomic<int32_t> busy;      // servers that serve a client
 	PGPOOL_NODE_COUNTERS(PGPOOL_ATOMIC)
+	char problem[512]; // why it does not serve, or not some pool; "" = it does. Who reads it meanwhile sees some of
+	                   // each text
 };
 
 } // namespace pgpool::region

@@ -100,7 +100,8 @@ namespace pgpool::control
 	FIELD(Number, transactions, transactions, "")                                                                      \
 	FIELD(Number, queries, queries, "Query, Execute and FunctionCall messages")                                        \
 	FIELD(Lsn, commit_lsn, commit_lsn,                                                                                 \
-	      "end of its last commit that wrote WAL, as the agent in the backend tells; NULL: none yet, or no agent")
+	      "end of its last commit that wrote WAL, as the agent in the backend tells; NULL: none yet, or no agent")     \
+	FIELD(Name, node, node, "`pgpool.node` that serves it; NULL: the primary, or none")
 
 #define PGPOOL_SERVER_COLUMNS(FIELD, MADE)                                                                             \
 	FIELD(SomeInteger, pid, pid, "of the backend; NULL before it told")                                                \
@@ -119,7 +120,8 @@ namespace pgpool::control
 	FIELD(Time, connected_at, connected_at, "")                                                                        \
 	FIELD(Time, state_since, state_since, "")                                                                          \
 	FIELD(Number, transactions, transactions, "")                                                                      \
-	FIELD(Number, queries, queries, "ReadyForQuery messages")
+	FIELD(Number, queries, queries, "ReadyForQuery messages")                                                          \
+	FIELD(Name, node, node, "`pgpool.node` that the backend is on; NULL: this server")
 
 #define PGPOOL_PREPARED_COLUMNS(FIELD, MADE)                                                                           \
 	MADE(integer, worker, "")                                                                                          \

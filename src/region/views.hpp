@@ -79,7 +79,9 @@ using CacheUnnamedName = Named<CacheUnnamed>;
 	FIELD(Number, transactions, transactions, "finished ones")                                                         \
 	FIELD(Number, queries, queries, "as in `pg_stat_pools`")                                                           \
 	FIELD(Number, errors, errors, "ErrorResponses forwarded")                                                          \
-	PGPOOL_TENANT_COUNTERS(FIELD)
+	PGPOOL_TENANT_COUNTERS(FIELD)                                                                                      \
+	FIELD(Number, reads_on_replicas, reads_on_replicas, "as in `pg_stat_pools`")                                       \
+	FIELD(Number, reads_on_primary, reads_on_primary, "the same")
 
 #define PGPOOL_POOL_COLUMNS(FIELD, MADE)                                                                               \
 	FIELD(Name, tenant, tenant, "of the pool")                                                                         \
@@ -115,15 +117,29 @@ using CacheUnnamedName = Named<CacheUnnamed>;
 	FIELD(NodeRoleName, role, role, "`replica`; `self`: this server")                                                  \
 	FIELD(NodeStateName, state, state,                                                                                 \
 	      "`serving`: it gets reads; `unused`: it gets none; `failing`: some worker cannot use it")                    \
-	FIELD(Text<256>, reason, reason, "why it gets no reads; NULL: it gets some")                                       \
+	FIELD(Text<512>, reason, reason, "why it gets no reads, or none of some pool; NULL: it gets them")                 \
 	FIELD(Integer, weight, weight, "share of the reads")                                                               \
 	FIELD(Lsn, replayed, replayed,                                                                                     \
 	      "as far as it has replayed, as its connection for replication says; NULL: it has none to this server")       \
+	FIELD(                                                                                                             \
+	    Lsn, proved, proved,                                                                                           \
+	    "as far as it has replayed for certain: it said so itself, to the connections that read from it; NULL: none "  \
+	    "has asked yet")                                                                                               \
 	FIELD(SomeLag, lag_bytes, lag_bytes, "WAL that it lacks; NULL: not known")                                         \
 	FIELD(SomeLag, lag_ms, lag_ms, "ms since the oldest WAL that it lacks was written; NULL: not known")               \
-	FIELD(Number, open, servers, "server connections to it")                                                           \
-	FIELD(Number, busy, servers_active, "of these, that serve a client")                                               \
+	FIELD(Number, open, servers, "server connections to it, those that log in or close included")                      \
+	FIELD(Number, active, servers_active, "of these, that serve a client")                                             \
+	FIELD(Number, idle, servers_idle, "")                                                                              \
+	FIELD(Number, waiting, clients_waiting, "clients that wait for such a connection")                                 \
 	PGPOOL_NODE_COUNTERS(FIELD)
+
+#define PGPOOL_ROUTING_COLUMNS(FIELD, MADE)                                                                            \
+	FIELD(Name, tenant, tenant, "with `routing`")                                                                      \
+	FIELD(Name, reason, reason, "why statements of its clients went to the primary, as `explain_route()` has it")      \
+	FIELD(Text<128>, words, words, "the same for people")                                                              \
+	FIELD(Flag, is_read, is_read,                                                                                      \
+	      "they were reads, and no replica served them: nothing of the statements can be changed")                     \
+	FIELD(Number, count, count, "how many; what has one reply to it, as in `queries`, is one")
 
 struct WorkerRow {
 	PGPOOL_WORKER_COLUMNS(PGPOOL_ROW_FIELD, PGPOOL_ROW_MADE)
@@ -131,6 +147,10 @@ struct WorkerRow {
 
 struct TenantRow {
 	PGPOOL_TENANT_COLUMNS(PGPOOL_ROW_FIELD, PGPOOL_ROW_MADE)
+};
+
+struct RoutingRow {
+	PGPOOL_ROUTING_COLUMNS(PGPOOL_ROW_FIELD, PGPOOL_ROW_MADE)
 };
 
 struct NodeRow {

@@ -18,13 +18,13 @@ SELECT plan(24);
 SELECT has_schema('pgpool'::name);
 SELECT tables_are('pgpool', ARRAY['tenant', 'tenant_user', 'tenant_secret', 'node', 'replica_function']);
 SELECT views_are('pgpool', ARRAY['pg_stat_workers', 'pg_stat_tenants', 'pg_stat_pools', 'pg_stat_clients',
-	'pg_stat_servers', 'pg_stat_prepared', 'pg_stat_replicas']);
+	'pg_stat_servers', 'pg_stat_prepared', 'pg_stat_replicas', 'pg_stat_routing']);
 SELECT functions_are('pgpool', ARRAY['add_replica', 'allow_on_replica', 'alter_replica', 'alter_tenant',
 	'bad_argument', 'ban_tenant', 'cancel_client', 'check', 'check_limits', 'check_node', 'check_replicas',
 	'check_running', 'check_tenant', 'config_changed', 'create_tenant', 'disallow_on_replica', 'discover_replicas',
 	'drop_replica', 'drop_tenant', 'drop_user', 'explain_route', 'last_commit', 'lock_node', 'lock_tenant',
 	'preloaded', 'reset_stats', 'restore_default_tenant', 'set_user', 'stat_clients', 'stat_pools', 'stat_prepared',
-	'stat_replicas', 'stat_servers', 'stat_tenants', 'stat_workers', 'terminate_client', 'unban_tenant']);
+	'stat_replicas', 'stat_routing', 'stat_servers', 'stat_tenants', 'stat_workers', 'terminate_client', 'unban_tenant']);
 SELECT has_role('pgpool_admin'::name);
 SELECT is((SELECT rolcanlogin FROM pg_roles WHERE rolname = 'pgpool_admin'), false, 'pgpool_admin cannot log in');
 

@@ -3,7 +3,7 @@ BEGIN;
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 SET search_path = public, pg_catalog;
-SELECT plan(32);
+SELECT plan(33);
 
 CREATE ROLE pgpool_t_nobody;
 CREATE ROLE pgpool_t_monitor IN ROLE pg_monitor;
@@ -20,12 +20,12 @@ SELECT is(has_schema_privilege('pgpool_t_nobody', 'pgpool', 'USAGE'), false, 'PU
 SELECT set_eq($$SELECT p.proname::text FROM pg_proc p WHERE pronamespace = 'pgpool'::regnamespace
 	AND has_function_privilege('pgpool_t_monitor', p.oid, 'EXECUTE')$$,
 	ARRAY['stat_workers', 'stat_tenants', 'stat_pools', 'stat_clients', 'stat_servers', 'stat_prepared',
-	'stat_replicas', 'last_commit'],
+	'stat_replicas', 'stat_routing', 'last_commit'],
 	'pg_monitor executes what the views need');
 SELECT set_eq($$SELECT p.proname::text FROM pg_proc p WHERE pronamespace = 'pgpool'::regnamespace
 	AND has_function_privilege('pgpool_t_admin', p.oid, 'EXECUTE')$$,
 	ARRAY['stat_workers', 'stat_tenants', 'stat_pools', 'stat_clients', 'stat_servers', 'stat_prepared', 'stat_replicas',
-	'last_commit', 'add_replica', 'alter_replica', 'drop_replica', 'discover_replicas', 'create_tenant',
+	'stat_routing', 'last_commit', 'add_replica', 'alter_replica', 'drop_replica', 'discover_replicas', 'create_tenant',
 	'alter_tenant', 'drop_tenant', 'ban_tenant', 'unban_tenant', 'set_user', 'drop_user', 'reset_stats', 'terminate_client',
 	'cancel_client', 'check', 'explain_route', 'allow_on_replica', 'disallow_on_replica'], 'pgpool_admin executes the public functions');
 SELECT is_empty($$SELECT r.rolname, c.relname FROM pg_class c, pg_roles r
@@ -49,6 +49,7 @@ SELECT lives_ok('SELECT * FROM pgpool.pg_stat_servers');
 SELECT lives_ok('SELECT * FROM pgpool.pg_stat_prepared');
 SELECT lives_ok('SELECT * FROM pgpool.tenant');
 SELECT lives_ok('SELECT * FROM pgpool.pg_stat_replicas');
+SELECT lives_ok('SELECT * FROM pgpool.pg_stat_routing');
 SELECT lives_ok('SELECT * FROM pgpool.node');
 SELECT throws_ok($$SELECT pgpool.add_replica('n1', 'localhost')$$, '42501');
 SELECT throws_ok('SELECT server_password FROM pgpool.tenant_secret', '42501');

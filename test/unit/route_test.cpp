@@ -105,6 +105,8 @@ protected:
 	std::pair<int, int> on_primary(int n) { return {n, 0}; }
 	std::pair<int, int> on_nodes(int n) { return {0, n}; }
 	region::NodeCounters &counters(uint32_t node) { return world.view.node_counters(node, 0); }
+	region::PoolCounters &pool() { return world.view.pool_counters(0, 0); }
+	uint64_t to_primary(core::Reason why) { return world.view.to_primary_total(0, static_cast<uint32_t>(why)); }
 };
 
 TEST_F(Route, AReadIsServedByANode)
@@ -124,6 +126,40 @@ TEST_F(Route, WithoutRoutingNothingGoesToANode)
 	Stream *a = login();
 	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
 	EXPECT_EQ(times("SELECT c1.x"), on_primary(1));
+	EXPECT_EQ(pool().reads_on_primary.load(), 0u);
+	for (int i = 0; i < core::kReasons; i++)
+		EXPECT_EQ(to_primary(static_cast<core::Reason>(i)), 0u) << "nothing is counted";
+}
+
+TEST_F(Route, WhereReadsWentIsCounted)
+{
+	Stream *a = login();
+	ask(a, query("SELECT c1.x"));
+	ask(a, parse("SELECT c1.x", "s") + bind_to("s") + execute() + kSync);
+	EXPECT_EQ(pool().reads_on_replicas.load(), 2u);
+	EXPECT_EQ(pool().reads_on_primary.load(), 0u);
+	ask(a, query("NOTICE c1.n"));
+	EXPECT_EQ(to_primary(core::Reason::NotParsed), 1u) << "what the grammar says";
+	for (uint32_t i = 0; i < kNodes; i++)
+		world.view.node(i).weight.store(0);
+	ask(a, query("SELECT c1.y"));
+	EXPECT_EQ(to_primary(core::Reason::NoReplica), 1u);
+	EXPECT_EQ(pool().reads_on_primary.load(), 1u);
+	EXPECT_EQ(pool().reads_on_replicas.load(), 2u);
+}
+
+TEST_F(Route, WhatANodeRefusedIsCountedForNodeAndTenant)
+{
+	Stream *a = login();
+	ask(a, query("SELECT c1.0"));
+	for (auto &b : world.backends) {
+		if (b->node >= 0)
+			b->refused_reads = "25006";
+	}
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(to_primary(core::Reason::Learned), 1u);
+	EXPECT_EQ(counters(0).fallbacks_refused.load() + counters(1).fallbacks_refused.load(), 1u);
+	EXPECT_EQ(counters(0).fallbacks.load() + counters(1).fallbacks.load(), 1u);
 }
 
 TEST_F(Route, TheExtendedProtocolAndWhatComesBehindTheBatch)

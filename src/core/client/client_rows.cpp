@@ -56,6 +56,8 @@ void fill(control::ClientRow &row, Session &session)
 			put(row.application_name, p->value);
 	}
 	put(row.pinned, session.pinned_by());
+	if (session.server())
+		put(row.node, session.server()->node_name());
 }
 
 } // namespace pgpool::core

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "core/base/list.hpp"
+#include "core/routing/statement_kind.hpp"
 
 namespace pgpool::core
 {
@@ -18,10 +19,12 @@ class Session;
 
 struct ReadRoute {
 	// ---- the batch
-	uint64_t fence = 0;        // that the node must be at
-	uint64_t position = 0;     // that it said it is at; 0 = it is no standby
-	bool served = false;       // its messages went there
-	bool primary_once = false; // the next one goes to the primary, whatever it is
+	uint64_t fence = 0;    // that the node must be at
+	uint64_t position = 0; // that it said it is at; 0 = it is no standby
+	bool served = false;   // its messages went there
+	// The next one goes to the primary, whatever it is; None: as it is.
+	Reason primary_once = Reason::None;
+	Reason why = Reason::None; // the primary serves it
 	uint32_t tried = 0;        // bits: nodes that failed it
 	int64_t wait_until = 0;    // for a node to be at the fence, which stays as it is; 0 = it does not wait
 	Session *session = nullptr;
@@ -29,9 +32,9 @@ struct ReadRoute {
 	// ---- the client
 	bool is_reader = false; // its last batch was a read on `node`, and so were those since `since`
 	uint32_t node = 0;
-	int64_t since = 0;       // monotonic
-	int64_t answered_at = 0; // the same: the last of what `seen` does not cover; 0 = there is nothing
-	uint64_t seen = 0;       // position that nothing it has seen elsewhere is behind
+	int64_t since = 0;         // monotonic
+	int64_t answered_at = 0;   // the same: the last of what `seen` does not cover; 0 = there is nothing
+	uint64_t seen = 0;         // position that nothing it has seen elsewhere is behind
 	int64_t primary_until = 0; // it reads on the primary, whose turn it was
 
 	bool waits() const { return wait_until != 0; }

@@ -350,7 +350,7 @@ bool Session::start_over(std::string_view bytes, std::string_view sqlstate)
 	if (sqlstate == proto::sqlstate::kReadOnly)
 		learn_write(bytes);
 	else
-		avoid_node();
+		avoid_node(Reason::ReplicaFailed);
 	return true;
 }
 
@@ -378,7 +378,7 @@ void Session::work_off_backlog()
 void Session::on_ready(char status, uint64_t commit_lsn)
 {
 	tally_.on_ready(status, commit_lsn);
-	end_read();
+	end_batch(status);
 	if (statements_.waits_for_round())
 		on_settled();
 }

@@ -180,7 +180,7 @@ private:
 	// ---- where its batches are served, in session_route.cpp
 	bool choose_target(std::string_view bytes);
 	Reading reading() const;
-	bool is_read(std::string_view bytes) const;
+	Reason why_primary(std::string_view bytes) const;
 	void learn_write(std::string_view bytes);
 	NodeChoice choose_node();
 	NodeChoice stay();
@@ -192,11 +192,11 @@ private:
 	bool node_is_fit();
 	void on_position();
 	void begin_read();
-	void end_read();
+	void end_batch(char status);
 	uint64_t database_commit() const; // position of the last one in the client's database, by whoever
 	bool falls_back() const;
-	void avoid_node();
-	void go_elsewhere();
+	void avoid_node(Reason why);
+	void go_elsewhere(Reason why);
 	bool is_on_node() const;
 	bool is_next_batch() const;
 

@@ -181,7 +181,8 @@ void Session::on_wait_failed(const proto::Error &why, bool is_fatal)
 		return;
 	}
 	if (is_node(target_) && !group_->dead()) {
-		go_elsewhere();
+		context_.nodes().count_fallback(node_of(target_), Fallback::Failed);
+		go_elsewhere(Reason::ReplicaFailed);
 		return;
 	}
 	if (is_fatal || session_mode_) {

@@ -65,15 +65,21 @@ bool Session::is_next_batch() const
 bool Session::choose_target(std::string_view bytes)
 {
 	target_ = Target::Primary;
-	if (route_ && std::exchange(route_->primary_once, false))
+	if (!group_->routes_reads() || login_) {
+		if (route_) {
+			route_->end_wait();
+			route_->primary_once = route_->why = Reason::None;
+		}
 		return true;
-	if (!group_->routes_reads())
-		return true;
+	}
 	if (!route_) {
 		route_ = std::make_unique<ReadRoute>();
 		route_->session = this;
 	}
-	if (session_mode_ || login_ || subscription_ || statements_.pins() || !is_read(bytes)) {
+	route_->why = std::exchange(route_->primary_once, Reason::None);
+	if (route_->why == Reason::None)
+		route_->why = why_primary(bytes);
+	if (route_->why != Reason::None) {
 		route_->end_wait();
 		return true;
 	}
@@ -89,6 +95,9 @@ bool Session::choose_target(std::string_view bytes)
 		return true;
 	}
 	route_->end_wait();
+	route_->why = choice.kind == NodeChoice::Kind::Primary  ? Reason::PrimaryShare
+	              : choice.kind == NodeChoice::Kind::Behind ? Reason::ReplicaBehind
+	                                                        : Reason::NoReplica;
 	return choice.kind == NodeChoice::Kind::Primary || no_node(choice, bytes);
 }
 
@@ -97,21 +106,28 @@ Reading Session::reading() const
 	return reading_of(*settings_.now().get(), group_->greeting());
 }
 
-bool Session::is_read(std::string_view bytes) const
+// None: it is a read.
+Reason Session::why_primary(std::string_view bytes) const
 {
+	if (session_mode_ || subscription_ || statements_.pins())
+		return Reason::KeptServer;
 	const Reading reading = this->reading();
+	Reason why = Reason::Batch;
 	const auto is_read = [&](std::string_view sql) {
-		return context_.reads().is_read(sql, reading, group_->shared().database_oid, context_.now());
+		const Classified &what = context_.reads().what(sql, reading, group_->shared().database_oid, context_.now());
+		if (what.kind != Kind::Read)
+			why = what.kind == Kind::Write ? what.reason : Reason::Transaction;
+		return what.kind == Kind::Read;
 	};
 	const auto sql_of = [this](std::string_view name) {
 		const Statement *s = statements_.statement_of(name);
 		return s ? std::string_view(s->body.c_str()) : std::string_view();
 	};
-	return BatchReader(bytes).reads(is_read, sql_of);
+	return BatchReader(bytes).reads(is_read, sql_of) ? Reason::None : why;
 }
 
-// A node refused it, for it writes: that text goes to the primary from now on, this time as well. Which of several it
-// was is not known.
+// A node refused it, for it writes: that text goes to the primary from now on, this time as well. Which of several
+// it was is not known.
 void Session::learn_write(std::string_view bytes)
 {
 	std::string_view only;
@@ -127,7 +143,7 @@ void Session::learn_write(std::string_view bytes)
 	};
 	if (BatchReader(bytes).reads(note, sql_of) && others == 0)
 		context_.reads().learn_write(only, reading(), group_->shared().database_oid, context_.now());
-	route_->primary_once = true;
+	route_->primary_once = Reason::Learned;
 }
 
 ReadNeeds Session::needs() const
@@ -140,9 +156,9 @@ ReadNeeds Session::needs() const
 	return needs;
 }
 
-// What the client has seen on the primary or on one node another one may not have replayed yet. So it stays where it is
-// for a while, and goes elsewhere only when it is known how far that can have been at most: as far as the primary has
-// flushed since, or as commits were told that do not wait for that.
+// What the client has seen on the primary or on one node another one may not have replayed yet. So it stays where
+// it is for a while, and goes elsewhere only when it is known how far that can have been at most: as far as the
+// primary has flushed since, or as commits were told that do not wait for that.
 NodeChoice Session::choose_node()
 {
 	using To = NodeChoice::Kind;
@@ -212,7 +228,7 @@ bool Session::no_node(const NodeChoice &why, std::string_view bytes)
 {
 	if (falls_back()) {
 		if (why.kind == NodeChoice::Kind::Behind)
-			context_.nodes().count_fallback(why.node);
+			context_.nodes().count_fallback(why.node, Fallback::Behind);
 		return true;
 	}
 	ReadNeeds all;
@@ -294,8 +310,8 @@ void Session::on_position()
 		std::exchange(server_, nullptr)->give_back();
 		clients_.await_replay(route_.get());
 	} else {
-		nodes.count_fallback(node);
-		go_elsewhere();
+		nodes.count_fallback(node, Fallback::Behind);
+		go_elsewhere(Reason::ReplicaBehind);
 	}
 }
 
@@ -313,30 +329,42 @@ void Session::begin_read()
 	route_->node = node_of(target_);
 }
 
-// An answer is there: what was seen, had happened by now. By the clock itself: the time of the event may be older than
-// what was received in it.
-void Session::end_read()
+// An answer is there: what was seen, had happened by now. By the clock itself: the time of the event may be older
+// than what was received in it.
+void Session::end_batch(char status)
 {
 	if (!route_)
 		return;
 	route_->tried = 0;
 	route_->answered_at = context_.clock();
+	region::PoolCounters &counters = group_->counters();
+	if (is_node(target_)) {
+		region::bump(counters.reads_on_replicas);
+	} else if (route_->why != Reason::None) {
+		static_assert(kReasons <= int{region::kRouteReasons});
+		const auto why = static_cast<size_t>(route_->why);
+		region::bump(context_.region().tenant_counters(tenant_slot_, context_.worker()).to_primary[why]);
+		if (is_of_read(route_->why))
+			region::bump(counters.reads_on_primary);
+		route_->why =
+		    status == 'I' ? Reason::KeptServer : Reason::Transaction; // of the next one, if this server has it
+	}
 }
 
 // The node has failed the batch.
-void Session::avoid_node()
+void Session::avoid_node(Reason why)
 {
 	if (falls_back())
-		route_->primary_once = true;
+		route_->primary_once = why;
 	else
 		route_->tried |= 1u << node_of(target_);
 }
 
 // Nothing of what waits was sent.
-void Session::go_elsewhere()
+void Session::go_elsewhere(Reason why)
 {
 	route_->end_wait();
-	avoid_node();
+	avoid_node(why);
 	if (ServerConn *server = std::exchange(server_, nullptr))
 		server->give_back();
 	input_.miss(Missing::Nothing);

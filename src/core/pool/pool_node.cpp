@@ -28,10 +28,12 @@ void Pool::node_failed(const LoginFailure &failure)
 {
 	const bool of_all = failure.limit == control::ServerLimit::None &&
 	                    Attempts::judge(failure.why, failure.by_server) == Attempts::Verdict::Wait;
-	if (failure.by_server && !of_all)
+	if (failure.by_server && !of_all) {
 		group_.note_refusal(node_of(target_), true);
-	else
+		context_.nodes().refuses(node_of(target_), "no reads of " + group_.described() + ": " + failure.why.message);
+	} else {
 		context_.nodes().fails(node_of(target_), context_.now(), failure.why.message);
+	}
 	fail_waiters(failure.why, false);
 }
 

@@ -2,6 +2,7 @@
 #include "core/routing/nodes.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "region/names.hpp"
@@ -17,7 +18,7 @@ namespace
 constexpr int64_t kProofLasts = 100000; // us: a node that was promoted is not read from for longer
 constexpr int64_t kFirstRetry = 250000; // us after a failure, doubled with each
 constexpr int64_t kLastRetry = 1000000; // but no more: what is back is to be read from within a second
-constexpr uint64_t kUnit = 1000000;     // of the work of a node of weight 1
+constexpr uint64_t kLittle = 2;         // reads that a node may have to do in any case
 
 } // namespace
 
@@ -66,22 +67,19 @@ bool Nodes::may_serve(uint32_t node, const ReadNeeds &needs)
 	       slot.weight.load(std::memory_order_relaxed) > 0 && !known(node).fails && within_lag(slot);
 }
 
-// Among those that are there: those with the least to do for their weight, and of these in turn, each as often as its
-// weight says (smooth weighted round robin). One that no walsender speaks of may be there, and can say so itself.
+// Of those that are there. One that no walsender speaks of may be there, and can say so itself: if no other is.
 NodeChoice Nodes::choose(const ReadNeeds &needs)
 {
-	std::array<uint32_t, region::kMaxNodes> best;
-	size_t count = 0;
-	bool best_is_there = false;
-	uint64_t best_load = 0, furthest = 0;
+	Fit fit;
+	bool are_there = false;
+	uint64_t furthest = 0;
 	int64_t all = 0; // weights
 	NodeChoice choice;
 	for (uint32_t i = 0; i < region::kMaxNodes; i++) {
 		if (!may_serve(i, needs))
 			continue;
-		const Known &k = known(i);
 		const uint64_t told = region_.node(i).replayed.load(std::memory_order_relaxed);
-		const uint64_t position = std::max(k.proved, told);
+		const uint64_t position = std::max(known(i).proved, told);
 		const bool is_there = needs.fence <= position;
 		if (choice.kind == NodeChoice::Kind::None || position > furthest) {
 			furthest = position;
@@ -90,31 +88,45 @@ NodeChoice Nodes::choose(const ReadNeeds &needs)
 		if (!is_there && told != 0)
 			continue;
 		all += weight(i);
-		const uint64_t load = uint64_t{k.busy} * kUnit / static_cast<uint64_t>(weight(i));
-		const bool is_better = is_there != best_is_there ? is_there : load < best_load;
-		if (count > 0 && !is_better && (is_there != best_is_there || load != best_load))
-			continue;
-		if (count == 0 || is_better) {
-			count = 0;
-			best_is_there = is_there;
-			best_load = load;
+		if (is_there && !std::exchange(are_there, true))
+			fit.count = 0;
+		if (is_there == are_there) {
+			fit.weights[fit.count] = weight(i);
+			fit.nodes[fit.count++] = i;
 		}
-		best[count++] = i;
 	}
-	if (count == 0)
+	if (fit.count == 0)
 		return choice;
 	if (needs.primary_weight > 0 && is_the_primarys_turn(needs.primary_weight, all))
 		return {NodeChoice::Kind::Primary, 0};
-	int64_t sum = 0;
-	uint32_t next = best[0];
-	for (size_t n = 0; n < count; n++) {
-		sum += weight(best[n]);
-		known_[best[n]].credit += weight(best[n]);
-		if (known_[best[n]].credit > known_[next].credit)
-			next = best[n];
+	return {NodeChoice::Kind::Node, in_turn(fit)};
+}
+
+// Each as often as its weight says (smooth weighted round robin), but for those that have more to do than twice their
+// share of it, and a little: they are slower than the others. What one has to do at a moment says too little of a few
+// reads to go by it alone.
+uint32_t Nodes::in_turn(const Fit &fit)
+{
+	uint64_t busy = 0;
+	int64_t weights = 0, taking_part = 0;
+	for (size_t n = 0; n < fit.count; n++) {
+		busy += known_[fit.nodes[n]].busy;
+		weights += fit.weights[n];
 	}
-	known_[next].credit -= sum;
-	return {NodeChoice::Kind::Node, next};
+	Known *next = nullptr;
+	for (size_t n = 0; n < fit.count; n++) {
+		Known &k = known_[fit.nodes[n]];
+		const int64_t own = fit.weights[n];
+		const uint64_t share = busy * static_cast<uint64_t>(own) / static_cast<uint64_t>(weights);
+		if (k.busy > 2 * share + kLittle)
+			continue;
+		taking_part += own;
+		k.credit += own;
+		if (!next || k.credit > next->credit)
+			next = &k;
+	}
+	next->credit -= taking_part; // somebody has no more than his share
+	return static_cast<uint32_t>(next - known_.data());
 }
 
 NodeChoice Nodes::nearest(const ReadNeeds &needs)
@@ -197,7 +209,10 @@ void Nodes::works(uint32_t node)
 void Nodes::forget_fault(uint32_t node)
 {
 	failing_ &= ~(1u << node);
-	region_.node_counters(node, worker_).bad_since.store(0, std::memory_order_relaxed);
+	region::NodeCounters &mine = region_.node_counters(node, worker_);
+	mine.bad_since.store(0, std::memory_order_relaxed);
+	if (mine.problem[0] != '\0')
+		show(mine, "");
 }
 
 void Nodes::fails(uint32_t node, int64_t now, std::string_view why)
@@ -213,7 +228,21 @@ void Nodes::fails(uint32_t node, int64_t now, std::string_view why)
 	k.failures++;
 	if (mine.bad_since.load(std::memory_order_relaxed) == 0)
 		mine.bad_since.store(now, std::memory_order_relaxed);
+	show(mine, why);
 	region::bump(mine.errors);
+}
+
+void Nodes::refuses(uint32_t node, std::string_view why)
+{
+	region::NodeCounters &mine = region_.node_counters(node, worker_);
+	show(mine, why);
+	region::bump(mine.errors);
+}
+
+void Nodes::show(region::NodeCounters &mine, std::string_view problem)
+{
+	memset(mine.problem, 0, sizeof(mine.problem));
+	memcpy(mine.problem, problem.data(), std::min(problem.size(), sizeof(mine.problem) - 1));
 }
 
 bool Nodes::may_try(uint32_t node, int64_t now)
@@ -243,9 +272,13 @@ void Nodes::count_read(uint32_t node)
 	region::bump(region_.node_counters(node, worker_).reads);
 }
 
-void Nodes::count_fallback(uint32_t node)
+void Nodes::count_fallback(uint32_t node, Fallback why)
 {
-	region::bump(region_.node_counters(node, worker_).fallbacks);
+	region::NodeCounters &mine = region_.node_counters(node, worker_);
+	region::bump(mine.fallbacks);
+	region::bump(why == Fallback::Behind    ? mine.fallbacks_behind
+	             : why == Fallback::Refused ? mine.fallbacks_refused
+	                                        : mine.fallbacks_failed);
 }
 
 } // namespace pgpool::core

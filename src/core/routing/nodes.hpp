@@ -34,6 +34,9 @@ struct NodeChoice {
 	uint32_t node = 0;
 };
 
+// Why the primary takes a read in a node's stead.
+enum class Fallback : uint8_t { Behind, Refused, Failed };
+
 class Nodes
 {
 public:
@@ -54,12 +57,13 @@ public:
 	void works(uint32_t node);                                 // a login succeeded
 	// It serves nobody until a login succeeds, which somebody is to try now and then.
 	void fails(uint32_t node, int64_t now, std::string_view why);
-	uint32_t failing() const { return failing_; }  // bits, by slot; some may have another row by now
-	bool may_try(uint32_t node, int64_t now);      // a login, for it is time
-	void count_busy(uint32_t node, int32_t delta); // servers that serve a client
-	void count_wait(uint32_t node);                // for it to replay
+	void refuses(uint32_t node, std::string_view why); // one role or database: the view shows it, it serves the others
+	uint32_t failing() const { return failing_; }      // bits, by slot; some may have another row by now
+	bool may_try(uint32_t node, int64_t now);          // a login, for it is time
+	void count_busy(uint32_t node, int32_t delta);     // servers that serve a client
+	void count_wait(uint32_t node);                    // for it to replay
 	void count_read(uint32_t node);
-	void count_fallback(uint32_t node); // a read that the primary takes in its stead
+	void count_fallback(uint32_t node, Fallback why);
 
 	bool exist() const; // any node at all
 
@@ -77,9 +81,17 @@ private:
 	};
 
 	Known &known(uint32_t node); // of its present row
+	struct Fit {
+		std::array<uint32_t, region::kMaxNodes> nodes;
+		std::array<int32_t, region::kMaxNodes> weights; // as they were a moment ago: the manager may change them
+		size_t count = 0;
+	};
+
 	int32_t weight(uint32_t node) const;
+	uint32_t in_turn(const Fit &fit);
 	bool within_lag(const region::NodeSlot &slot) const;
 	void forget_fault(uint32_t node);
+	static void show(region::NodeCounters &mine, std::string_view problem);
 	bool is_the_primarys_turn(int32_t weight, int64_t others);
 	std::string why_not(uint32_t node, const region::NodeSlot &slot);
 

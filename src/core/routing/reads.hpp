@@ -25,13 +25,14 @@ public:
 	{
 	}
 
-	bool is_read(std::string_view sql, const Reading &reading, uint32_t database, int64_t now)
+	// Valid until the next call.
+	const Classified &what(std::string_view sql, const Reading &reading, uint32_t database, int64_t now)
 	{
 		// what one node refused, another one may do
 		if (const uint32_t changed = region_.header()->nodes_changed.load(std::memory_order_relaxed);
 		    std::exchange(nodes_changed_, changed) != changed)
 			kinds_.forget();
-		return kinds_.classify(sql, reading, facts_.of(database, now)).kind == Kind::Read;
+		return kinds_.classify(sql, reading, facts_.of(database, now));
 	}
 
 	// A node refused to do it, for it writes.

@@ -27,8 +27,8 @@ enum class Kind : uint8_t {
 	SetRoute,               // SET pgpool.route or an alias, alone; `route` is what it sets, see `ours`
 };
 
-// Why a string is a Write (or, with Hint, whatever it is). The words are shown to users: "<words>", followed by the
-// name where there is one.
+// Why a string is a Write (or, with Hint, whatever it is); from Transaction on, why its client's present batch is for
+// the primary whatever the string is. The words are shown to users: "<words>", followed by the name where there is one.
 #define PGPOOL_ROUTE_REASONS(X)                                                                                        \
 	X(None, none, "it reads")                                                                                          \
 	X(Modifies, modifies, "it is a command that changes data")                                                         \
@@ -53,7 +53,14 @@ enum class Kind : uint8_t {
 	X(Encoding, encoding, "names or literals are in an encoding that is not looked into here")                         \
 	X(FactsMissing, facts_missing, "what functions of the database do is not known yet")                               \
 	X(Hint, hint, "a hint in its text says so")                                                                        \
-	X(Learned, learned, "a standby refused it before")
+	X(Learned, learned, "a standby refused it before")                                                                 \
+	X(Transaction, transaction, "it begins or ends a transaction block, or is in one")                                 \
+	X(KeptServer, kept_server, "its client keeps its server, or sent it before the answer to the one before")          \
+	X(Batch, batch, "its messages are no whole batch of reads")                                                        \
+	X(PrimaryShare, primary_share, "a read, but it was the primary's turn (primary_reads)")                            \
+	X(NoReplica, no_replica, "a read, but no replica serves within its limits")                                        \
+	X(ReplicaBehind, replica_behind, "a read, but the replica had not replayed what the client must see")              \
+	X(ReplicaFailed, replica_failed, "a read, but the replica refused it, or could not be reached")
 
 enum class Reason : uint8_t {
 #define PGPOOL_REASON_VALUE(reason, column, words) reason,
@@ -82,6 +89,13 @@ constexpr const char *words_of(Reason r)
 #undef PGPOOL_REASON_WORDS
 	};
 	return kWords[static_cast<int>(r)];
+}
+
+// A replica could have served it.
+constexpr bool is_of_read(Reason r)
+{
+	return r == Reason::PrimaryShare || r == Reason::NoReplica || r == Reason::ReplicaBehind ||
+	       r == Reason::ReplicaFailed;
 }
 
 // What a user asks for: by a hint at the beginning of the text, or by SET.

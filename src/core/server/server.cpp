@@ -10,6 +10,7 @@
 
 #include "core/context/context.hpp"
 #include "core/group/group.hpp"
+#include "region/names.hpp"
 
 #include "proto/no_postgres.hpp"
 
@@ -339,6 +340,15 @@ void ServerConn::fill(control::ServerRow &row) const
 	put(row.role, group_.role());
 	if (const Param *p = settings_.now()->find("application_name"))
 		put(row.application_name, p->value);
+	put(row.node, node_name());
+}
+
+std::string ServerConn::node_name() const
+{
+	region::NodeNames names{};
+	if (on_node())
+		region::read_names(group_.context().region().node(node_of(target())), names);
+	return names.name;
 }
 
 } // namespace pgpool::core

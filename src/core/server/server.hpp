@@ -107,6 +107,7 @@ public:
 	uint32_t count_quiet() { return times_.count_quiet(state_ == control::ServerState::Active && !replies_.empty()); }
 	void on_silence(); // of its node: whose client has heard nothing is served elsewhere
 	void fill(control::ServerRow &row) const;
+	std::string node_name() const; // "": the primary
 
 	bool mid_message() const { return input_.mid_forwarded(); } // towards the client
 

@@ -3,6 +3,7 @@
 // What an error means for statements, BackendStatements knows. Must not know how messages are read.
 #include "core/server/server.hpp"
 
+#include "core/context/context.hpp"
 #include "core/group/group.hpp"
 #include "proto/wire.hpp"
 
@@ -70,6 +71,8 @@ bool ServerConn::start_over(const Replies::Verdict &v, std::string_view error)
 	if (!statements_.may_start_over(v, error) ||
 	    !user_->start_over(statements_.replay().bytes(), proto::error_field(error, 'C')))
 		return false;
+	if (on_node())
+		group_.context().nodes().count_fallback(node_of(target()), Fallback::Refused);
 	statements_.start_over(v, error, *client_statements());
 	if (replies_.empty())
 		send_sync(For::Replay);

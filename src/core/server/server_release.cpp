@@ -294,7 +294,8 @@ void ServerConn::on_closed(const char *why)
 	if (why == kNoMemory && user_ && user_->on_out_of_memory())
 		return;
 	if (on_node() && state_ != ServerState::Closing)
-		group_.context().nodes().fails(node_of(target()), group_.context().now(), "a connection to it was lost");
+		group_.context().nodes().fails(node_of(target()), group_.context().now(),
+		                               std::string("a connection to it was lost: ") + why);
 	end_for(serves_again() ? Loss::Unused : loss_now());
 }
 
@@ -333,11 +334,13 @@ bool ServerConn::serves_again()
 {
 	if (!user_ || !on_node())
 		return false;
-	if (replies_.front_is(For::Replay) || replies_.front_is(For::Position)) // nothing of the client's is there
-		return true;
-	if (!statements_.replay().on_node() || !user_->start_over(statements_.replay().bytes(), ""))
-		return false;
-	statements_.start_over_elsewhere(*client_statements());
+	// In the first case nothing of the client's is there.
+	if (!replies_.front_is(For::Replay) && !replies_.front_is(For::Position)) {
+		if (!statements_.replay().on_node() || !user_->start_over(statements_.replay().bytes(), ""))
+			return false;
+		statements_.start_over_elsewhere(*client_statements());
+	}
+	group_.context().nodes().count_fallback(node_of(target()), Fallback::Failed);
 	return true;
 }
 

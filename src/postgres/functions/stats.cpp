@@ -5,6 +5,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "core/routing/statement_kind.hpp"
 #include "region/views.hpp"
 #include "postgres/functions/rows.hpp"
 #include "postgres/base/shared.hpp"
@@ -16,6 +17,7 @@ PG_FUNCTION_INFO_V1(pgpool_stat_workers);
 PG_FUNCTION_INFO_V1(pgpool_stat_tenants);
 PG_FUNCTION_INFO_V1(pgpool_stat_pools);
 PG_FUNCTION_INFO_V1(pgpool_stat_replicas);
+PG_FUNCTION_INFO_V1(pgpool_stat_routing);
 PG_FUNCTION_INFO_V1(pgpool_last_commit);
 PG_FUNCTION_INFO_V1(pgpool_reset_stats);
 }
@@ -32,6 +34,7 @@ using region::NodeState;
 using region::PoolGauges;
 using region::PoolRow;
 using region::PoolTotals;
+using region::RoutingRow;
 using region::SlotState;
 using region::TenantRow;
 using region::WorkerRow;
@@ -91,6 +94,8 @@ void add_pools(TenantRow &row, uint32 tenant)
 		row.transactions += t.transactions - p.baseline.transactions;
 		row.queries += t.queries - p.baseline.queries;
 		row.errors += t.errors - p.baseline.errors;
+		row.reads_on_replicas += t.reads_on_replicas - p.baseline.reads_on_replicas;
+		row.reads_on_primary += t.reads_on_primary - p.baseline.reads_on_primary;
 	}
 }
 
@@ -155,12 +160,37 @@ const char *why_unused(const region::NodeSlot &slot, const NodeRow &row)
 	return nullptr;
 }
 
+RoutingRow routing_row(uint32 tenant, core::Reason reason)
+{
+	const region::TenantSlot &slot = region_view.tenant(tenant);
+	const auto why = static_cast<uint32>(reason);
+	RoutingRow row{};
+
+	strlcpy(row.tenant, slot.name, sizeof row.tenant);
+	strlcpy(row.reason, core::name_of(reason), sizeof row.reason);
+	strlcpy(row.words, core::words_of(reason), sizeof row.words);
+	row.is_read = core::is_of_read(reason);
+	row.count = region_view.to_primary_total(tenant, why) - slot.to_primary_baseline[why];
+	return row;
+}
+
+// One after the other by all workers that cannot use it, or not for some pool: mostly they say the same.
+void append_problem(NodeRow &row, const region::NodeCounters &c)
+{
+	char problem[sizeof c.problem];
+
+	strlcpy(problem, c.problem, sizeof problem);
+	if (!strstr(row.reason, problem))
+		strlcat(row.reason, psprintf("%s%s", row.reason[0] ? "; " : "", problem), sizeof row.reason);
+}
+
 NodeRow node_row(uint32 i)
 {
 	const region::NodeSlot &slot = region_view.node(i);
 	const region::NodeTotals total = region_view.node_totals(i), baseline = slot.baseline;
 	region::NodeNames n;
 	(void)region::read_names(slot, n);
+	const PoolGauges g = region_view.target_gauges(i + 1);
 	NodeRow row{};
 	bool bad = false;
 
@@ -175,20 +205,31 @@ NodeRow node_row(uint32 i)
 	row.lag_ms = row.replayed != 0 ? slot.lag_ms.load() : -1;
 	for (uint32 w = 0; w < region_view.header()->workers; w++) {
 		const region::NodeCounters &c = region_view.node_counters(i, w);
-		row.open += c.open.load();
-		row.busy += c.busy.load();
+		row.proved = Max(row.proved, c.proved.load());
 		bad |= c.bad_since.load() != 0;
+		append_problem(row, c);
 	}
+	row.open = g.open;
+	row.active = g.active;
+	row.idle = g.idle;
+	row.waiting = g.waiting;
 	PGPOOL_NODE_COUNTERS(PGPOOL_SINCE)
 	const char *why = why_unused(slot, row);
 	row.state = why ? NodeState::Unused : bad ? NodeState::Failing : NodeState::Serving;
-	strlcpy(row.reason, why ? why : bad ? "connections to it fail" : "", sizeof row.reason);
+	if (why)
+		strlcpy(row.reason, why, sizeof row.reason);
 	return row;
 }
 
 void show(RowBuilder &to, const NodeRow &row)
 {
 	PGPOOL_NODE_COLUMNS(PGPOOL_PUT, )
+	to.end();
+}
+
+void show(RowBuilder &to, const RoutingRow &row)
+{
+	PGPOOL_ROUTING_COLUMNS(PGPOOL_PUT, )
 	to.end();
 }
 
@@ -260,6 +301,23 @@ Datum pgpool_stat_replicas(PG_FUNCTION_ARGS)
 	return (Datum)0;
 }
 
+Datum pgpool_stat_routing(PG_FUNCTION_ARGS)
+{
+	require_region();
+	RowBuilder to(fcinfo);
+
+	for (uint32 i = 0; i < region_view.header()->max_tenants; i++) {
+		if (region_view.tenant(i).state.load() == SlotState::Free)
+			continue;
+		for (int reason = 0; reason < core::kReasons; reason++) {
+			const RoutingRow row = routing_row(i, static_cast<core::Reason>(reason));
+			if (row.count > 0)
+				show(to, row);
+		}
+	}
+	return (Datum)0;
+}
+
 Datum pgpool_last_commit(PG_FUNCTION_ARGS)
 {
 	require_region();
@@ -277,9 +335,14 @@ Datum pgpool_reset_stats(FunctionCallInfo)
 
 	for (uint32 i = 0; i < h.workers; i++)
 		region_view.worker(i).baseline = worker_totals(region_view.worker(i));
-	for (uint32 i = 0; i < h.max_tenants; i++)
-		if (region_view.tenant(i).state.load() != SlotState::Free)
-			region_view.tenant(i).baseline = region_view.tenant_totals(i);
+	for (uint32 i = 0; i < h.max_tenants; i++) {
+		region::TenantSlot &tenant = region_view.tenant(i);
+		if (tenant.state.load() == SlotState::Free)
+			continue;
+		tenant.baseline = region_view.tenant_totals(i);
+		for (uint32 reason = 0; reason < region::kRouteReasons; reason++)
+			tenant.to_primary_baseline[reason] = region_view.to_primary_total(i, reason);
+	}
 	for (uint32 i = 0; i < h.max_pools; i++)
 		if (region_view.pool(i).state.load() != SlotState::Free)
 			region_view.pool(i).baseline = region_view.pool_totals(i);

@@ -255,6 +255,8 @@ uint32 tenant_slot_for(const Tenant &t)
 		slot.generation.fetch_add(1);
 		slot.id = t.id;
 		slot.baseline = region_view.tenant_totals(i);
+		for (uint32 reason = 0; reason < region::kRouteReasons; reason++)
+			slot.to_primary_baseline[reason] = region_view.to_primary_total(i, reason);
 		(void)apply_tenant(slot, t);
 		slot.state.store(SlotState::Used);
 		e = static_cast<TenantEntry *>(hash_search(tenant_index, &t.id, HASH_ENTER, nullptr));
