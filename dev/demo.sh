@@ -1,9 +1,9 @@
 #!/bin/bash
-# dev/demo.sh start|stop - a primary and a streaming replica with pgpool, two tenants and a load, to look at and play with.
+# dev/demo.sh start|stop - a primary and two streaming replicas with pgpool, two tenants and a load, to look at and play with.
 #
-# Owns: one run directory (RUN: server tree, two data directories) and one socket directory, both named in $BUILD/demo/state.
+# Owns: one run directory (RUN: server tree, three data directories) and one socket directory, both named in $BUILD/demo/state.
 # Needs: what dev/setup.sh demo installs (it is called first); root or an ordinary user.
-# Leaves: after `start` the two servers, until `stop` ends them by pid and removes their files. A failed or interrupted
+# Leaves: after `start` the three servers, until `stop` ends them by pid and removes their files. A failed or interrupted
 #         `start` leaves nothing. Packages stay installed.
 # shellcheck source=dev/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -41,7 +41,8 @@ how_to_connect() {
 	Connect to a tenant (role.tenant as the user name):
 	  psql 'postgresql://app.shop:$PASSWORD@127.0.0.1:$POOL/shop'
 	  psql 'postgresql://app.blog:$PASSWORD@127.0.0.1:$POOL/blog'
-	  psql 'postgresql://app:$PASSWORD@127.0.0.1:$REPLICA_POOL/shop'       (pgpool of the replica: read only)
+	  psql 'postgresql://app:$PASSWORD@127.0.0.1:$ONE_POOL/shop'       (pgpool of replica one: read only)
+Reads of tenant shop go to the replicas. Look at pgpool.pg_stat_replicas, pgpool.pg_stat_routing, pgpool.explain_route('...').
 	As the superuser, past pgpool:
 	  ${RUN_USER:+setpriv --reuid=$RUN_USER --regid=$RUN_USER --init-groups }$BINDIR/psql -h $SOCK -p $PORT -U postgres
 
@@ -71,22 +72,29 @@ start_servers() {
     open_run demo
     # a tree of its own: a later build must not change the libraries under running servers
     server_tree "$RUN/pg" 2>"$RUN/install.log" || fail "cannot install into $RUN/pg: $(tail -n 5 "$RUN/install.log")"
-    read -r PORT REPLICA_PORT < <(free_ports 2)
+    read -r PORT ONE_PORT TWO_PORT < <(free_ports 3)
     POOL=$(preferred_port 6543)
-    REPLICA_POOL=$(preferred_port 6544)
+    ONE_POOL=$(preferred_port 6544)
+    TWO_POOL=$(preferred_port 6545)
     PASSWORD=$(openssl rand -hex 6)
     cluster_create primary "$PORT" "$POOL" 'max_connections = 60'
     cluster_start primary
-    as_user "$BINDIR/pg_basebackup" -h "$SOCK" -p "$PORT" -U postgres -D "$RUN/replica" -R -X stream -c fast --no-sync 2>"$RUN/basebackup.log" ||
-        fail "pg_basebackup failed: $(tail -n 3 "$RUN/basebackup.log")"
-    cluster_files replica "$REPLICA_PORT" "$REPLICA_POOL"
-    cluster_start replica
+    start_replica one "$ONE_PORT" "$ONE_POOL"
+    start_replica two "$TWO_PORT" "$TWO_POOL"
     wait_for_port "$POOL" || fail "pgpool does not listen on port $POOL: $(tail -n 5 "$RUN/primary.log")"
-    wait_for_port "$REPLICA_POOL" || fail "pgpool does not listen on port $REPLICA_POOL: $(tail -n 5 "$RUN/replica.log")"
     cat <<-TEXT
-	  primary  127.0.0.1:$PORT, pgpool on $POOL
-	  replica  127.0.0.1:$REPLICA_PORT, pgpool on $REPLICA_POOL
+	  primary      127.0.0.1:$PORT, pgpool on $POOL
+	  replica one  127.0.0.1:$ONE_PORT, pgpool on $ONE_POOL
+	  replica two  127.0.0.1:$TWO_PORT, pgpool on $TWO_POOL
 	TEXT
+}
+# Its name is its cluster_name, and so that of its replication: by it its position is known.
+start_replica() { # name port pool-port
+    as_user "$BINDIR/pg_basebackup" -h "$SOCK" -p "$PORT" -U postgres -D "$RUN/$1" -R -X stream -c fast --no-sync 2>"$RUN/$1.basebackup.log" ||
+        fail "pg_basebackup failed: $(tail -n 3 "$RUN/$1.basebackup.log")"
+    cluster_files "$1" "$2" "$3"
+    cluster_start "$1"
+    wait_for_port "$3" || fail "pgpool does not listen on port $3: $(tail -n 5 "$RUN/$1.log")"
 }
 
 # One list for both: what is shown is what runs.
@@ -96,25 +104,83 @@ configure() {
 	CREATE DATABASE shop OWNER app;
 	CREATE DATABASE blog OWNER app;
 	SQL
-    tee "$RUN/demo.sql" <<-SQL | indent
+    run_as_superuser <<-SQL
 	CREATE EXTENSION pgpool;
 	SELECT pgpool.create_tenant('shop', database => 'shop', pool_size => 10);
 	SELECT pgpool.create_tenant('blog', database => 'blog', pool_size => 5);
 	SQL
-    superuser "$PORT" postgres -o /dev/null <"$RUN/demo.sql"
 }
 
-client() { as_user env PGPASSWORD="$PASSWORD" PGCONNECT_TIMEOUT=10 PATH="$BINDIR:$PATH" "$@"; }
-load() { # protocol
-    client pgbench -h 127.0.0.1 -p "$POOL" -U app.shop -M "$1" -c 50 -j 2 -T "${DEMO_SECONDS:-10}" -n shop >"$RUN/pgbench.$1" 2>&1 ||
-        fail "pgbench failed: $(tail -n 5 "$RUN/pgbench.$1")"
-    awk -v protocol="$1" '/^latency average/ { latency = $4 } /^tps/ { tps = $3 } /^number of failed/ { failed = $5 }
-        END { printf "  %-9s %6.0f transactions/s, latency %.1f ms, %d failed\n", protocol, tps, latency, failed }' "$RUN/pgbench.$1"
+run_as_superuser() { # shows what it runs
+    tee "$RUN/demo.sql" | indent
+    superuser "$PORT" postgres -o /dev/null <"$RUN/demo.sql"
 }
-show() { # what query
+client() { as_user env PGPASSWORD="$PASSWORD" PGCONNECT_TIMEOUT=10 PATH="$BINDIR:$PATH" "$@"; }
+load() { # name [options of pgbench]
+    local name=$1
+    shift
+    client pgbench -h 127.0.0.1 -p "$POOL" -U app.shop -c 50 -j 2 -T "${DEMO_SECONDS:-10}" -n "$@" shop >"$RUN/pgbench.$name" 2>&1 ||
+        fail "pgbench failed: $(tail -n 5 "$RUN/pgbench.$name")"
+    awk -v name="$name" '/^latency average/ { latency = $4 } /^tps/ { tps = $3 } /^number of failed/ { failed = $5 }
+        END { printf "  %-9s %6.0f transactions/s, latency %.1f ms, %d failed\n", name, tps, latency, failed }' "$RUN/pgbench.$name"
+}
+
+# ---- reads on replicas
+spread_reads() {
+    run_as_superuser <<-SQL
+	SELECT pgpool.add_replica('one', '127.0.0.1', $ONE_PORT);
+	SELECT pgpool.add_replica('two', '127.0.0.1', $TWO_PORT, weight => 2);
+	SELECT pgpool.alter_tenant('shop', routing => 'reads');
+	SELECT pgpool.reset_stats();
+	SQL
+    load reads -S
+    show_replicas
+    show 'SELECT tenant, reads_on_replicas, reads_on_primary FROM pgpool.pg_stat_tenants'
+    show "SELECT target, words FROM pgpool.explain_route('SELECT * FROM pgbench_tellers FOR UPDATE', 'shop')"
+}
+show_replicas() {
+    show 'SELECT name, state, weight, reads, fallbacks, lag_bytes, lag_ms, servers FROM pgpool.pg_stat_replicas ORDER BY name'
+}
+# Each client writes a row and reads it back; what it reads less of than it wrote is kept in a table.
+pairs() { # consistency
+    superuser "$PORT" postgres -o /dev/null -c "SELECT pgpool.alter_tenant('shop', consistency => '$1')"
+    superuser "$PORT" shop -c 'TRUNCATE stale'
+    load "$1" -f "$RUN/pairs.sql"
+    say "  $1: $(superuser "$PORT" shop -At -c 'SELECT count(*) FROM stale') stale reads"
+}
+delay_a_replica() {
+    client psql -X -q -h 127.0.0.1 -p "$PORT" -U app -d shop <<-SQL
+	CREATE TABLE counter AS SELECT k, 0 AS v FROM generate_series(0, 49) k;
+	CREATE TABLE stale (k int, written int, seen int);
+	ALTER TABLE counter ADD PRIMARY KEY (k);
+	SQL
+    as_user tee "$RUN/pairs.sql" >/dev/null <<-'SQL'
+	UPDATE counter SET v = v + 1 WHERE k = :client_id RETURNING v AS written \gset
+	SELECT v AS seen FROM counter WHERE k = :client_id \gset
+	\if :seen < :written
+	INSERT INTO stale VALUES (:client_id, :written, :seen);
+	\endif
+	SQL
+    delay 300ms
+    superuser "$PORT" postgres -o /dev/null -c 'SELECT pgpool.reset_stats()'
+    pairs session
+    show_replicas
+    show "SELECT reason, words, count FROM pgpool.pg_stat_routing WHERE tenant = 'shop' ORDER BY count DESC"
     say ""
-    say "  $1"
-    superuser "$PORT" postgres --pset footer=off -P null=- -c "$2" | sed '/^$/d; s/^/  /'
+    say "  The same where replicas may be behind:"
+    pairs eventual
+    delay 0
+    superuser "$PORT" postgres -o /dev/null -c "SELECT pgpool.alter_tenant('shop', consistency => 'session')"
+}
+delay() { # of replica two
+    say "  replica two: recovery_min_apply_delay = $1"
+    superuser "$TWO_PORT" postgres -c "ALTER SYSTEM SET recovery_min_apply_delay = '$1'"
+    superuser "$TWO_PORT" postgres -o /dev/null -c 'SELECT pg_reload_conf()'
+}
+show() { # query [what, if that is not it]
+    say ""
+    say "  ${2:-$1}"
+    superuser "$PORT" postgres --pset footer=off -P null=- -c "$1" | sed '/^$/d; s/^/  /'
 }
 
 start_demo() {
@@ -137,7 +203,7 @@ start_demo() {
         fail "the build failed: $(tail -n 20 "$OUT/demo-build.log")"
     rm -f "$OUT/demo-build.log"
 
-    step "Starting a primary and a streaming replica"
+    step "Starting a primary and two streaming replicas"
     start_servers
     step "Two tenants"
     configure
@@ -145,14 +211,19 @@ start_demo() {
     client pgbench -h 127.0.0.1 -p "$PORT" -U app -i -q -s 5 shop >"$RUN/pgbench.init" 2>&1 ||
         fail "pgbench -i failed: $(tail -n 5 "$RUN/pgbench.init")"
     load simple
-    load extended
+    load extended -M extended
 
     step "What pgpool tells"
-    show 'pgpool.pg_stat_pools (some columns)' 'SELECT tenant, database, role, pool_mode, pool_size, servers,
-        transactions, queries, waits, server_logins FROM pgpool.pg_stat_pools'
-    show 'pgpool.pg_stat_workers (some columns)' 'SELECT worker, pid, state, starts, listens_tcp, listens_unix,
-        accepted, logins, servers FROM pgpool.pg_stat_workers'
-    show 'pgpool.check()' 'SELECT item, status, message FROM pgpool.check()'
+    show 'SELECT tenant, database, role, pool_mode, pool_size, servers,
+        transactions, queries, waits, server_logins FROM pgpool.pg_stat_pools' 'pgpool.pg_stat_pools (some columns)'
+    show 'SELECT worker, pid, state, starts, listens_tcp, listens_unix,
+        accepted, logins, servers FROM pgpool.pg_stat_workers' 'pgpool.pg_stat_workers (some columns)'
+    show 'SELECT item, status, message FROM pgpool.check()' 'pgpool.check()'
+
+    step "Reads of tenant shop go to the replicas"
+    spread_reads
+    step "A delayed replica, and whoever writes reads it back: no read is stale"
+    delay_a_replica
     save_state
     keep_run
     cat "$OUT/demo/connect"
