@@ -73,11 +73,12 @@ public:
 	int32_t pid = 0;
 	uint32_t database_oid = 5, role_oid = 10;
 	// ---- on a node
-	int node = -1;             // its slot, -1: this is the primary
-	uint64_t system = 4711;    // identifier of the cluster
-	bool in_recovery = true;   // it was not promoted
-	uint64_t replayed = 0;     // position
-	std::string refused_reads; // with this SQLSTATE
+	int node = -1;                            // its slot, -1: this is the primary
+	uint64_t system = 4711;                   // identifier of the cluster
+	bool in_recovery = true;                  // it was not promoted
+	uint64_t replayed = 0;                    // position
+	std::string isolation = "read committed"; // by default
+	std::string refused_reads;                // with this SQLSTATE
 	bool dies_reading = false;
 	std::function<void(const std::string &)> executes; // each statement
 	bool deaf = false;                                 // to cancel requests and to the end of the stream
@@ -584,7 +585,8 @@ private:
 
 	Result statement(const std::string &sql, uint32_t limit)
 	{
-		std::istringstream words(sql);
+		const size_t comment = sql.substr(0, 2) == "/*" ? sql.find("*/") + 2 : 0;
+		std::istringstream words(sql.substr(comment));
 		std::string word, a, b;
 		words >> word >> a >> b;
 		log.push_back(sql);
@@ -592,6 +594,8 @@ private:
 			executes(sql);
 		if (block_ == 'E' && word != "ROLLBACK" && word != "COMMIT")
 			return fail("25P02", "current transaction is aborted");
+		if (sql == "SELECT 1/0")
+			return fail("22012", "division by zero");
 		if (word == "SELECT" && a == "d.oid," && proofs_ended-- > 0)
 			return fail("57014", "canceling statement due to statement timeout");
 		if (word == "SELECT" && a == "d.oid,")
@@ -659,7 +663,7 @@ private:
 		if (word == "SET") {
 			if (b == "bad")
 				return fail(refused_with, "invalid value");
-			now_[canonical(a)] = b;
+			now_[canonical(a)] = b == "TO" ? unquoted(sql.substr(sql.rfind(' ') + 1)) : b;
 			own_.insert(canonical(a));
 			return done("SET");
 		}
@@ -759,7 +763,7 @@ private:
 		}
 		return row_of(values);
 	}
-	Result position() { return row_of({std::to_string(replayed), in_recovery ? "t" : "f"}); }
+	Result position() { return row_of({std::to_string(replayed), in_recovery ? "t" : "f", isolation}); }
 
 	Result rows(const std::string &tag, int count, std::istringstream &words, uint32_t limit)
 	{
@@ -824,7 +828,7 @@ private:
 
 	static std::string unquoted(const std::string &name)
 	{
-		return name.size() > 1 && name[0] == '"' ? name.substr(1, name.size() - 2) : name;
+		return name.size() > 1 && (name[0] == '"' || name[0] == '\'') ? name.substr(1, name.size() - 2) : name;
 	}
 
 	void commit_notify()

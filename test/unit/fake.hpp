@@ -156,15 +156,33 @@ private:
 
 // SELECT and SHOW are reads.
 struct Reader final : core::Grammar {
-	core::Classified classify(std::string_view sql, const core::Reading &, const core::Facts *) override
+	core::Classified classify(std::string_view sql, const core::Reading &reading, const core::Facts *) override
 	{
 		core::Classified c;
+		const bool hinted = sql.substr(0, 21) == "/* pgpool: replica */";
+		c.route = hinted ? core::Route::Replica : reading.route;
+		auto begins = [&](std::string_view word) { return sql.substr(hinted ? 22 : 0, word.size()) == word; };
+		auto holds = [&](std::string_view word) { return sql.find(word) != std::string_view::npos; };
+		const bool vouched = c.route == core::Route::Replica;
 		c.kind = core::Kind::Read;
 		for (size_t at = 0; at != std::string_view::npos; at = sql.find(';', at)) {
 			at += at > 0;
-			if (sql.substr(at, 7) != "SELECT " && sql.substr(at, 5) != "SHOW ")
+			if (sql.substr(at, 7) != "SELECT " && sql.substr(at, 5) != "SHOW " && !(vouched && begins("ROWS")))
 				c.kind = core::Kind::Write;
 		}
+		if (c.route == core::Route::Primary)
+			c.kind = core::Kind::Write;
+		if (holds(";"))
+			return c;
+		if (begins("BEGIN"))
+			c.kind =
+			    holds("READ ONLY") && c.route != core::Route::Primary ? core::Kind::BeginReadOnly : core::Kind::Begin;
+		if (begins("BEGIN") && holds("REPEATABLE READ"))
+			c.isolation = core::Isolation::RepeatableRead;
+		if (begins("COMMIT") || begins("ROLLBACK"))
+			c.kind = core::Kind::End;
+		if (begins("SET TRANSACTION READ ONLY"))
+			c.kind = core::Kind::SetTransactionReadOnly;
 		return c;
 	}
 };

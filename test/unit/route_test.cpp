@@ -516,4 +516,234 @@ TEST_F(Route, APromotionIsSeenBeforeTheNextRead)
 	EXPECT_EQ(times("SELECT c1.x"), on_primary(1));
 }
 
+// ---- blocks
+
+TEST_F(Route, AReadOnlyBlockIsServedByANode)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("BEGIN READ ONLY")), "C:BEGIN Z:T");
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:T");
+	EXPECT_EQ(ask(a, parse("SELECT c1.y", "s") + bind_to("s") + execute() + kSync), "1 2 D:c1.y C:SELECT 1 Z:T");
+	EXPECT_EQ(ask(a, bind_to("s") + execute() + kSync), "2 D:c1.y C:SELECT 1 Z:T");
+	EXPECT_EQ(ask(a, kSync), "Z:T");
+	EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I");
+	EXPECT_EQ(times("BEGIN READ ONLY"), on_nodes(1));
+	EXPECT_EQ(times("SELECT c1.x"), on_nodes(1));
+	EXPECT_EQ(times("SELECT c1.y"), on_nodes(2));
+	EXPECT_EQ(times("COMMIT"), on_nodes(1));
+	EXPECT_EQ(busy(), 0);
+	EXPECT_EQ(ask(a, query("NOTICE c1.n")), "N C:NOTICE Z:I");
+	EXPECT_EQ(times("NOTICE c1.n"), on_primary(1));
+	EXPECT_EQ(ask(a, query("BEGIN")), "C:BEGIN Z:T");
+	EXPECT_EQ(times("BEGIN"), on_primary(1)) << "which may write";
+	EXPECT_EQ(ask(a, query("SELECT c1.z")), "T D:c1.z C:SELECT 1 Z:T");
+	EXPECT_EQ(times("SELECT c1.z"), on_primary(1));
+}
+
+TEST_F(Route, ABlockInOnePipeline)
+{
+	Stream *a = login();
+	const std::string begin = parse("BEGIN READ ONLY", "") + bind_to("") + execute();
+	const std::string read = parse("SELECT c1.x", "") + bind_to("") + execute() + kSync;
+	EXPECT_EQ(ask(a, begin + read + query("COMMIT") + query("NOTICE c1.n")),
+	          "1 2 C:BEGIN 1 2 D:c1.x C:SELECT 1 Z:T C:COMMIT Z:I N C:NOTICE Z:I");
+	EXPECT_EQ(times("SELECT c1.x"), on_nodes(1));
+	EXPECT_EQ(times("COMMIT"), on_nodes(1));
+	EXPECT_EQ(times("NOTICE c1.n"), on_primary(1));
+	flush(1000);
+	EXPECT_EQ(ask(a, query("BEGIN READ ONLY") + query("SELECT c1.y") + query("NOTICE c1.m") + query("COMMIT")),
+	          "C:BEGIN Z:T T D:c1.y C:SELECT 1 Z:T N C:NOTICE Z:T C:COMMIT Z:I");
+	EXPECT_EQ(times("SELECT c1.y"), on_nodes(1));
+	EXPECT_EQ(times("NOTICE c1.m"), on_primary(1)) << "which was not sent to the node, although it came with the rest";
+	EXPECT_EQ(times("COMMIT"), std::make_pair(1, 1));
+	EXPECT_EQ(busy(), 0);
+}
+
+TEST_F(Route, ABlockThatLeavesSomethingGoesToThePrimary)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SET statement_timeout 5000")), "C:SET Z:I");
+	flush(1000);
+	EXPECT_EQ(ask(a, query("BEGIN READ ONLY")), "C:BEGIN Z:T");
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:T");
+	EXPECT_EQ(ask(a, query("SET search_path mine")), "C:SET Z:T");
+	EXPECT_EQ(times("BEGIN READ ONLY"), std::make_pair(1, 1)) << "again, where the rest is";
+	EXPECT_EQ(times("SET search_path mine"), on_primary(1));
+	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:T");
+	EXPECT_EQ(times("SELECT c1.y"), on_primary(1));
+	EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I");
+	EXPECT_EQ(times("COMMIT"), on_primary(1));
+	EXPECT_EQ(times("ROLLBACK"), on_nodes(1));
+	EXPECT_EQ(ask(a, query("SHOW search_path")), "T D:mine C:SHOW Z:I");
+	EXPECT_EQ(ask(a, query("SHOW statement_timeout")), "T D:5000 C:SHOW Z:I");
+	EXPECT_EQ(busy(), 0);
+}
+
+TEST_F(Route, ABlockWithAnOpenPortalIsNotMoved)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("BEGIN READ ONLY")), "C:BEGIN Z:T");
+	EXPECT_EQ(ask(a, parse("SELECT c1.x", "") + bind_to("") + execute(1) + kSync), "1 2 D:c1.x C:SELECT 1 Z:T");
+	EXPECT_EQ(times("SELECT c1.x"), on_primary(1)) << "before it has one";
+	EXPECT_EQ(times("BEGIN READ ONLY"), std::make_pair(1, 1));
+}
+
+TEST_F(Route, AFailedBlockStaysFailed)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("BEGIN READ ONLY")), "C:BEGIN Z:T");
+	for (auto &b : world.backends) {
+		if (b->node >= 0)
+			b->refused_reads = "40001";
+	}
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T E:40001 Z:E") << "the client has heard of the block";
+	EXPECT_EQ(times("SELECT c1.x"), on_nodes(1));
+	EXPECT_EQ(ask(a, query("SELECT c1.y")), "E:25P02 Z:E");
+	EXPECT_EQ(ask(a, query("NOTICE c1.n")), "E:25P02 Z:E") << "on the primary, in a block that failed, too";
+	EXPECT_EQ(ask(a, query("COMMIT")), "C:ROLLBACK Z:I");
+	EXPECT_EQ(busy(), 0);
+}
+
+TEST_F(Route, ANodeThatIsLostInABlock)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("BEGIN READ ONLY")), "C:BEGIN Z:T");
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:T");
+	for (auto &b : world.backends) {
+		if (b->node >= 0)
+			b->die();
+	}
+	world.settle();
+	EXPECT_EQ(got(a), "E:FATAL:57P01");
+	EXPECT_EQ(times("SELECT c1.x"), on_nodes(1));
+}
+
+TEST_F(Route, ABlockIsAskedAgainAndMovesWhenTheNodeIsBehind)
+{
+	world.settings().consistency.store(region::Consistency::Database);
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("BEGIN READ ONLY")), "C:BEGIN Z:T");
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:T");
+	const uint32_t database = world.view.pool(0).database_oid % region::kCatalogCounters;
+	world.view.header()->database_commit[database].store(2000); // of somebody else
+	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:T");
+	EXPECT_EQ(times("SELECT c1.y"), on_primary(1));
+	EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I");
+	EXPECT_EQ(times("COMMIT"), on_primary(1));
+}
+
+TEST_F(Route, ABlockWithOneSnapshotIsOnlyForWhoAsks)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("BEGIN READ ONLY REPEATABLE READ")), "C:BEGIN Z:T");
+	EXPECT_EQ(times("BEGIN READ ONLY REPEATABLE READ"), on_primary(1));
+	EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I");
+	const std::string begin = "/* pgpool: replica */ BEGIN READ ONLY REPEATABLE READ";
+	flush(1000);
+	EXPECT_EQ(ask(a, query(begin)), "C:BEGIN Z:T");
+	EXPECT_EQ(times(begin), on_nodes(1));
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:T");
+	EXPECT_EQ(ask(a, query("ROWS c1 1")), "T D:c1 C:SELECT 1 Z:T");
+	EXPECT_EQ(times("ROWS c1 1"), on_nodes(1)) << "its functions are harmless, says the client";
+	EXPECT_EQ(ask(a, query("SET search_path mine")), "N E:25P02 Z:E");
+	EXPECT_EQ(times("SET search_path mine"), on_primary(1)) << "and failed";
+	EXPECT_EQ(ask(a, query("ROLLBACK")), "C:ROLLBACK Z:I");
+	EXPECT_EQ(busy(), 0);
+}
+
+TEST_F(Route, TheDefaultIsolationCounts)
+{
+	world.prepare_backend = [this](Backend &b) {
+		b.agent = b.node < 0;
+		b.isolation = "repeatable read";
+		if (b.node >= 0)
+			set(b);
+	};
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(times("SELECT c1.x"), on_nodes(1));
+	EXPECT_EQ(ask(a, query("BEGIN READ ONLY")), "C:BEGIN Z:T");
+	EXPECT_EQ(times("BEGIN READ ONLY"), on_primary(1));
+}
+
+TEST_F(Route, ABlockUntilItsFirstWrite)
+{
+	world.settings().route_blocks.store(region::RouteBlocks::UntilWrite);
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("BEGIN")), "C:BEGIN Z:T");
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:T");
+	EXPECT_EQ(times("SELECT c1.x"), on_nodes(1));
+	EXPECT_EQ(ask(a, parse("NOTICE c1.w", "") + bind_to("") + execute() + kSync), "1 2 N C:NOTICE Z:T");
+	EXPECT_EQ(times("NOTICE c1.w"), on_primary(1));
+	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:T");
+	EXPECT_EQ(times("SELECT c1.y"), on_primary(1)) << "it is there from then on";
+	EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I");
+	flush(1000);
+	EXPECT_EQ(ask(a, query("BEGIN")), "C:BEGIN Z:T");
+	EXPECT_EQ(ask(a, query("SET TRANSACTION READ ONLY")), "C:SET Z:T");
+	EXPECT_EQ(times("SET TRANSACTION READ ONLY"), on_nodes(1));
+	EXPECT_EQ(ask(a, query("NOTICE c1.v")), "N C:NOTICE Z:T");
+	EXPECT_EQ(times("SET TRANSACTION READ ONLY"), std::make_pair(1, 1)) << "so it is on the primary";
+	EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I");
+	EXPECT_EQ(busy(), 0);
+}
+
+TEST_F(Route, ABlockInPiecesIsWaitedFor)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("BEGIN READ ONLY")), "C:BEGIN Z:T");
+	const std::string batch = parse("SELECT c1.x", "") + bind_to("") + execute() + kSync;
+	for (size_t at = 0; at + 1 < batch.size(); at++)
+		EXPECT_EQ(ask(a, batch.substr(at, 1)), "");
+	EXPECT_EQ(ask(a, batch.substr(batch.size() - 1)), "1 2 D:c1.x C:SELECT 1 Z:T");
+	EXPECT_EQ(times("SELECT c1.x"), on_nodes(1));
+}
+
+TEST_F(Route, AClientThatLeavesItsBlock)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("BEGIN READ ONLY")), "C:BEGIN Z:T");
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:T");
+	send(a, wire::message('X'));
+	EXPECT_EQ(times("ROLLBACK"), on_nodes(1));
+	EXPECT_EQ(busy(), 0);
+}
+
+// ---- what the session says
+
+TEST_F(Route, TheSessionSaysWhere)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SET pgpool.route primary")), "C:SET Z:I");
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(ask(a, query("BEGIN READ ONLY")), "C:BEGIN Z:T");
+	EXPECT_EQ(ask(a, query("COMMIT")), "C:COMMIT Z:I");
+	EXPECT_EQ(times("SELECT c1.x"), on_primary(1));
+	EXPECT_EQ(times("BEGIN READ ONLY"), on_primary(1));
+	EXPECT_EQ(ask(a, query("SET pgpool.route replica")), "C:SET Z:I");
+	flush(1000);
+	EXPECT_EQ(ask(a, query("ROWS c1 1")), "T D:c1 C:SELECT 1 Z:I");
+	EXPECT_EQ(times("ROWS c1 1"), on_nodes(1));
+	EXPECT_EQ(ask(a, query("NOTICE c1.n")), "N C:NOTICE Z:I");
+	EXPECT_EQ(times("NOTICE c1.n"), on_primary(1));
+	EXPECT_EQ(ask(a, query("SHOW pgpool.route")), "T D:replica C:SHOW Z:I") << "it was kept on the way to the node";
+	EXPECT_EQ(ask(a, query("RESET pgpool.route")), "C:RESET Z:I");
+	EXPECT_EQ(ask(a, query("ROWS c1 2")), "T D:c1 D:c1 C:SELECT 2 Z:I");
+	EXPECT_EQ(times("ROWS c1 2"), on_primary(1));
+}
+
+TEST_F(Route, InTheWordsOfOtherPoolers)
+{
+	Stream *a = login();
+	EXPECT_EQ(ask(a, query("SET SERVER ROLE TO 'primary'")), "C:SET Z:I");
+	EXPECT_EQ(times("SET pgpool.route TO 'primary'"), on_primary(1));
+	EXPECT_EQ(ask(a, query("SET pgdog.role primary")), "C:SET Z:I");
+	EXPECT_EQ(ask(a, query("SELECT c1.x")), "T D:c1.x C:SELECT 1 Z:I");
+	EXPECT_EQ(times("SELECT c1.x"), on_primary(1));
+	EXPECT_EQ(ask(a, query("SET pgdog.role auto")), "C:SET Z:I");
+	EXPECT_EQ(ask(a, query("SET odyssey.target_session_attrs read-write")), "C:SET Z:I");
+	EXPECT_EQ(ask(a, query("SELECT c1.y")), "T D:c1.y C:SELECT 1 Z:I");
+	EXPECT_EQ(times("SELECT c1.y"), on_primary(1));
+}
+
 } // namespace

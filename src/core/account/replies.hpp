@@ -39,6 +39,7 @@ enum class For : uint8_t {
 	Handover, // a query of a subscription, on its client's server
 	Round,    // a query of a listener
 	Position, // how far a node has replayed
+	Begin,    // what begins a block on the primary that came from a node
 	Nobody,   // the client's that is gone
 };
 

@@ -28,6 +28,7 @@ public:
 		Handover, // the server works for the subscription
 		Replay,   // no node is yet where the client's own writes are
 		Position, // whether the node is where the client's own writes are
+		Begin,    // the block that it goes on with begins on the primary
 		Release   // what comes next may be for another target: the node's server goes back first
 	};
 	enum class Pause : uint8_t {

@@ -38,10 +38,10 @@ void ClientSettings::adopt(const Params &now, int32_t idle_session_timeout)
 	idle_session_timeout_ = idle_session_timeout;
 }
 
-bool ClientSettings::apply(ServerConn &server, std::string_view message)
+bool ClientSettings::apply(ServerConn &server, std::string_view message, bool must_wait)
 {
 	if (!doubtful_)
-		return server.apply(now_, server.on_node()); // no agent there stops what comes behind a setting that fails
+		return server.apply(now_, must_wait);
 	doubtful_ = !server.apply_each(is_leaving_role(message) ? now_.without("role") : now_);
 	return !doubtful_;
 }

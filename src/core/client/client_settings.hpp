@@ -26,7 +26,8 @@ public:
 	void set_defaults(const Params &defaults) { defaults_ = defaults; }
 
 	// To its server, for the message that comes next. False: the client waits until they are in force.
-	[[nodiscard]] bool apply(ServerConn &server, std::string_view message);
+	// `must_wait`: in any case.
+	[[nodiscard]] bool apply(ServerConn &server, std::string_view message, bool must_wait);
 	void on_refused() { doubtful_ = true; }
 	void on_applied() { doubtful_ = false; }
 

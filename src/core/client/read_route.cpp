@@ -2,6 +2,7 @@
 #include "core/client/read_route.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "proto/frontend.hpp"
 #include "proto/wire.hpp"
@@ -20,10 +21,16 @@ constexpr size_t kMostMessages = 64; // of a batch that is looked at
 
 bool BatchReader::next(size_t n)
 {
-	if (n == kMostMessages || left_.size() < proto::kHeaderSize)
+	if (n == kMostMessages)
+		return false;
+	short_ = left_.size() < proto::kHeaderSize;
+	if (short_)
 		return false;
 	const uint32_t length = proto::load32(left_.data() + 1);
-	if (!proto::is_frontend(left_[0], length) || left_.size() <= length)
+	if (!proto::is_frontend(left_[0], length))
+		return false;
+	short_ = left_.size() <= length;
+	if (short_)
 		return false;
 	type_ = left_[0];
 	body_ = left_.substr(proto::kHeaderSize, length - 4);
@@ -46,6 +53,28 @@ char BatchReader::take_byte()
 	const char c = body_.empty() ? '\0' : body_[0];
 	body_.remove_prefix(std::min<size_t>(1, body_.size()));
 	return c;
+}
+
+// The order is that of Parse and Bind, which is that of Execute with all drivers; whatever is not as expected is Other.
+bool BatchReader::note(Part part, std::string_view sql)
+{
+	const bool first = reads_ + others_ == 0;
+	(part == Part::Read ? reads_ : others_)++;
+	switch (part) {
+	case Part::Read:
+	case Part::Nothing:
+		return !ended_ && sets_read_only_.empty();
+	case Part::Begin:
+		begin_ = sql;
+		return first;
+	case Part::ReadOnly:
+		sets_read_only_ = sql;
+		return first;
+	case Part::End:
+		return !std::exchange(ended_, true);
+	default:
+		return false;
+	}
 }
 
 bool BatchReader::made(std::string_view name) const

@@ -131,8 +131,12 @@ void Session::process(std::string_view bytes)
 	} else if (is_on_node() && is_next_batch()) {
 		if (stash(bytes)) // it may be for another target
 			input_.miss(Missing::Release);
+	} else if (is_in_block_on_node()) {
+		go_on_in_block(bytes);
 	} else if (server_) {
 		forward(bytes);
+	} else if (moves_block()) {
+		acquire(bytes);
 	} else {
 		answer(bytes);
 	}
@@ -181,6 +185,9 @@ void Session::acquire(std::string_view bytes)
 		fatal(why);
 		return;
 	}
+	std::string own_words;
+	if (group_->routes_reads() && put_in_own_words(bytes, own_words))
+		bytes = own_words;
 	if (!choose_target(bytes))
 		return;
 	ServerConn *server = pool().acquire(this);
@@ -199,7 +206,7 @@ void Session::acquire(std::string_view bytes)
 		return;
 	}
 	since_ = context_.now();
-	if (is_on_node() && !node_is_fit()) {
+	if (prepares_target()) {
 		stash(bytes);
 		return;
 	}
@@ -245,7 +252,8 @@ void Session::on_assigned(ServerConn *server)
 bool Session::take_settings(std::string_view message)
 {
 	tell_promotion();
-	return settings_.apply(*server_, message);
+	// On a node no agent stops what comes behind a setting that fails, and what begins a block is none of the client's.
+	return settings_.apply(*server_, message, is_on_node() || moves_block());
 }
 
 void Session::on_applied()
@@ -255,7 +263,7 @@ void Session::on_applied()
 		come_back();
 		return;
 	}
-	if (is_on_node() && !node_is_fit())
+	if (prepares_target())
 		return;
 	input_.miss(Missing::Nothing);
 	resume();
@@ -363,6 +371,10 @@ void Session::on_replies(uint64_t forwarded)
 		return;
 	if (statements_.has_what_it_awaits(server_->replies()))
 		on_settled();
+	if (!dead_ && input_.missing() == Missing::Release && is_in_block_on_node()) {
+		input_.miss(Missing::Nothing); // it is for the same target
+		resume();
+	}
 	if (server_ && !dead_)
 		work_off_backlog();
 }
@@ -383,12 +395,14 @@ void Session::on_ready(char status, uint64_t commit_lsn)
 		on_settled();
 }
 
-void Session::on_round(For purpose, const proto::Error & /*why*/)
+void Session::on_round(For purpose, const proto::Error &why)
 {
 	if (purpose == For::Replay)
 		on_settled();
 	else if (purpose == For::Position)
 		on_position();
+	else if (purpose == For::Begin)
+		on_begun(why);
 	else if (input_.missing() == Missing::Probe)
 		on_applied();
 }

@@ -47,6 +47,7 @@ class Pool;
 class PoolGroup;
 class ServerConn;
 class Subscription;
+struct Classified;
 
 class Session final : public StreamOwner, public ServerUser, public Waiter
 {
@@ -180,7 +181,8 @@ private:
 	// ---- where its batches are served, in session_route.cpp
 	bool choose_target(std::string_view bytes);
 	Reading reading() const;
-	Reason why_primary(std::string_view bytes) const;
+	Reason why_primary(BatchReader &batch, Block &block) const;
+	bool read_batch(BatchReader &batch, Block &block, Reason &why) const;
 	void learn_write(std::string_view bytes);
 	NodeChoice choose_node();
 	NodeChoice stay();
@@ -189,6 +191,7 @@ private:
 	bool no_node(const NodeChoice &why, std::string_view bytes);
 	bool is_monotonic() const;
 	uint64_t fence() const;
+	bool prepares_target();
 	bool node_is_fit();
 	void on_position();
 	void begin_read();
@@ -197,8 +200,21 @@ private:
 	bool falls_back() const;
 	void avoid_node(Reason why);
 	void go_elsewhere(Reason why);
+	void leave_node();
 	bool is_on_node() const;
 	bool is_next_batch() const;
+
+	// ---- blocks that begin on a node, in session_block.cpp
+	Part part_of(const Classified &what, Block &block) const;
+	bool is_in_block_on_node() const;
+	bool moves_block() const { return route_ && route_->block.moves; }
+	void go_on_in_block(std::string_view bytes);
+	void move_block(Reason why, bool fails);
+	void begin_again();
+	void on_begun(const proto::Error &why);
+	bool isolation_is_fit();
+	void on_position_in_block(bool is_fit);
+	bool put_in_own_words(std::string_view bytes, std::string &own) const;
 
 	Context &context_;
 	Clients &clients_;

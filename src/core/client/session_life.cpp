@@ -185,7 +185,7 @@ void Session::on_wait_failed(const proto::Error &why, bool is_fatal)
 		go_elsewhere(Reason::ReplicaFailed);
 		return;
 	}
-	if (is_fatal || session_mode_) {
+	if (is_fatal || session_mode_ || moves_block()) { // its block is nowhere
 		fatal(why);
 		return;
 	}

@@ -1,9 +1,10 @@
 // Where a client's next batch is served: on the primary, or as a read on a node. See session.hpp.
 //
 // A node serves whole batches of a client that is in no transaction, one at a time, and only such as the grammar says
-// are reads. Before the client's bytes go there, the node must be known to be a standby that has replayed all that the
-// client must see: else it is asked first (For::Position), for no position that somebody else tells is a proof of
-// that. Whatever goes wrong before the client has heard of it goes to the primary. Must not know how a node is reached.
+// are reads, and blocks (session_block.cpp). Before the client's bytes go there, the node must be known to be a standby
+// that has replayed all that the client must see: else it is asked first (For::Position), for no position that somebody
+// else tells is a proof of that. Whatever goes wrong before the client has heard of it goes to the primary. Must not
+// know how a node is reached.
 #include "core/client/session.hpp"
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 
 #include "core/client/clients.hpp"
 #include "core/client/read_route.hpp"
+#include "core/routing/route_words.hpp"
 #include "core/context/context.hpp"
 #include "core/pool/pool_group.hpp"
 #include "core/server/server.hpp"
@@ -26,7 +28,20 @@ namespace
 
 // The position as a number of bytes.
 constexpr char kAskPosition[] = "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0'), "
-                                "pg_catalog.pg_is_in_recovery()";
+                                "pg_catalog.pg_is_in_recovery(), "
+                                "pg_catalog.current_setting('default_transaction_isolation')";
+
+// What the session says of all its statements: by pgpool.route, or by a name that another pooler has for it.
+Route route_of(const ParamSet &params)
+{
+	Route route = Route::Auto;
+	for (const char *name : kRouteSettings) {
+		const Param *p = params.find(name);
+		if (p && route == Route::Auto)
+			(void)route_of_word({p->value.data(), p->value.data() + p->value.size()}, route);
+	}
+	return route;
+}
 
 // How a client's strings are read. What is not known is as PostgreSQL has it by default.
 Reading reading_of(const ParamSet &params, const Greeting &greeting)
@@ -42,6 +57,7 @@ Reading reading_of(const ParamSet &params, const Greeting &greeting)
 		if (f.first == "server_encoding")
 			r.server_encoding = f.second;
 	}
+	r.route = route_of(params);
 	return r;
 }
 
@@ -65,6 +81,10 @@ bool Session::is_next_batch() const
 bool Session::choose_target(std::string_view bytes)
 {
 	target_ = Target::Primary;
+	if (moves_block())
+		return true;
+	if (route_)
+		route_->block = {};
 	if (!group_->routes_reads() || login_) {
 		if (route_) {
 			route_->end_wait();
@@ -77,13 +97,19 @@ bool Session::choose_target(std::string_view bytes)
 		route_->session = this;
 	}
 	route_->why = std::exchange(route_->primary_once, Reason::None);
+	BatchReader batch(bytes);
+	Block block;
 	if (route_->why == Reason::None)
-		route_->why = why_primary(bytes);
+		route_->why = why_primary(batch, block);
 	if (route_->why != Reason::None) {
 		route_->end_wait();
 		return true;
 	}
 	route_->served = false;
+	if (batch.begins_block()) {
+		block.begin = batch.begin();
+		route_->block = std::move(block);
+	}
 	const NodeChoice choice = choose_node();
 	if (choice.kind == NodeChoice::Kind::Behind && may_await(choice.node)) {
 		if (stash(bytes))
@@ -106,24 +132,33 @@ Reading Session::reading() const
 	return reading_of(*settings_.now().get(), group_->greeting());
 }
 
-// None: it is a read.
-Reason Session::why_primary(std::string_view bytes) const
+// None: it is a read, or begins a block that is.
+Reason Session::why_primary(BatchReader &batch, Block &block) const
 {
 	if (session_mode_ || subscription_ || statements_.pins())
 		return Reason::KeptServer;
-	const Reading reading = this->reading();
 	Reason why = Reason::Batch;
-	const auto is_read = [&](std::string_view sql) {
+	const bool is_known = read_batch(batch, block, why);
+	return is_known && (batch.only_reads() || batch.begins_block()) ? Reason::None : why;
+}
+
+// `block` is the one that is open, or gets what is said of one that begins.
+bool Session::read_batch(BatchReader &batch, Block &block, Reason &why) const
+{
+	Reading reading = this->reading();
+	if (block.vouched)
+		reading.route = Route::Replica;
+	const auto part = [&](std::string_view sql) {
 		const Classified &what = context_.reads().what(sql, reading, group_->shared().database_oid, context_.now());
 		if (what.kind != Kind::Read)
 			why = what.kind == Kind::Write ? what.reason : Reason::Transaction;
-		return what.kind == Kind::Read;
+		return part_of(what, block);
 	};
 	const auto sql_of = [this](std::string_view name) {
 		const Statement *s = statements_.statement_of(name);
 		return s ? std::string_view(s->body.c_str()) : std::string_view();
 	};
-	return BatchReader(bytes).reads(is_read, sql_of) ? Reason::None : why;
+	return batch.read(part, sql_of);
 }
 
 // A node refused it, for it writes: that text goes to the primary from now on, this time as well. Which of several
@@ -135,13 +170,13 @@ void Session::learn_write(std::string_view bytes)
 	const auto note = [&](std::string_view sql) {
 		others += !only.empty() && only != sql;
 		only = sql;
-		return true;
+		return Part::Read;
 	};
 	const auto sql_of = [this](std::string_view name) {
 		const Statement *s = statements_.statement_of(name);
 		return s ? std::string_view(s->body.c_str()) : std::string_view();
 	};
-	if (BatchReader(bytes).reads(note, sql_of) && others == 0)
+	if (BatchReader(bytes).read(note, sql_of) && others == 0)
 		context_.reads().learn_write(only, reading(), group_->shared().database_oid, context_.now());
 	route_->primary_once = Reason::Learned;
 }
@@ -226,7 +261,8 @@ void Session::on_alarm()
 // The primary serves it, if the tenant has it so.
 bool Session::no_node(const NodeChoice &why, std::string_view bytes)
 {
-	if (falls_back()) {
+	const bool may_write = !route_->block.begin.empty() && !route_->block.read_only;
+	if (falls_back() || may_write) {
 		if (why.kind == NodeChoice::Kind::Behind)
 			context_.nodes().count_fallback(why.node, Fallback::Behind);
 		return true;
@@ -271,10 +307,18 @@ uint64_t Session::database_commit() const
 	return context_.region().header()->database_commit[group_->shared().database_oid % region::kCatalogCounters].load();
 }
 
-// The server is on a node, and has the client's settings. False: the node is asked, and the client waits.
+// The server has the client's settings. True: the client waits until something else is done there.
+bool Session::prepares_target()
+{
+	if (moves_block())
+		begin_again();
+	return moves_block() || (is_on_node() && !node_is_fit());
+}
+
+// The server is on a node. False: the node is asked, and the client waits.
 bool Session::node_is_fit()
 {
-	if (context_.nodes().is_proved(node_of(target_), route_->fence, context_.now()))
+	if (!route_->block.asks && context_.nodes().is_proved(node_of(target_), route_->fence, context_.now()))
 		return true;
 	route_->position = 0;
 	input_.miss(Missing::Position);
@@ -282,16 +326,19 @@ bool Session::node_is_fit()
 	return false;
 }
 
-// Of the position: two columns, see kAskPosition.
+// Of the position: three columns, see kAskPosition.
 void Session::on_row(std::string_view body)
 {
 	proto::Reader r(body);
-	if (!route_ || r.u16() != 2)
+	if (!route_ || r.u16() != 3)
 		return;
 	const std::string position(r.bytes(r.u32()));
 	const std::string_view in_recovery = r.bytes(r.u32());
+	const std::string_view isolation = r.bytes(r.u32());
 	if (r.ok() && in_recovery == "t")
 		route_->position = strtoull(position.c_str(), nullptr, 10);
+	if (r.ok() && route_->block.asks)
+		route_->isolation = isolation;
 }
 
 void Session::on_position()
@@ -303,7 +350,13 @@ void Session::on_position()
 		nodes.prove(node, route_->position, context_.now());
 	else
 		nodes.fails(node, context_.now(), "it is no standby");
-	if (is_standby && route_->position >= route_->fence) {
+	const bool is_fit = is_standby && route_->position >= route_->fence;
+	if (is_in_block_on_node()) {
+		on_position_in_block(is_fit);
+	} else if (is_fit && !isolation_is_fit()) {
+		route_->primary_once = Reason::Transaction;
+		leave_node();
+	} else if (is_fit) {
 		input_.miss(Missing::Nothing);
 		resume();
 	} else if (is_standby && may_await(node)) {
@@ -321,7 +374,7 @@ void Session::begin_read()
 	if (std::exchange(route_->served, true))
 		return;
 	route_->end_wait();
-	server_->statements().replay().begin_on_node(server_->replies());
+	server_->statements().replay().begin_on_node(server_->replies(), true);
 	context_.nodes().count_read(node_of(target_));
 	if (!route_->is_reader || route_->node != node_of(target_))
 		route_->since = context_.now();
@@ -363,8 +416,13 @@ void Session::avoid_node(Reason why)
 // Nothing of what waits was sent.
 void Session::go_elsewhere(Reason why)
 {
-	route_->end_wait();
 	avoid_node(why);
+	leave_node();
+}
+
+void Session::leave_node()
+{
+	route_->end_wait();
 	if (ServerConn *server = std::exchange(server_, nullptr))
 		server->give_back();
 	input_.miss(Missing::Nothing);

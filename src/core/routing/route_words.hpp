@@ -97,10 +97,21 @@ inline bool route_of_word(Words word, Route &to)
 	return false;
 }
 
+// The first that says something counts.
+inline constexpr const char *kRouteSettings[] = {"pgpool.route", "pgdog.role", "odyssey.target_session_attrs"};
+
 inline bool is_route_setting(const char *name)
 {
-	return strcasecmp(name, "pgpool.route") == 0 || strcasecmp(name, "pgdog.role") == 0 ||
-	       strcasecmp(name, "odyssey.target_session_attrs") == 0;
+	for (const char *s : kRouteSettings) {
+		if (strcasecmp(name, s) == 0)
+			return true;
+	}
+	return false;
+}
+
+constexpr const char *name_of(Route r)
+{
+	return r == Route::Primary ? "primary" : r == Route::Replica ? "replica" : "auto";
 }
 
 // /* pgpool: primary */, /* pgdog_role: replica */, /*NO LOAD BALANCE*/ of Pgpool-II. Others may stand before and

@@ -139,10 +139,13 @@ struct Reading {
 	// Whether functions of the users' that are declared IMMUTABLE or STABLE are taken by their word. Those of C are in
 	// any case (extensions), as are those that pgpool.allow_on_replica() names.
 	bool trusts_stable = false;
+	// What the session says of all its statements; a hint in a text counts before it. Replica takes as harmless what is
+	// not known, but no function that is known to write or to speak of the session.
+	Route route = Route::Auto;
 
 	bool operator==(const Reading &o) const
 	{
-		return client_encoding == o.client_encoding && server_encoding == o.server_encoding &&
+		return route == o.route && client_encoding == o.client_encoding && server_encoding == o.server_encoding &&
 		       standard_conforming_strings == o.standard_conforming_strings && backslash_quote == o.backslash_quote &&
 		       trusts_stable == o.trusts_stable;
 	}

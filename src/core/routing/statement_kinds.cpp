@@ -34,7 +34,7 @@ uint64_t edition_of(const Facts *facts)
 
 Reading StatementKinds::KnownReading::view() const
 {
-	return {client_encoding, server_encoding, conforming, backslash_quote, trusts_stable};
+	return {client_encoding, server_encoding, conforming, backslash_quote, trusts_stable, route};
 }
 
 uint32_t StatementKinds::number_of(const Reading &reading)
@@ -46,7 +46,8 @@ uint32_t StatementKinds::number_of(const Reading &reading)
 	if (readings_.size() >= bounds_.readings)
 		return kNone;
 	readings_.push_back({std::string(reading.client_encoding), std::string(reading.server_encoding),
-	                     reading.standard_conforming_strings, reading.trusts_stable, reading.backslash_quote});
+	                     reading.standard_conforming_strings, reading.trusts_stable, reading.backslash_quote,
+	                     reading.route});
 	return static_cast<uint32_t>(readings_.size() - 1);
 }
 

@@ -58,6 +58,7 @@ private:
 		std::string client_encoding, server_encoding;
 		bool conforming, trusts_stable;
 		uint8_t backslash_quote;
+		Route route;
 		Reading view() const;
 	};
 

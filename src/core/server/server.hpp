@@ -69,6 +69,7 @@ public:
 	[[nodiscard]] bool apply_each(const Params &want);
 	void set_defaults(const Params &defaults); // what RESET goes back to for its client
 	void give_back();                          // to the pool, but the client keeps the settings that it wanted
+	void roll_back();                          // the same between two batches of a block
 	void queue(const char *data, size_t size) { stream_->queue(data, size); }
 	void flush(); // and turns the client's reading off when the backend does not take it
 	// The backend was gone when the client's first bytes were written: none of them left.

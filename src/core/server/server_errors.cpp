@@ -27,6 +27,7 @@ bool is_query_of_ours(For purpose)
 	case For::Handover:
 	case For::Round:
 	case For::Position:
+	case For::Begin:
 		return true;
 	default:
 		return false;

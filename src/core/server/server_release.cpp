@@ -96,6 +96,14 @@ void ServerConn::give_back()
 	set_state(ServerState::Cleaning);
 }
 
+// Its client goes on elsewhere with the block that is open here.
+void ServerConn::roll_back()
+{
+	statements_.replay().stop();
+	give_back();
+	clean();
+}
+
 // Its client is gone, whatever was going on.
 void ServerConn::client_gone(const Left &left)
 {
@@ -334,9 +342,12 @@ bool ServerConn::serves_again()
 {
 	if (!user_ || !on_node())
 		return false;
-	// In the first case nothing of the client's is there.
-	if (!replies_.front_is(For::Replay) && !replies_.front_is(For::Position)) {
-		if (!statements_.replay().on_node() || !user_->start_over(statements_.replay().bytes(), ""))
+	// In the first case nothing of the client's is there, but a block that it has begun before.
+	if (replies_.front_is(For::Replay) || replies_.front_is(For::Position)) {
+		if (replies_.status() != 'I')
+			return false;
+	} else {
+		if (!statements_.replay().elsewhere() || !user_->start_over(statements_.replay().bytes(), ""))
 			return false;
 		statements_.start_over_elsewhere(*client_statements());
 	}

@@ -302,6 +302,7 @@ void ServerConn::ours_finished(For purpose)
 	case For::Handover:
 	case For::Round:
 	case For::Position:
+	case For::Begin:
 		if (user_)
 			user_->on_round(purpose, why);
 		break;

@@ -89,7 +89,7 @@ void ServerSettings::end_round()
 	if (!std::exchange(preset_changed_, false))
 		return;
 	for (const auto &p : now_->items) {
-		if (p->reported && p->preset)
+		if (p->reported && p->preset && reports(p->name))
 			native_ = native_.with(p->name, p->value, true, p->unknown, true);
 	}
 }
@@ -178,7 +178,7 @@ void ServerSettings::in_force()
 			continue;
 		if (!p->reported)
 			now = now.with(p->name, told ? told->value : p->value, false);
-		else if (!agent_.there() && told && told->value == p->value) // who set it, nobody else says
+		else if (!agent_.there() && (!reports(p->name) || (told && told->value == p->value))) // who set it, nobody says
 			now = now.with(p->name, p->value, true, p->unknown, p->preset);
 	}
 	now_ = now;
@@ -234,6 +234,12 @@ bool ServerSettings::load(std::string_view saved)
 	defaults_ = defaults;
 	untracked_ = untracked;
 	return true;
+}
+
+// Another server of the client may do so that has a library more.
+bool ServerSettings::reports(std::string_view name) const
+{
+	return native_ && native_->find(name);
 }
 
 bool ServerSettings::is_refused(std::string_view name) const

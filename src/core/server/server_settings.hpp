@@ -89,6 +89,7 @@ private:
 	void keep(std::string_view name, std::string_view value, bool whole, bool reported);
 	bool is_preset(std::string_view name, std::string_view value) const;
 	bool is_refused(std::string_view name) const;
+	bool reports(std::string_view name) const; // by itself
 	void begin(const Params &want);
 
 	ParamStore &store_;

@@ -182,7 +182,7 @@ bool BackendStatements::may_start_over(const Replies::Verdict &v, std::string_vi
 	if (!replay_.on())
 		return false;
 	if (replay_.on_node())
-		return replies_.size() <= 1 && primary_may_do(error);
+		return replay_.elsewhere() && replies_.size() <= 1 && primary_may_do(error);
 	const bool refused = v.answered == Replies::kStale;
 	const bool lost = is_unknown_statement(error);
 	const bool stale = refused || is_stale_plan(error);

@@ -33,10 +33,14 @@ public:
 	bool on() const { return statement_ != nullptr || on_node_; }
 	// The whole batch, which a node serves: whatever the node refuses, the primary may do.
 	bool on_node() const { return on_node_; }
-	void begin_on_node(const Replies &replies)
+	bool elsewhere() const { return on_node_ && again_; } // the primary may do it
+	// Not `again`: in a block of which the client has heard. Its error is the client's, but no batch goes behind it
+	// unseen.
+	void begin_on_node(const Replies &replies, bool again)
 	{
 		stop();
 		on_node_ = true;
+		again_ = again;
 		just_prepared_ = false;
 		batch_ = replies.batch();
 		first_ = replies.sent_so_far() + 1;
@@ -113,6 +117,7 @@ private:
 	Statement *statement_ = nullptr;
 	std::string name_;
 	bool on_node_ = false;
+	bool again_ = false;
 	bool just_prepared_ = false;
 	uint64_t batch_ = 0;
 	uint64_t first_ = 0;

@@ -120,7 +120,7 @@ bool to_be_reported(const config_generic *setting)
 	for (const char *name : kNever) // not what only begins so: transaction_timeout, a client's transaction_x.y
 		if (strcmp(setting->name, name) == 0)
 			return false;
-	return strncmp(setting->name, "pgpool.", 7) != 0;
+	return strncmp(setting->name, "pgpool.", 7) != 0 || strcmp(setting->name, "pgpool.route") == 0;
 }
 
 // Neither name nor any value can be one that is not in some encoding.

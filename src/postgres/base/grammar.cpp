@@ -248,7 +248,7 @@ Finding statements(const Walk &w, List *all)
 		if (list_length(all) == 1)
 			return f;
 		// a hint would make a Read of what was not looked at
-		if (f.kind == Kind::Write && !(is_soft(f.reason) && w.hint == Route::Replica))
+		if (f.kind == Kind::Write && !is_let_pass(w, f.reason))
 			return f;
 		if (f.kind != Kind::Read)
 			return write(Reason::SeveralStatements);
@@ -256,16 +256,17 @@ Finding statements(const Walk &w, List *all)
 	return {};
 }
 
-void apply_hint(Route hint, Finding &f)
+void apply_hint(const Walk &w, Finding &f)
 {
 	if (f.kind == Kind::SetRoute)
 		return;
+	const Route hint = w.hint == Route::Auto ? w.reading->route : w.hint;
 	f.route = hint;
 	if (hint == Route::Primary && f.kind == Kind::Read)
 		f.reason = Reason::Hint;
 	if (hint == Route::Primary && (f.kind == Kind::Read || f.kind == Kind::BeginReadOnly))
 		f.kind = f.kind == Kind::Read ? Kind::Write : Kind::Begin;
-	if (hint == Route::Replica && f.kind == Kind::Write && is_soft(f.reason)) {
+	if (f.kind == Kind::Write && is_let_pass(w, f.reason)) {
 		f.kind = Kind::Read;
 		f.reason = Reason::Hint;
 		f.object[0] = '\0';
@@ -382,7 +383,7 @@ Finding classify_text(const char *sql, size_t size, const core::Reading &reading
 	set_lexer({reading.backslash_quote, PANIC, PANIC, reading.standard_conforming_strings, false});
 	found = parse(walk, sql, size);
 	set_lexer(before);
-	apply_hint(walk.hint, found);
+	apply_hint(walk, found);
 	return found;
 }
 

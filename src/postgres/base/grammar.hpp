@@ -38,8 +38,8 @@ struct Walk {
 	Finding found;
 };
 
-// Whether a hint to a replica makes a Read of what is a Write by that.
-bool is_soft(core::Reason r);
+// Whether a Write by that is a Read for who asked for a replica: by a hint, or by pgpool.route.
+bool is_let_pass(const Walk &w, core::Reason r);
 // Notes why it is no Read. True: the walk is over.
 bool refuse(Walk &w, core::Reason r, const char *schema = nullptr, const char *name = nullptr);
 // True: it was refused, and nothing else need be looked at.

@@ -15,18 +15,24 @@ using core::Facts;
 using core::Reason;
 using core::Verdict;
 
-bool is_soft(Reason r)
+namespace
+{
+
+// A hint speaks of one statement, pgpool.route of all: set_config() and advisory locks among them, which a session
+// would lose on a replica.
+bool is_soft(Reason r, bool hinted)
 {
 	switch (r) {
 	case Reason::FunctionWrites:
 	case Reason::FunctionOfSession:
+	case Reason::ViewOfSession:
+	case Reason::Setting:
+		return hinted;
 	case Reason::FunctionUnknown:
 	case Reason::OperatorUnknown:
 	case Reason::TypeUnknown:
 	case Reason::ViewUnknown:
-	case Reason::ViewOfSession:
 	case Reason::CastUnknown:
-	case Reason::Setting:
 	case Reason::FactsMissing:
 		return true;
 	default:
@@ -34,16 +40,25 @@ bool is_soft(Reason r)
 	}
 }
 
+} // namespace
+
+bool is_let_pass(const Walk &w, Reason r)
+{
+	const bool hinted = w.hint == core::Route::Replica;
+	return (hinted || (w.hint == core::Route::Auto && w.reading->route == core::Route::Replica)) && is_soft(r, hinted);
+}
+
 // The first reason counts, but one that no hint takes away is worth more.
 bool refuse(Walk &w, Reason r, const char *schema, const char *name)
 {
-	if (w.found.kind == core::Kind::Read || (is_soft(w.found.reason) && !is_soft(r))) {
+	if (w.found.kind == core::Kind::Read || (is_let_pass(w, w.found.reason) && !is_let_pass(w, r)) ||
+	    (is_soft(w.found.reason, true) && !is_soft(r, true))) {
 		w.found.kind = core::Kind::Write;
 		w.found.reason = r;
 		snprintf(w.found.object, sizeof w.found.object, "%s%s%s", schema ? schema : "", schema ? "." : "",
 		         name ? name : "");
 	}
-	return !is_soft(r) || w.hint != core::Route::Replica;
+	return !is_let_pass(w, r);
 }
 
 // Those that a client's session has, wherever it is served, or that all servers of a cluster have in common. Names with

@@ -4,6 +4,7 @@
 // region::Settings. Must not know the region's slots, sockets or the catalog.
 #include <cstring>
 
+#include "core/routing/statement_kind.hpp"
 #include "region/layout.hpp"
 #include "postgres/base/compat.hpp"
 #include "postgres/base/settings.hpp"
@@ -116,6 +117,24 @@ template <class T> void define_preset(const region::Limit &l, T *variable)
 		define(region::Setting{l.setting, l.range, region::Change::Reload, l.text, l.more}, variable);
 }
 
+// What a session says of the way of its statements. Nobody here reads it: PostgreSQL checks it, takes it back with a
+// ROLLBACK, knows ALTER ROLE ... SET, and reports it as TimeZone, so the workers follow it as any setting of a client.
+void define_route()
+{
+	using core::Route;
+	static const config_enum_entry kRoutes[] = {{"auto", static_cast<int>(Route::Auto), false},
+	                                            {"primary", static_cast<int>(Route::Primary), false},
+	                                            {"replica", static_cast<int>(Route::Replica), false},
+	                                            {nullptr, 0, false}};
+	static int route;
+
+	DefineCustomEnumVariable("pgpool.route", "Where the session's statements are served.",
+	                         "auto: reads of tenants with routing on replicas; primary: all on the primary; replica: "
+	                         "on replicas also what calls functions that are not known to be harmless.",
+	                         &route, static_cast<int>(Route::Auto), kRoutes, PGC_USERSET, GUC_REPORT, nullptr, nullptr,
+	                         nullptr);
+}
+
 void copy_setting(char *to, size_t room, const char *name)
 {
 	strlcpy(to, server_setting(name), room);
@@ -207,6 +226,7 @@ void define_settings()
 #define PGPOOL_DEFINE(type, name, ...) define_preset(region::limit_named(#name), &gucs.preset.name);
 	PGPOOL_LIMITS(PGPOOL_DEFINE)
 #undef PGPOOL_DEFINE
+	define_route();
 	MarkGUCPrefixReserved("pgpool");
 }
 
