@@ -176,6 +176,18 @@ TEST_F(Route, TheExtendedProtocolAndWhatComesBehindTheBatch)
 	EXPECT_EQ(times("SELECT c1.x"), on_nodes(2));
 }
 
+TEST_F(Route, ABatchTooLongToBeServedAgainIsForThePrimary)
+{
+	Stream *a = login();
+	const std::string sql = "SELECT c1.x", wide(66000, ' ');
+	EXPECT_EQ(ask(a, parse(sql, "s") + kSync), "1 Z:I");
+	send(a, parse(sql + wide, "t").substr(0, 40000));
+	EXPECT_EQ(ask(a, parse(sql + wide, "t").substr(40000) + bind_to("t") + execute() + kSync + query("NOTICE c1.n")),
+	          "1 2 D:c1.x C:SELECT 1 Z:I N C:NOTICE Z:I");
+	EXPECT_EQ(times(sql + wide), on_primary(1));
+	EXPECT_EQ(times("NOTICE c1.n"), on_primary(1));
+}
+
 TEST_F(Route, WhatWasWithheldIsToldBeforeABatchThatWaitsForTheRound)
 {
 	Stream *a = login();

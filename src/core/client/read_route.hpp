@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "core/base/list.hpp"
+#include "core/base/ports.hpp"
 #include "core/routing/statement_kind.hpp"
 
 namespace pgpool::core
@@ -72,7 +73,8 @@ enum class Part : uint8_t {
 class BatchReader
 {
 public:
-	explicit BatchReader(std::string_view bytes) : left_(bytes) {}
+	// Of a batch longer than kChunk there is no copy, and nothing holds back what comes behind it: it is no read.
+	explicit BatchReader(std::string_view bytes) : left_(bytes.substr(0, kChunk)) {}
 
 	// True: all of it is here, each message belongs to a Query or to the extended protocol with one Sync, and no
 	// statement that it prepares or uses is Other. `part_of(sql)`; `sql_of(name)`: of a statement that was prepared
